@@ -1,0 +1,38 @@
+{
+  "variables": { "effect_spdk_sanitize%": "" },
+  "targets": [
+    {
+      "target_name": "spdk",
+      "sources": [
+        "node/addon.cc",
+        "node/environment.cc",
+        "spdk/descriptor.cc",
+        "spdk/idle.cc",
+        "spdk/queue.cc",
+        "spdk/runtime.cc"
+      ],
+      "defines": ["NODE_ADDON_API_DISABLE_CPP_EXCEPTIONS", "NAPI_VERSION=9"],
+      "cflags_cc!": ["-std=gnu++17", "-std=gnu++20", "-fno-rtti"],
+      "cflags_cc": [
+        "-std=c++20",
+        "-O3",
+        "-fno-exceptions",
+        "-fvisibility=hidden",
+        "-Wall",
+        "-Wextra",
+        "-Wshadow",
+        "-Wconversion",
+        "-Werror",
+        "<!@(node spdk-flags.mjs --cflags)"
+      ],
+      "ldflags": ["-Wl,-z,nodelete"],
+      "libraries": ["<!@(node spdk-flags.mjs --libs)"],
+      "conditions": [
+        ["effect_spdk_sanitize!=''", {
+          "cflags_cc": ["-fsanitize=<(effect_spdk_sanitize)", "-fno-omit-frame-pointer", "-g"],
+          "ldflags": ["-fsanitize=<(effect_spdk_sanitize)"]
+        }]
+      ]
+    }
+  ]
+}

@@ -1,0 +1,137 @@
+// The reactor's side of the rings that it shares with one JavaScript thread. No Node, no SPDK.
+//
+// Submission: JavaScript writes entries, then the tail; the reactor copies an entry out before it looks at it,
+// because the other side can write at any time. Completion: the reactor writes entries, then the tail.
+// A word that comes from the other side is never trusted: a tail that claims more than the ring holds is
+// read as a full ring.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "ring_layout.h"
+
+namespace effect_spdk {
+
+struct CompletionEntry {
+  uint32_t id = 0;
+  uint32_t id_generation = 0;
+  int32_t status = 0;
+  Detail detail = Detail::kNone;
+  uint32_t nvme = 0;
+  CompletionKind kind = CompletionKind::kRequest;
+  uint32_t runs = 0;
+};
+
+class Ring {
+ public:
+  static constexpr size_t BytesFor(uint32_t sq_entries, uint32_t cq_entries) {
+    return sizeof(uint32_t) *
+           (layout::control::words + size_t{sq_entries} * layout::sqe::words + size_t{cq_entries} * layout::cqe::words);
+  }
+
+  static constexpr bool IsPowerOfTwo(uint32_t n) { return n != 0 && (n & (n - 1)) == 0; }
+
+  // `memory` is zeroed, 64-byte aligned, BytesFor() long and outlives the ring. Both counts are powers of two.
+  Ring(uint32_t* memory, uint32_t sq_entries, uint32_t cq_entries)
+      : control_(memory),
+        sq_(memory + layout::control::words),
+        cq_(sq_ + size_t{sq_entries} * layout::sqe::words),
+        sq_entries_(sq_entries),
+        cq_entries_(cq_entries) {
+    control_[layout::control::magic_word] = layout::control::magic;
+    control_[layout::control::sq_entries_word] = sq_entries;
+    control_[layout::control::cq_entries_word] = cq_entries;
+  }
+
+  Ring(const Ring&) = delete;
+  Ring& operator=(const Ring&) = delete;
+
+  uint32_t sq_entries() const { return sq_entries_; }
+  uint32_t cq_entries() const { return cq_entries_; }
+
+  // Submission entries that wait, at most a full ring.
+  uint32_t Available() const {
+    const uint32_t waiting = Word(layout::control::sq_tail_word).load(std::memory_order_acquire) - sq_head_;
+    return waiting > sq_entries_ ? sq_entries_ : waiting;
+  }
+
+  // Copies the slot `ahead` of the head: an entry, or a slot of segments.
+  void CopySlot(uint32_t ahead, uint32_t out[layout::sqe::words]) const {
+    const uint32_t index = (sq_head_ + ahead) & (sq_entries_ - 1);
+    std::memcpy(out, sq_ + size_t{index} * layout::sqe::words, sizeof(uint32_t) * layout::sqe::words);
+  }
+
+  // Gives `slots` slots back to JavaScript.
+  void Consume(uint32_t slots) {
+    sq_head_ += slots;
+    Word(layout::control::sq_head_word).store(sq_head_, std::memory_order_release);
+  }
+
+  bool HasRoom() {
+    if (cq_tail_ - cq_head_seen_ < cq_entries_) return true;
+    cq_head_seen_ = ReadCompletionHead();
+    return cq_tail_ - cq_head_seen_ < cq_entries_;
+  }
+
+  // Needs HasRoom(). Not visible to JavaScript before Publish(). Returns the entry's position.
+  uint32_t Push(const CompletionEntry& entry) {
+    uint32_t* words = cq_ + size_t{cq_tail_ & (cq_entries_ - 1)} * layout::cqe::words;
+    words[layout::cqe::id_word] = entry.id;
+    words[layout::cqe::id_generation_word] = entry.id_generation;
+    words[layout::cqe::status_word] = static_cast<uint32_t>(entry.status);
+    words[layout::cqe::detail_word] = static_cast<uint32_t>(entry.detail);
+    words[layout::cqe::nvme_word] = entry.nvme;
+    words[layout::cqe::kind_word] = static_cast<uint32_t>(entry.kind);
+    words[layout::cqe::runs_word] = entry.runs;
+    return cq_tail_++;
+  }
+
+  // True when JavaScript has consumed the completion at `position`.
+  bool Consumed(uint32_t position) {
+    if (static_cast<int32_t>(cq_head_seen_ - position) > 0) return true;
+    cq_head_seen_ = ReadCompletionHead();
+    return static_cast<int32_t>(cq_head_seen_ - position) > 0;
+  }
+
+  bool unpublished() const { return cq_tail_ != cq_published_; }
+
+  // Makes pushed completions visible. True when JavaScript sleeps and this caller must wake it, once.
+  bool Publish() {
+    if (!unpublished()) return false;
+    cq_published_ = cq_tail_;
+    // The store of the tail and the load of the flag must not pass each other: JavaScript sets its flag and then
+    // looks at the tail once more.
+    Word(layout::control::cq_tail_word).exchange(cq_tail_, std::memory_order_seq_cst);
+    auto sleeping = Word(layout::control::js_sleeping_word);
+    return sleeping.load(std::memory_order_seq_cst) != 0 && sleeping.exchange(0, std::memory_order_seq_cst) != 0;
+  }
+
+  // The reactor announces that it is about to sleep; it must look at Available() again afterwards.
+  void SetReactorSleeping(bool sleeping) {
+    Word(layout::control::reactor_sleeping_word).exchange(sleeping ? 1u : 0u, std::memory_order_seq_cst);
+  }
+
+ private:
+  std::atomic_ref<uint32_t> Word(uint32_t word) const { return std::atomic_ref<uint32_t>(control_[word]); }
+
+  // A head that JavaScript could not have reached is read as "nothing new", so that nothing is overwritten.
+  uint32_t ReadCompletionHead() const {
+    const uint32_t head = Word(layout::control::cq_head_word).load(std::memory_order_acquire);
+    return cq_published_ - head > cq_entries_ || static_cast<int32_t>(head - cq_head_seen_) < 0 ? cq_head_seen_ : head;
+  }
+
+  uint32_t* const control_;
+  uint32_t* const sq_;
+  uint32_t* const cq_;
+  const uint32_t sq_entries_;
+  const uint32_t cq_entries_;
+  uint32_t sq_head_ = 0;
+  uint32_t cq_tail_ = 0;
+  uint32_t cq_published_ = 0;
+  uint32_t cq_head_seen_ = 0;
+};
+
+}  // namespace effect_spdk

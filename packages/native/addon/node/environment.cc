@@ -1,0 +1,35 @@
+#include "environment.h"
+
+#include <utility>
+
+#include "../spdk/runtime.h"
+
+namespace effect_spdk {
+
+void Holdings::Reply(uint32_t request, int status, double a, double b, double c, std::string text) const {
+  Event event;
+  event.id = request;
+  event.status = status;
+  event.a = a;
+  event.b = b;
+  event.c = c;
+  event.text = std::move(text);
+  mailbox->Send(std::move(event));
+}
+
+void Holdings::CloseEverything() {
+  ended = true;
+  mailbox->Close();
+  for (auto& [id, queue] : queues.TakeAll()) queue->Close([](int) {});
+  for (auto& [id, descriptor] : descriptors.TakeAll()) {
+    // Closes once the queues have put their channels.
+    Runtime::Get().PostToApp([descriptor = descriptor] { descriptor->Close([] {}); });
+  }
+  if (!Runtime::Get().running()) return;
+  for (const SlabHandle handle : slabs->OpenHandles()) {
+    const SlabTable::CloseResult closed = slabs->Close(handle);
+    if (closed.memory != nullptr) FreeSlabMemory(*slabs, handle.slot, closed.memory);
+  }
+}
+
+}  // namespace effect_spdk

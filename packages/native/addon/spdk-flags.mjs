@@ -1,0 +1,43 @@
+// Prints the compiler or linker flags of the installed SPDK, one per line, for binding.gyp. What pkg-config says, with
+// two additions: modules register themselves by constructor, so the linker must keep libraries that nothing names; and
+// `spdk_syslibs` carries what the static parts need (isa-l, io_uring), without which the addon links and fails to load.
+import { execFileSync } from "node:child_process"
+import { createRequire } from "node:module"
+import { dirname } from "node:path"
+
+const required = [
+  "spdk_event", "spdk_event_bdev", "spdk_event_accel", "spdk_event_sock", "spdk_event_scheduler", "spdk_event_iobuf",
+  "spdk_event_vmd", "spdk_event_keyring", "spdk_event_nvmf", "spdk_bdev_modules", "spdk_accel_modules",
+  "spdk_sock_modules", "spdk_scheduler_modules", "spdk_keyring_modules", "spdk_env_dpdk", "spdk_dpdklibs"
+]
+// Subsystems that an SPDK may have been built without. Not iscsi: its pools alone take more memory than a laptop gives.
+const optional = ["spdk_event_nbd", "spdk_event_ublk", "spdk_event_vhost_blk"]
+
+const pkgConfig = (...args) => execFileSync("pkg-config", args, { encoding: "utf8" }).trim().split(/\s+/).filter(Boolean)
+const exists = (name) => {
+  try {
+    pkgConfig("--exists", name)
+    return true
+  } catch {
+    return false
+  }
+}
+const packages = [...required, ...optional.filter(exists)]
+
+if (process.argv[2] === "--cflags") {
+  // Headers of others as system headers: our warnings are about our files.
+  const nodeAddonApi = dirname(createRequire(import.meta.url).resolve("node-addon-api"))
+  const flags = [...pkgConfig("--cflags", ...packages), `-I${nodeAddonApi}`]
+  console.log(flags.map((flag) => flag.replace(/^-I/, "-isystem")).join("\n"))
+} else {
+  const libdir = pkgConfig("--variable=libdir", "spdk_event")[0]
+  console.log(
+    [
+      "-Wl,--no-as-needed",
+      ...pkgConfig("--libs", ...packages),
+      "-Wl,--as-needed",
+      ...pkgConfig("--libs", "--static", "spdk_syslibs"),
+      ...(libdir === undefined ? [] : [`-Wl,-rpath,${libdir}`])
+    ].join("\n")
+  )
+}

@@ -1,0 +1,136 @@
+#include "idle.h"
+
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "queue.h"
+#include "runtime.h"
+
+namespace effect_spdk {
+
+namespace {
+// Looking at every thread's counters costs more than a turn of an idle reactor: look now and then.
+constexpr uint32_t kTurnsPerLook = 64;
+// SPDK's own housekeeping (the RPC server looks at its sockets every 4 ms and calls that busy) must not keep a core
+// awake: threads that are not queues count as active from one part in this many of the time.
+constexpr uint64_t kBusyPart = 20;
+}  // namespace
+
+Idle::Idle(uint32_t core) : core_(core), event_fd_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {}
+
+Idle::~Idle() {
+  if (event_fd_ >= 0) close(event_fd_);
+}
+
+void Idle::Register() {
+  ticks_per_micro_ = std::max<uint64_t>(1, spdk_get_ticks_hz() / 1000000);
+  poller_ = spdk_poller_register_named(Poll, this, 0, "effect_spdk_idle");
+}
+
+void Idle::Unregister() { spdk_poller_unregister(&poller_); }
+
+void Idle::Enter(Queue* queue) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  queues_.push_back(queue);
+}
+
+void Idle::Leave(Queue* queue) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  std::erase(queues_, queue);
+}
+
+void Idle::SetThreads(std::vector<uint64_t> thread_ids) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  thread_ids_ = std::move(thread_ids);
+}
+
+void Idle::Kick() {
+  if (!sleeping_.load(std::memory_order_seq_cst)) return;
+  const uint64_t one = 1;
+  // A full counter wakes as well as a written one.
+  [[maybe_unused]] const ssize_t written = write(event_fd_, &one, sizeof one);
+}
+
+int Idle::Poll(void* context) { return static_cast<Idle*>(context)->Poll(); }
+
+int Idle::Poll() {
+  Runtime& runtime = Runtime::Get();
+  if (runtime.frozen()) {
+    // The process exits and this reactor could not be stopped in time: never run again, so that nothing touches
+    // what the exit takes down.
+    for (;;) pause();
+  }
+  if (++turns_ % kTurnsPerLook != 0 || !runtime.adaptive()) return SPDK_POLLER_IDLE;
+  uint64_t until_timer_micros = UINT64_MAX;
+  bool in_flight = false;
+  const uint64_t activity = Activity(&until_timer_micros, &in_flight);
+  const uint32_t micros = backoff_.Next(spdk_get_ticks() / ticks_per_micro_, activity, in_flight, until_timer_micros);
+  if (micros != 0) {
+    Sleep(micros);
+    turns_ = kTurnsPerLook - 2;  // one turn for every poller, then look again
+  }
+  return SPDK_POLLER_IDLE;
+}
+
+// A number that changes when a queue or any other SPDK thread of this core did work. A thread is looked up by its id,
+// which is never used twice; threads of this core cannot go away while this poller runs on it.
+uint64_t Idle::Activity(uint64_t* until_timer_micros, bool* in_flight) {
+  uint64_t activity = 0;
+  const uint64_t now = spdk_get_ticks();
+  spdk_thread* const current = spdk_get_thread();
+  const std::lock_guard<std::mutex> lock(mutex_);
+  for (const Queue* queue : queues_) {
+    activity += queue->activity();
+    *in_flight = *in_flight || queue->device_in_flight() != 0;
+  }
+  uint64_t busy = 0;
+  for (const uint64_t id : thread_ids_) {
+    spdk_thread* thread = spdk_thread_get_by_id(id);
+    if (thread == nullptr) continue;
+    spdk_set_thread(thread);
+    spdk_thread_stats stats = {};
+    if (spdk_thread_get_stats(&stats) == 0) busy += stats.busy_tsc;
+    const uint64_t expiration = spdk_thread_next_poller_expiration(thread);
+    if (expiration != 0) {
+      const uint64_t until = expiration > now ? (expiration - now) / ticks_per_micro_ : 0;
+      *until_timer_micros = std::min(*until_timer_micros, until);
+    }
+  }
+  spdk_set_thread(current);
+  // The sum goes down when a thread ends: that look starts over.
+  if (busy > last_busy_ && (busy - last_busy_) * kBusyPart > now - last_look_) busy_looks_++;
+  last_busy_ = busy;
+  last_look_ = now;
+  return activity + busy_looks_;
+}
+
+void Idle::Sleep(uint32_t micros) {
+  sleeping_.store(true, std::memory_order_seq_cst);
+  bool work = false;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    for (Queue* queue : queues_) {
+      queue->SetReactorSleeping(true);
+      work = work || queue->HasWork();
+    }
+  }
+  // Whoever published or posted before the flags were up is seen here; whoever does so from now on kicks.
+  if (!work && !Runtime::Get().AppHasWork(core_)) {
+    pollfd event = {event_fd_, POLLIN, 0};
+    const timespec timeout = {0, static_cast<long>(micros) * 1000};
+    ppoll(&event, 1, &timeout, nullptr);
+  }
+  sleeping_.store(false, std::memory_order_seq_cst);
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    for (Queue* queue : queues_) queue->SetReactorSleeping(false);
+  }
+  uint64_t count = 0;
+  [[maybe_unused]] const ssize_t drained = read(event_fd_, &count, sizeof count);
+}
+
+}  // namespace effect_spdk

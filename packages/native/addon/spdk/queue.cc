@@ -1,0 +1,677 @@
+#include "queue.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <utility>
+
+#include "runtime.h"
+
+namespace effect_spdk {
+
+namespace {
+
+// Requests one poll takes out of the ring, so that the thread's other pollers get their turn.
+constexpr uint32_t kEntriesPerPoll = 256;
+// Vectored requests in flight at once; more wait in the ring.
+constexpr uint32_t kSegmentLists = 128;
+
+uint64_t Join(uint32_t low, uint32_t high) { return uint64_t{high} << 32 | low; }
+
+spdk_bdev_io_type IoTypeOf(Opcode opcode) {
+  switch (opcode) {
+    case Opcode::kRead:
+      return SPDK_BDEV_IO_TYPE_READ;
+    case Opcode::kWrite:
+      return SPDK_BDEV_IO_TYPE_WRITE;
+    case Opcode::kFlush:
+      return SPDK_BDEV_IO_TYPE_FLUSH;
+    case Opcode::kUnmap:
+      return SPDK_BDEV_IO_TYPE_UNMAP;
+    case Opcode::kWriteZeroes:
+      return SPDK_BDEV_IO_TYPE_WRITE_ZEROES;
+    case Opcode::kReset:
+      return SPDK_BDEV_IO_TYPE_RESET;
+    default:
+      return SPDK_BDEV_IO_TYPE_INVALID;
+  }
+}
+
+// Opcodes that change the device.
+bool Writes(Opcode opcode) {
+  return opcode == Opcode::kWrite || opcode == Opcode::kUnmap || opcode == Opcode::kWriteZeroes;
+}
+
+bool HasRange(Opcode opcode) { return opcode != Opcode::kReset; }
+
+}  // namespace
+
+void FreeSlabMemory(SlabTable& slabs, uint32_t slot, void* memory) {
+  Runtime::Get().dma_bytes.fetch_sub(slabs.length_bytes(slot));
+  Runtime::Get().slab_count.fetch_sub(1);
+  spdk_dma_free(memory);
+  slabs.Recycle(slot);
+}
+
+RingMemory::RingMemory(size_t size) : size_bytes(size) {
+  // Whole pages of its own, so that nothing else shares its cache lines.
+  void* memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory != MAP_FAILED) words = static_cast<uint32_t*>(memory);
+}
+
+RingMemory::~RingMemory() {
+  if (words != nullptr) munmap(words, size_bytes);
+}
+
+Queue::Queue(const Options& options, std::shared_ptr<Mailbox> mailbox, std::shared_ptr<SlabTable> slabs)
+    : name_(options.name),
+      mailbox_(std::move(mailbox)),
+      slabs_(std::move(slabs)),
+      memory_(std::make_shared<RingMemory>(Ring::BytesFor(options.sq_entries, options.cq_entries))) {
+  if (memory_->words == nullptr) return;
+  ring_ = std::make_unique<Ring>(memory_->words, options.sq_entries, options.cq_entries);
+  request_count_ = options.cq_entries;
+  requests_ = std::make_unique<Request[]>(request_count_);
+  by_id_.resize(request_count_);
+  for (uint32_t i = request_count_; i > 0; i--) {
+    Request& request = requests_[i - 1];
+    request.queue = this;
+    request.next = std::exchange(free_requests_, &request);
+  }
+  segments_ = std::make_unique<Segments[]>(kSegmentLists);
+  for (uint32_t i = 0; i < kSegmentLists; i++) segments_[i].next = std::exchange(free_segments_, &segments_[i]);
+}
+
+Queue::~Queue() = default;
+
+void Queue::Spawn(const Options& options, std::shared_ptr<Mailbox> mailbox, std::shared_ptr<SlabTable> slabs,
+                  std::function<void(int, std::shared_ptr<Queue>)> ready) {
+  spdk_cpuset mask;
+  spdk_cpuset_zero(&mask);
+  if (!options.cpu_mask.empty() && spdk_cpuset_parse(&mask, options.cpu_mask.c_str()) != 0) {
+    return ready(-EINVAL, nullptr);
+  }
+  std::shared_ptr<Queue> queue(new Queue(options, std::move(mailbox), std::move(slabs)));
+  if (queue->memory_->words == nullptr) return ready(-ENOMEM, nullptr);
+  queue->thread_ = spdk_thread_create(options.name.c_str(), options.cpu_mask.empty() ? nullptr : &mask);
+  if (queue->thread_ == nullptr) return ready(-ENOMEM, nullptr);
+  queue->thread_id_ = spdk_thread_get_id(queue->thread_);
+  Runtime::Get().Remember(queue);
+  Runtime::Get().thread_count.fetch_add(1);
+  struct Startup {
+    std::shared_ptr<Queue> queue;
+    std::function<void(int, std::shared_ptr<Queue>)> ready;
+  };
+  // The only message of SPDK's own pool: one per thread that is made.
+  const int rc = spdk_thread_send_msg(
+      queue->thread_,
+      [](void* context) {
+        const std::unique_ptr<Startup> startup(static_cast<Startup*>(context));
+        startup->queue->Start();
+        startup->ready(0, startup->queue);
+      },
+      new Startup{queue, std::move(ready)});
+  if (rc != 0) std::abort();  // only for a thread that exits, which this one does not
+}
+
+void Queue::Start() {
+  poller_ = spdk_poller_register_named(PollThunk, this, 0, "effect_spdk_queue");
+  core_.store(spdk_env_get_current_core(), std::memory_order_relaxed);
+  Runtime::Get().EnterCore(core(), this);
+}
+
+bool Queue::Post(Inbox::Task task) {
+  if (!inbox_.Post(std::move(task))) return false;
+  Kick();
+  return true;
+}
+
+void Queue::Kick() { Runtime::Get().KickThread(this); }
+
+int Queue::PollThunk(void* context) { return static_cast<Queue*>(context)->Poll(); }
+
+int Queue::Poll() {
+  const uint32_t core = spdk_env_get_current_core();
+  if (core != this->core()) {
+    Runtime::Get().LeaveCore(this->core(), this);
+    core_.store(core, std::memory_order_relaxed);
+    Runtime::Get().EnterCore(core, this);
+  }
+  // A task may end this queue.
+  const std::shared_ptr<Queue> keep = inbox_.pending() ? shared_from_this() : nullptr;
+  size_t work = inbox_.Run();
+  if (closed_) return SPDK_POLLER_BUSY;
+  if (backlog_head_ != nullptr && FlushBacklog()) work++;
+  work += ConsumeRing();
+  for (const auto& poller : pollers_) {
+    if (poller->undelivered != 0 && poller->tick_in_ring) DeliverTick(poller.get());
+  }
+  if (ring_->unpublished()) {
+    work++;
+    Publish();
+  }
+  activity_ += work;
+  return work != 0 ? SPDK_POLLER_BUSY : SPDK_POLLER_IDLE;
+}
+
+void Queue::Publish() {
+  if (ring_->Publish()) mailbox_->Wake();
+}
+
+uint32_t Queue::ConsumeRing() {
+  uint32_t available = ring_->Available();
+  uint32_t taken = 0;
+  while (available != 0 && taken < kEntriesPerPoll) {
+    const uint32_t slots = TakeEntry(available);
+    if (slots == 0) break;
+    available -= slots;
+    taken += slots;
+  }
+  return taken;
+}
+
+uint32_t Queue::TakeEntry(uint32_t available) {
+  Request* request = free_requests_;
+  if (request == nullptr) return 0;
+  uint32_t words[layout::sqe::words];
+  ring_->CopySlot(0, words);
+  const uint32_t segment_count = words[layout::sqe::opcode_word] >> 8 & 0xffff;
+  const uint32_t segment_slots = (segment_count + layout::segment::per_slot - 1) / layout::segment::per_slot;
+  // An entry that claims more slots than were published is a lie: take what there is, and refuse it.
+  const bool truncated = segment_slots >= available;
+  const bool too_many = segment_count > layout::segment::max;
+  if (segment_count != 0 && !truncated && !too_many && free_segments_ == nullptr) return 0;
+
+  free_requests_ = std::exchange(request->next, nullptr);
+  request->completion = CompletionEntry{};
+  request->completion.id = words[layout::sqe::id_word];
+  request->completion.id_generation = words[layout::sqe::id_generation_word];
+  request->opcode = static_cast<Opcode>(words[layout::sqe::opcode_word] & 0xff);
+  request->segment_count = segment_count;
+  request->segments = nullptr;
+  request->channel = nullptr;
+  request->has_slab = false;
+  request->submitted = false;
+  request->busy = true;
+  by_id_[request->completion.id % request_count_] = request;
+  in_flight_.store(in_flight_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+
+  const uint32_t slots = truncated ? (segment_count == 0 ? 1 : available) : 1 + segment_slots;
+  if (closing_) {
+    Refuse(request, -ECANCELED, Detail::kClosing);
+  } else if (segment_count != 0 && (truncated || too_many)) {
+    Refuse(request, -EINVAL, Detail::kTooManySegments);
+  } else {
+    Dispatch(request, words);
+  }
+  // Only now: the slots of the segments are read until here.
+  ring_->Consume(slots);
+  return slots;
+}
+
+void Queue::Dispatch(Request* request, const uint32_t* words) {
+  switch (request->opcode) {
+    case Opcode::kNop:
+      return Complete(request);
+    case Opcode::kAbort:
+      return Abort(request, words);
+    case Opcode::kTimer: {
+      const uint64_t micros =
+          Join(words[layout::sqe::offset_blocks_low_word], words[layout::sqe::offset_blocks_high_word]);
+      // SPDK reads period 0 as a busy poller; a timer due at once is one turn of the reactor away.
+      request->timer = spdk_poller_register_named(OnTimer, request, micros, "effect_spdk_timer");
+      if (request->timer == nullptr) Refuse(request, -ENOMEM, Detail::kNone);
+      return;
+    }
+    case Opcode::kRead:
+    case Opcode::kWrite:
+    case Opcode::kFlush:
+    case Opcode::kUnmap:
+    case Opcode::kWriteZeroes:
+    case Opcode::kReset:
+      if (Prepare(request, words)) Submit(request);
+      return;
+  }
+  Refuse(request, -EINVAL, Detail::kUnknownOpcode);
+}
+
+Queue::Channel* Queue::FindChannel(uint32_t slot, uint32_t generation) {
+  if (slot >= channels_.size()) return nullptr;
+  Channel& channel = channels_[slot];
+  return channel.generation == generation && channel.state != Channel::State::kFree ? &channel : nullptr;
+}
+
+// Checks everything about an entry that SPDK would assert on, crash on or report without a reason.
+bool Queue::Prepare(Request* request, const uint32_t* words) {
+  Channel* channel = FindChannel(words[layout::sqe::channel_slot_word], words[layout::sqe::channel_generation_word]);
+  if (channel == nullptr) return Refuse(request, -EBADF, Detail::kStaleChannel), false;
+  Descriptor& descriptor = *channel->descriptor;
+  if (descriptor.removed()) return Refuse(request, -ENODEV, Detail::kRemoved), false;
+  if (channel->state != Channel::State::kOpen) return Refuse(request, -EBADF, Detail::kStaleChannel), false;
+  if (Writes(request->opcode) && !descriptor.write()) return Refuse(request, -EBADF, Detail::kReadOnly), false;
+  if (!descriptor.Supports(IoTypeOf(request->opcode))) return Refuse(request, -ENOTSUP, Detail::kNotSupported), false;
+  request->offset_blocks = Join(words[layout::sqe::offset_blocks_low_word], words[layout::sqe::offset_blocks_high_word]);
+  request->length_blocks = Join(words[layout::sqe::length_blocks_low_word], words[layout::sqe::length_blocks_high_word]);
+  if (HasRange(request->opcode)) {
+    const uint64_t num_blocks = descriptor.num_blocks();
+    if (request->length_blocks == 0 || request->offset_blocks > num_blocks ||
+        request->length_blocks > num_blocks - request->offset_blocks) {
+      return Refuse(request, -EINVAL, Detail::kBlockRange), false;
+    }
+  }
+  request->channel = channel;
+  channel->in_flight++;
+  device_in_flight_++;
+  if (request->opcode == Opcode::kRead || request->opcode == Opcode::kWrite) {
+    return PrepareMemory(request, words, request->length_blocks * descriptor.block_size());
+  }
+  if (request->segment_count != 0) return Refuse(request, -EINVAL, Detail::kTooManySegments), false;
+  return true;
+}
+
+bool Queue::PrepareMemory(Request* request, const uint32_t* words, uint64_t length_bytes) {
+  const size_t alignment = request->channel->descriptor->buffer_alignment();
+  if (request->segment_count == 0) {
+    if (words[layout::sqe::length_bytes_word] != length_bytes) {
+      return Refuse(request, -EINVAL, Detail::kLengthMismatch), false;
+    }
+    char* address = nullptr;
+    const auto pinned = slabs_->Pin(words[layout::sqe::slab_slot_word], words[layout::sqe::slab_generation_word],
+                                    words[layout::sqe::slab_offset_word], words[layout::sqe::length_bytes_word], &address);
+    if (pinned == SlabTable::PinResult::kStale) return Refuse(request, -EBADF, Detail::kStaleSlab), false;
+    request->slab_slot = words[layout::sqe::slab_slot_word];
+    request->has_slab = true;
+    if (pinned == SlabTable::PinResult::kOutOfRange) return Refuse(request, -EFAULT, Detail::kSlabRange), false;
+    if (reinterpret_cast<uintptr_t>(address) % alignment != 0) return Refuse(request, -EINVAL, Detail::kMisaligned), false;
+    request->buffer = address;
+    return true;
+  }
+
+  request->segments = free_segments_;
+  free_segments_ = free_segments_->next;
+  const uint32_t claimed = std::exchange(request->segment_count, 0);
+  uint64_t total = 0;
+  uint32_t slot_words[layout::sqe::words];
+  for (uint32_t i = 0; i < claimed; i++) {
+    if (i % layout::segment::per_slot == 0) ring_->CopySlot(1 + i / layout::segment::per_slot, slot_words);
+    const uint32_t* segment = slot_words + i % layout::segment::per_slot * layout::segment::words;
+    char* address = nullptr;
+    if (!PinSegment(request, segment, &address)) return false;
+    if (reinterpret_cast<uintptr_t>(address) % alignment != 0) return Refuse(request, -EINVAL, Detail::kMisaligned), false;
+    total += segment[layout::segment::length_bytes_word];
+  }
+  if (total != length_bytes) return Refuse(request, -EINVAL, Detail::kLengthMismatch), false;
+  return true;
+}
+
+bool Queue::PinSegment(Request* request, const uint32_t* segment, char** address) {
+  const uint32_t slot = segment[layout::segment::slab_slot_word];
+  const uint32_t length = segment[layout::segment::length_bytes_word];
+  const auto pinned = slabs_->Pin(slot, segment[layout::segment::slab_generation_word],
+                                  segment[layout::segment::slab_offset_word], length, address);
+  if (pinned == SlabTable::PinResult::kStale) return Refuse(request, -EBADF, Detail::kStaleSlab), false;
+  request->segments->slab_slots[request->segment_count] = slot;
+  request->segments->iov[request->segment_count] = {*address, length};
+  request->segment_count++;
+  if (pinned == SlabTable::PinResult::kOutOfRange) return Refuse(request, -EFAULT, Detail::kSlabRange), false;
+  if (length == 0) return Refuse(request, -EINVAL, Detail::kLengthMismatch), false;
+  return true;
+}
+
+void Queue::Submit(Request* request) {
+  Channel& channel = *request->channel;
+  spdk_bdev_desc* desc = channel.descriptor->desc();
+  spdk_io_channel* io_channel = channel.io_channel;
+  const uint64_t offset = request->offset_blocks;
+  const uint64_t blocks = request->length_blocks;
+  const bool vectored = request->segment_count != 0;
+  int rc = -EINVAL;
+  request->submitted = true;
+  switch (request->opcode) {
+    case Opcode::kRead:
+      rc = vectored ? spdk_bdev_readv_blocks(desc, io_channel, request->segments->iov,
+                                             static_cast<int>(request->segment_count), offset, blocks, OnIo, request)
+                    : spdk_bdev_read_blocks(desc, io_channel, request->buffer, offset, blocks, OnIo, request);
+      break;
+    case Opcode::kWrite:
+      rc = vectored ? spdk_bdev_writev_blocks(desc, io_channel, request->segments->iov,
+                                              static_cast<int>(request->segment_count), offset, blocks, OnIo, request)
+                    : spdk_bdev_write_blocks(desc, io_channel, request->buffer, offset, blocks, OnIo, request);
+      break;
+    case Opcode::kFlush:
+      rc = spdk_bdev_flush_blocks(desc, io_channel, offset, blocks, OnIo, request);
+      break;
+    case Opcode::kUnmap:
+      rc = spdk_bdev_unmap_blocks(desc, io_channel, offset, blocks, OnIo, request);
+      break;
+    case Opcode::kWriteZeroes:
+      rc = spdk_bdev_write_zeroes_blocks(desc, io_channel, offset, blocks, OnIo, request);
+      break;
+    case Opcode::kReset:
+      rc = spdk_bdev_reset(desc, io_channel, OnIo, request);
+      break;
+    default:
+      break;
+  }
+  if (rc == 0) return;
+  request->submitted = false;
+  if (rc == -ENOMEM) {
+    // The pool of bdev_io is empty: SPDK calls back when one comes free.
+    request->wait.bdev = channel.descriptor->bdev();
+    request->wait.cb_fn = OnIoWait;
+    request->wait.cb_arg = request;
+    rc = spdk_bdev_queue_io_wait(request->wait.bdev, io_channel, &request->wait);
+    if (rc == 0) return;
+    // A bdev_io came free in between (SPDK says -EINVAL): the next try finds it. Anything else is final.
+    if (rc == -EINVAL) return Submit(request);
+  }
+  Refuse(request, rc, rc == -ENOTSUP ? Detail::kNotSupported : Detail::kNone);
+}
+
+void Queue::OnIoWait(void* context) {
+  auto* request = static_cast<Request*>(context);
+  request->queue->activity_++;
+  request->queue->Submit(request);
+}
+
+void Queue::OnIo(spdk_bdev_io* io, bool success, void* context) {
+  auto* request = static_cast<Request*>(context);
+  if (!success) {
+    uint32_t cdw0 = 0;
+    int sct = 0;
+    int sc = 0;
+    int aio_result = 0;
+    spdk_bdev_io_get_nvme_status(io, &cdw0, &sct, &sc);
+    spdk_bdev_io_get_aio_status(io, &aio_result);
+    request->completion.status = -EIO;
+    if (aio_result < 0 && aio_result != -EIO) {
+      request->completion.status = aio_result;
+    } else {
+      if (sct == SPDK_NVME_SCT_GENERIC && sc == SPDK_NVME_SC_ABORTED_BY_REQUEST) request->completion.status = -ECANCELED;
+      request->completion.nvme = 0x10000u | (static_cast<uint32_t>(sct) & 0xff) << 8 | (static_cast<uint32_t>(sc) & 0xff);
+    }
+  }
+  spdk_bdev_free_io(io);
+  request->queue->Complete(request);
+}
+
+int Queue::OnTimer(void* context) {
+  auto* request = static_cast<Request*>(context);
+  spdk_poller_unregister(&request->timer);
+  request->queue->Complete(request);
+  return SPDK_POLLER_BUSY;
+}
+
+// Asks the device; the answer to the asker is only that it was asked. The request itself completes in its own time.
+void Queue::Abort(Request* request, const uint32_t* words) {
+  const uint32_t id = words[layout::sqe::target_id_word];
+  Request* target = by_id_[id % request_count_];
+  if (target == nullptr || !target->busy || target == request || target->completion.id != id ||
+      target->completion.id_generation != words[layout::sqe::target_generation_word]) {
+    return Refuse(request, -ENOENT, Detail::kUnknownTarget);
+  }
+  if (target->timer != nullptr) {
+    spdk_poller_unregister(&target->timer);
+    target->completion.status = -ECANCELED;
+    Complete(target);
+    return Complete(request);
+  }
+  if (!target->submitted || !target->channel->descriptor->Supports(SPDK_BDEV_IO_TYPE_ABORT)) {
+    return Refuse(request, -ENOTSUP, Detail::kNotSupported);
+  }
+  // The abort holds the channel like any other request.
+  request->channel = target->channel;
+  request->channel->in_flight++;
+  device_in_flight_++;
+  const int rc = spdk_bdev_abort(target->channel->descriptor->desc(), target->channel->io_channel, target, OnAborted, request);
+  if (rc != 0) Refuse(request, rc, Detail::kNone);
+}
+
+void Queue::OnAborted(spdk_bdev_io* io, bool success, void* context) {
+  auto* request = static_cast<Request*>(context);
+  spdk_bdev_free_io(io);
+  if (!success) request->completion.status = -ENOENT;
+  request->queue->Complete(request);
+}
+
+void Queue::Refuse(Request* request, int status, Detail detail) {
+  request->completion.status = status;
+  request->completion.detail = detail;
+  Complete(request);
+}
+
+void Queue::ReleaseMemory(Request* request) {
+  if (request->has_slab) {
+    request->has_slab = false;
+    if (void* memory = slabs_->Unpin(request->slab_slot)) FreeSlabMemory(*slabs_, request->slab_slot, memory);
+  }
+  if (request->segments == nullptr) return;
+  for (uint32_t i = 0; i < request->segment_count; i++) {
+    const uint32_t slot = request->segments->slab_slots[i];
+    if (void* memory = slabs_->Unpin(slot)) FreeSlabMemory(*slabs_, slot, memory);
+  }
+  request->segments->next = std::exchange(free_segments_, request->segments);
+  request->segments = nullptr;
+}
+
+void Queue::Complete(Request* request) {
+  ReleaseMemory(request);
+  Channel* channel = std::exchange(request->channel, nullptr);
+  request->busy = false;
+  Request*& named = by_id_[request->completion.id % request_count_];
+  if (named == request) named = nullptr;
+  if (ring_->HasRoom() && backlog_head_ == nullptr) {
+    ring_->Push(request->completion);
+    request->next = std::exchange(free_requests_, request);
+    in_flight_.store(in_flight_.load(std::memory_order_relaxed) - 1, std::memory_order_relaxed);
+  } else {
+    request->next = nullptr;
+    *backlog_tail_ = request;
+    backlog_tail_ = &request->next;
+  }
+  if (channel != nullptr) {
+    channel->in_flight--;
+    device_in_flight_--;
+    PutChannelIfUnused(channel);
+  }
+}
+
+bool Queue::FlushBacklog() {
+  bool moved = false;
+  while (backlog_head_ != nullptr && (ring_->HasRoom() || closing_)) {
+    Request* request = backlog_head_;
+    backlog_head_ = request->next;
+    if (backlog_head_ == nullptr) backlog_tail_ = &backlog_head_;
+    // A closing queue whose reader is gone must not wait for it.
+    if (ring_->HasRoom()) ring_->Push(request->completion);
+    request->next = std::exchange(free_requests_, request);
+    in_flight_.store(in_flight_.load(std::memory_order_relaxed) - 1, std::memory_order_relaxed);
+    moved = true;
+  }
+  return moved;
+}
+
+int Queue::OpenChannel(const std::shared_ptr<Descriptor>& descriptor, ChannelHandle* out) {
+  if (closing_) return -ECANCELED;
+  if (!descriptor->AttachChannel(shared_from_this())) return descriptor->removed() ? -ENODEV : -EBADF;
+  spdk_io_channel* io_channel = spdk_bdev_get_io_channel(descriptor->desc());
+  if (io_channel == nullptr) {
+    descriptor->DetachChannel(shared_from_this());
+    return -ENOMEM;
+  }
+  uint32_t slot = 0;
+  while (slot < channels_.size() && channels_[slot].state != Channel::State::kFree) slot++;
+  if (slot == channels_.size()) channels_.emplace_back();
+  Channel& channel = channels_[slot];
+  channel.state = Channel::State::kOpen;
+  channel.descriptor = descriptor;
+  channel.io_channel = io_channel;
+  Runtime::Get().channel_count.fetch_add(1);
+  *out = {slot, channel.generation};
+  return 0;
+}
+
+void Queue::CloseChannel(ChannelHandle handle, Done done) {
+  Channel* channel = FindChannel(handle.slot, handle.generation);
+  if (channel == nullptr) return done(0);
+  channel->waiting.push_back(std::move(done));
+  if (channel->state == Channel::State::kOpen) channel->state = Channel::State::kClosing;
+  PutChannelIfUnused(channel);
+}
+
+// Puts the channel of a closing one, and frees the slot once somebody has asked for its close: until then its handle
+// answers "removed", not "stale".
+void Queue::PutChannelIfUnused(Channel* channel) {
+  if (channel->state == Channel::State::kOpen || channel->in_flight != 0) return;
+  if (channel->state == Channel::State::kClosing) {
+    channel->state = Channel::State::kPut;
+    spdk_put_io_channel(std::exchange(channel->io_channel, nullptr));
+    Runtime::Get().channel_count.fetch_sub(1);
+    channel->descriptor->DetachChannel(shared_from_this());
+  }
+  if (channel->state != Channel::State::kPut || channel->waiting.empty()) return;
+  std::vector<Done> waiting = std::exchange(channel->waiting, {});
+  channel->descriptor = nullptr;
+  channel->generation = channel->generation == UINT32_MAX ? 1 : channel->generation + 1;
+  channel->state = Channel::State::kFree;
+  for (Done& done : waiting) done(0);
+}
+
+void Queue::PutChannelsOf(std::shared_ptr<Descriptor> descriptor) {
+  Post([this, keep = shared_from_this(), descriptor = std::move(descriptor)] {
+    for (Channel& channel : channels_) {
+      if (channel.descriptor != descriptor || channel.state != Channel::State::kOpen) continue;
+      channel.state = Channel::State::kClosing;
+      PutChannelIfUnused(&channel);
+    }
+  });
+}
+
+int Queue::RegisterPoller(uint32_t id, const std::string& name, uint64_t period_micros) {
+  if (closing_) return -ECANCELED;
+  auto poller = std::make_unique<Poller>();
+  poller->queue = this;
+  poller->id = id;
+  poller->poller = spdk_poller_register_named(RunPoller, poller.get(), period_micros, name.c_str());
+  if (poller->poller == nullptr) return -ENOMEM;
+  Runtime::Get().poller_count.fetch_add(1);
+  pollers_.push_back(std::move(poller));
+  return 0;
+}
+
+int Queue::RunPoller(void* context) {
+  auto* poller = static_cast<Poller*>(context);
+  poller->runs++;
+  if (poller->undelivered != UINT32_MAX) poller->undelivered++;
+  const uint64_t busy = poller->busy;
+  poller->queue->DeliverTick(poller);
+  return poller->busy != busy ? SPDK_POLLER_BUSY : SPDK_POLLER_IDLE;
+}
+
+// At most one tick of a poller is in the ring; it says how many runs it stands for.
+void Queue::DeliverTick(Poller* poller) {
+  if (poller->tick_in_ring && !ring_->Consumed(poller->tick_position)) return;
+  poller->tick_in_ring = false;
+  if (poller->undelivered == 0 || !ring_->HasRoom()) return;
+  CompletionEntry tick;
+  tick.id = poller->id;
+  tick.kind = CompletionKind::kTick;
+  tick.runs = std::exchange(poller->undelivered, 0);
+  poller->tick_position = ring_->Push(tick);
+  poller->tick_in_ring = true;
+  poller->busy++;
+}
+
+std::deque<std::unique_ptr<Queue::Poller>>::const_iterator Queue::FindPoller(uint32_t id) const {
+  return std::find_if(pollers_.begin(), pollers_.end(), [id](const auto& poller) { return poller->id == id; });
+}
+
+bool Queue::PausePoller(uint32_t id, bool pause) {
+  const auto found = FindPoller(id);
+  if (found == pollers_.end()) return false;
+  if (pause) {
+    spdk_poller_pause((*found)->poller);
+  } else {
+    spdk_poller_resume((*found)->poller);
+  }
+  return true;
+}
+
+bool Queue::GetPollerStats(uint32_t id, PollerStats* stats) const {
+  const auto found = FindPoller(id);
+  if (found == pollers_.end()) return false;
+  *stats = {(*found)->runs, (*found)->busy};
+  return true;
+}
+
+bool Queue::UnregisterPoller(uint32_t id, PollerStats* stats) {
+  const auto found = FindPoller(id);
+  if (found == pollers_.end()) return false;
+  *stats = {(*found)->runs, (*found)->busy};
+  spdk_poller_unregister(&(*found)->poller);
+  pollers_.erase(found);
+  Runtime::Get().poller_count.fetch_sub(1);
+  return true;
+}
+
+void Queue::Close(Done done) {
+  auto shared_done = std::make_shared<Done>(std::move(done));
+  const bool posted = Post([this, keep = shared_from_this(), shared_done] {
+    waiting_for_close_.push_back(std::move(*shared_done));
+    closing_ = true;
+    ContinueClosing();
+  });
+  if (!posted && *shared_done) (*shared_done)(0);
+}
+
+void Queue::ContinueClosing() {
+  if (closed_) return;
+  for (uint32_t i = 0; i < request_count_; i++) {
+    Request& request = requests_[i];
+    if (!request.busy || request.timer == nullptr) continue;
+    spdk_poller_unregister(&request.timer);
+    request.completion.status = -ECANCELED;
+    Complete(&request);
+  }
+  for (const auto& poller : pollers_) {
+    spdk_poller_unregister(&poller->poller);
+    Runtime::Get().poller_count.fetch_sub(1);
+  }
+  pollers_.clear();
+  while (ConsumeRing() != 0) {
+  }
+  FlushBacklog();
+  bool waiting = in_flight() != 0;
+  for (Channel& channel : channels_) {
+    if (channel.state == Channel::State::kOpen) channel.state = Channel::State::kClosing;
+    if (channel.state == Channel::State::kClosing) {
+      PutChannelIfUnused(&channel);
+      waiting = waiting || channel.state == Channel::State::kClosing;
+    }
+  }
+  Publish();
+  if (waiting) {
+    // Completions arrive on this thread: look again at its next turn.
+    inbox_.Post([this, keep = shared_from_this()] { ContinueClosing(); });
+    return;
+  }
+  closed_ = true;
+  for (Channel& channel : channels_) {
+    for (Done& done : std::exchange(channel.waiting, {})) done(0);
+    channel.descriptor = nullptr;
+  }
+  Runtime::Get().LeaveCore(core(), this);
+  spdk_poller_unregister(&poller_);
+  spdk_thread_exit(thread_);
+  Runtime::Get().thread_count.fetch_sub(1);
+  const std::shared_ptr<Queue> keep = shared_from_this();
+  Runtime::Get().Forget(this);
+  const auto never_run = inbox_.Close();
+  for (Done& done : std::exchange(waiting_for_close_, {})) done(0);
+  // Tasks that came too late run with closing_ set, so that whoever waits for them is answered.
+  for (const auto& task : never_run) task();
+}
+
+}  // namespace effect_spdk

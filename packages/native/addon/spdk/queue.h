@@ -1,0 +1,209 @@
+// The queue of one SPDK thread: takes submissions out of the ring, gives them to libspdk, and puts completions into the
+// ring. Everything here runs on that SPDK thread unless it says otherwise.
+//
+// Every entry that is consumed completes exactly once. Nothing is allocated per I/O: requests and segment lists come
+// from pools that are sized when the queue is made; when a pool is empty the ring waits.
+#pragma once
+
+#include <sys/uio.h>
+
+#include <atomic>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "../core/inbox.h"
+#include "../core/mailbox.h"
+#include "../core/ring.h"
+#include "../core/slab_table.h"
+#include "descriptor.h"
+#include "spdk_headers.h"
+
+namespace effect_spdk {
+
+// Called when the last pin of a closed slab is gone: frees the memory and recycles the slot. Any thread.
+void FreeSlabMemory(SlabTable& slabs, uint32_t slot, void* memory);
+
+struct RingMemory {
+  explicit RingMemory(size_t size_bytes);
+  ~RingMemory();
+  RingMemory(const RingMemory&) = delete;
+  RingMemory& operator=(const RingMemory&) = delete;
+
+  uint32_t* words = nullptr;  // null when there is no memory
+  const size_t size_bytes;
+};
+
+// The runtime remembers it from Spawn until its SPDK thread exits.
+class Queue : public std::enable_shared_from_this<Queue> {
+ public:
+  struct Options {
+    std::string name;
+    std::string cpu_mask;  // empty: any core
+    uint32_t sq_entries = 1024;
+    uint32_t cq_entries = 4096;
+  };
+  using Done = std::function<void(int status)>;
+
+  // App thread. Makes the SPDK thread; `ready` runs on it once the queue polls, or here with an errno.
+  static void Spawn(const Options& options, std::shared_ptr<Mailbox> mailbox, std::shared_ptr<SlabTable> slabs,
+                    std::function<void(int status, std::shared_ptr<Queue>)> ready);
+
+  ~Queue();
+  Queue(const Queue&) = delete;
+  Queue& operator=(const Queue&) = delete;
+
+  // Any thread.
+  const std::shared_ptr<RingMemory>& memory() const { return memory_; }
+  uint32_t core() const { return core_.load(std::memory_order_relaxed); }
+  uint64_t thread_id() const { return thread_id_; }
+  bool Post(Inbox::Task task);
+  void Kick();
+  uint32_t in_flight() const { return in_flight_.load(std::memory_order_relaxed); }
+
+  // Any thread. Refuses what is still in the ring, waits for what is in flight, puts channels, unregisters pollers and
+  // exits the SPDK thread; then `done`. Runs at once when that has happened already.
+  void Close(Done done);
+
+  // Any thread, after the device of `descriptor` was removed.
+  void PutChannelsOf(std::shared_ptr<Descriptor> descriptor);
+
+  struct ChannelHandle {
+    uint32_t slot = 0;
+    uint32_t generation = 0;
+  };
+  int OpenChannel(const std::shared_ptr<Descriptor>& descriptor, ChannelHandle* out);
+  // Waits for the channel's requests. `done` runs at once for a stale handle.
+  void CloseChannel(ChannelHandle handle, Done done);
+
+  struct PollerStats {
+    uint64_t runs = 0;
+    uint64_t busy = 0;
+  };
+  // `id` comes back in the ticks. Period 0 polls at every turn of the reactor.
+  int RegisterPoller(uint32_t id, const std::string& name, uint64_t period_micros);
+  bool PausePoller(uint32_t id, bool pause);
+  bool UnregisterPoller(uint32_t id, PollerStats* stats);
+  bool GetPollerStats(uint32_t id, PollerStats* stats) const;
+
+  // The reactor's idle poller, on this queue's core.
+  uint64_t activity() const { return activity_; }
+  // Requests that a device owes an answer: timers do not count.
+  uint32_t device_in_flight() const { return device_in_flight_; }
+  bool HasWork() const { return ring_->Available() != 0 || inbox_.pending(); }
+  void SetReactorSleeping(bool sleeping) { ring_->SetReactorSleeping(sleeping); }
+
+ private:
+  struct Segments {
+    iovec iov[layout::segment::max];
+    uint32_t slab_slots[layout::segment::max];
+    Segments* next = nullptr;
+  };
+
+  struct Channel {
+    uint32_t generation = 1;
+    enum class State { kFree, kOpen, kClosing, kPut } state = State::kFree;
+    std::shared_ptr<Descriptor> descriptor;
+    spdk_io_channel* io_channel = nullptr;
+    uint32_t in_flight = 0;
+    std::vector<Done> waiting;
+  };
+
+  struct Request {
+    Queue* queue = nullptr;
+    Channel* channel = nullptr;
+    Segments* segments = nullptr;
+    Request* next = nullptr;
+    spdk_poller* timer = nullptr;
+    void* buffer = nullptr;
+    uint64_t offset_blocks = 0;
+    uint64_t length_blocks = 0;
+    CompletionEntry completion;
+    Opcode opcode = Opcode::kNop;
+    uint32_t segment_count = 0;
+    uint32_t slab_slot = 0;
+    bool has_slab = false;
+    bool busy = false;
+    bool submitted = false;
+    spdk_bdev_io_wait_entry wait = {};
+  };
+
+  struct Poller {
+    Queue* queue = nullptr;
+    spdk_poller* poller = nullptr;
+    uint32_t id = 0;
+    uint64_t runs = 0;
+    uint64_t busy = 0;
+    uint32_t undelivered = 0;
+    bool tick_in_ring = false;
+    uint32_t tick_position = 0;
+  };
+
+  Queue(const Options& options, std::shared_ptr<Mailbox> mailbox, std::shared_ptr<SlabTable> slabs);
+
+  static int PollThunk(void* context);
+  static int RunPoller(void* context);
+  static int OnTimer(void* context);
+  static void OnIo(spdk_bdev_io* io, bool success, void* context);
+  static void OnAborted(spdk_bdev_io* io, bool success, void* context);
+  static void OnIoWait(void* context);
+
+  int Poll();
+  void Start();
+  uint32_t ConsumeRing();
+  // Returns the slots the entry took, 0 when a pool is empty and it must wait.
+  uint32_t TakeEntry(uint32_t available);
+  void Dispatch(Request* request, const uint32_t* words);
+  bool Prepare(Request* request, const uint32_t* words);
+  bool PrepareMemory(Request* request, const uint32_t* words, uint64_t length_bytes);
+  bool PinSegment(Request* request, const uint32_t* words, char** address);
+  void Submit(Request* request);
+  void Abort(Request* request, const uint32_t* words);
+  void Refuse(Request* request, int status, Detail detail);
+  void Complete(Request* request);
+  void ReleaseMemory(Request* request);
+  bool FlushBacklog();
+  void Publish();
+  Channel* FindChannel(uint32_t slot, uint32_t generation);
+  void PutChannelIfUnused(Channel* channel);
+  void ContinueClosing();
+  void DeliverTick(Poller* poller);
+  std::deque<std::unique_ptr<Poller>>::const_iterator FindPoller(uint32_t id) const;
+
+  const std::string name_;
+  const std::shared_ptr<Mailbox> mailbox_;
+  const std::shared_ptr<SlabTable> slabs_;
+  const std::shared_ptr<RingMemory> memory_;
+  std::unique_ptr<Ring> ring_;
+
+  spdk_thread* thread_ = nullptr;
+  uint64_t thread_id_ = 0;
+  spdk_poller* poller_ = nullptr;
+  std::atomic<uint32_t> core_{UINT32_MAX};
+  Inbox inbox_;
+
+  std::unique_ptr<Request[]> requests_;
+  uint32_t request_count_ = 0;
+  Request* free_requests_ = nullptr;
+  std::vector<Request*> by_id_;
+  std::unique_ptr<Segments[]> segments_;
+  Segments* free_segments_ = nullptr;
+  Request* backlog_head_ = nullptr;
+  Request** backlog_tail_ = &backlog_head_;
+
+  std::deque<Channel> channels_;
+  std::deque<std::unique_ptr<Poller>> pollers_;
+  // Written here, read by any thread.
+  std::atomic<uint32_t> in_flight_{0};
+  uint64_t activity_ = 0;
+  uint32_t device_in_flight_ = 0;
+
+  bool closing_ = false;
+  bool closed_ = false;
+  std::vector<Done> waiting_for_close_;
+};
+
+}  // namespace effect_spdk

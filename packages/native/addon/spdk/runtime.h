@@ -1,0 +1,135 @@
+// The one SPDK of this process. It starts on a thread of its own at the first request, is shared by every JavaScript
+// environment that asks for the same options, idles when the last of them lets go, and stops when the process exits:
+// SPDK cannot start twice in one process.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "../core/inbox.h"
+#include "../core/mailbox.h"
+#include "idle.h"
+#include "spdk_headers.h"
+
+namespace effect_spdk {
+
+class Descriptor;
+class Queue;
+
+struct RuntimeOptions {
+  std::string name;
+  std::string core_list;  // "[0,1]"
+  std::string rpc_socket;
+  // Removed when the process exits: the private directory of the socket, and the link that others know it by.
+  std::string rpc_directory;
+  std::string rpc_link;
+  std::string log_level;
+  std::vector<std::string> pci_allowed;
+  std::vector<std::string> pci_blocked;
+  int memory_mib = 256;
+  bool hugepages = false;
+  bool pci = false;
+  bool adaptive = true;
+  // Wait for framework_start_init over RPC, so that a JSON configuration can speak first.
+  bool wait_for_rpc = false;
+  // What a later start is compared with: the same text is the same SPDK.
+  std::string key;
+};
+
+class Runtime {
+ public:
+  // status 0 with the RPC socket's path, or -EEXIST with the key of the one that runs, or another negative errno with the reason.
+  using Started = std::function<void(int status, const std::string& text)>;
+
+  static Runtime& Get();
+
+  // Any thread. Takes one reference when it reports 0.
+  void Start(const RuntimeOptions& options, std::shared_ptr<Mailbox> logs, Started started);
+  // Any thread. Gives one reference back.
+  void Release(const std::shared_ptr<Mailbox>& logs);
+
+  // Any thread. False when SPDK does not run.
+  bool PostToApp(Inbox::Task task);
+  void KickThread(Queue* queue);
+
+  // What must be closed before SPDK stops. Any thread.
+  void Remember(const std::shared_ptr<Queue>& queue);
+  void Forget(const Queue* queue);
+  void Remember(const std::shared_ptr<Descriptor>& descriptor);
+  void Forget(const Descriptor* descriptor);
+
+  // A queue's thread, when it finds itself on another core.
+  void EnterCore(uint32_t core, Queue* queue);
+  void LeaveCore(uint32_t core, Queue* queue);
+
+  bool AppHasWork(uint32_t core) const { return core == app_core_.load() && app_inbox_.pending(); }
+  bool running() const { return state_.load() == State::kRunning; }
+  bool adaptive() const { return adaptive_ || references_.load(std::memory_order_relaxed) == 0; }
+  // The process is on its way out: JavaScript is not called any more.
+  bool exiting() const { return exiting_.load(std::memory_order_relaxed); }
+  bool frozen() const { return frozen_.load(std::memory_order_relaxed); }
+
+  void SendLog(int level, const char* file, int line, const char* function, std::string message);
+
+  std::atomic<int64_t> dma_bytes{0};
+  std::atomic<int64_t> slab_count{0};
+  std::atomic<int64_t> descriptor_count{0};
+  std::atomic<int64_t> channel_count{0};
+  std::atomic<int64_t> thread_count{0};
+  std::atomic<int64_t> poller_count{0};
+
+ private:
+  enum class State { kStopped, kStarting, kRunning, kStopping, kFailed };
+
+  Runtime() = default;
+
+  void RunApp();
+  static void OnStarted(void* context);
+  void OnAppThread();
+  void FinishStart(State state, int status, const std::string& text);
+  static int PollApp(void* context);
+  static void AtExit();
+  void StopForExit();
+  void RemoveSocket();
+  void CloseQueues();
+  void CloseDescriptors();
+  void StopReactors();
+  Idle* IdleOf(uint32_t core);
+
+  std::mutex mutex_;
+  std::condition_variable stopped_;
+  std::atomic<State> state_{State::kStopped};
+  RuntimeOptions options_;
+  std::string failure_;
+  std::vector<Started> waiting_;
+  std::atomic<int> references_{0};
+  bool adaptive_ = true;
+  std::atomic<bool> exiting_{false};
+  std::atomic<bool> frozen_{false};
+
+  Inbox app_inbox_;
+  std::atomic<uint32_t> app_core_{0};
+  spdk_poller* app_poller_ = nullptr;
+  spdk_poller* census_poller_ = nullptr;
+  std::vector<spdk_thread*> idle_threads_;
+  std::mutex registry_mutex_;
+  std::vector<std::shared_ptr<Queue>> queues_;
+  std::vector<std::shared_ptr<Descriptor>> descriptors_;
+  std::thread app_;
+  // Made before the state becomes kRunning, never changed after.
+  std::map<uint32_t, std::unique_ptr<Idle>> idle_;
+
+  std::mutex log_mutex_;
+  std::vector<std::shared_ptr<Mailbox>> logs_;
+  std::string last_errors_;
+};
+
+}  // namespace effect_spdk

@@ -1,0 +1,18 @@
+// Every SPDK header that the addon uses, as system headers, in one place.
+#pragma once
+
+extern "C" {
+#include <spdk/bdev.h>
+#include <spdk/cpuset.h>
+#include <spdk/env.h>
+#include <spdk/event.h>
+#include <spdk/log.h>
+#include <spdk/nvme_spec.h>
+#include <spdk/string.h>
+#include <spdk/thread.h>
+#include <spdk/version.h>
+}
+
+#if SPDK_VERSION < SPDK_VERSION_NUM(24, 9, 0)
+#error "effect-spdk needs SPDK 24.09 or later"
+#endif

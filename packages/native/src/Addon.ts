@@ -1,0 +1,116 @@
+/**
+ * The compiled addon as TypeScript sees it, and the way to find it. Every function returns at once; what takes time is
+ * answered by an event that carries the request number the caller chose (`Host` hides that).
+ */
+import { existsSync } from "node:fs"
+import { createRequire } from "node:module"
+import { fileURLToPath } from "node:url"
+
+export interface StartOptions {
+  readonly name: string
+  /** Cores in SPDK's list notation, `[0,2]`. */
+  readonly cores: string
+  readonly rpcSocket: string
+  /** Removed when the process exits; "" for none. */
+  readonly rpcDirectory: string
+  /** A link to the socket, removed when the process exits; "" for none. */
+  readonly rpcLink: string
+  readonly logLevel: string
+  readonly pciAllowed: ReadonlyArray<string>
+  readonly pciBlocked: ReadonlyArray<string>
+  readonly memoryMiB: number
+  readonly hugepages: boolean
+  readonly pci: boolean
+  readonly adaptive: boolean
+  /** SPDK waits for `framework_start_init` before it starts its subsystems. */
+  readonly waitForRpc: boolean
+  /** A later start with another key is refused with -EEXIST and told this one. */
+  readonly key: string
+}
+
+export const EventKind = { Reply: 0, Removed: 1, Resized: 2, Log: 3, Stopped: 4 } as const
+
+export interface AddonEvent {
+  readonly kind: number
+  readonly id: number
+  readonly status: number
+  readonly a: number
+  readonly b: number
+  readonly c: number
+  readonly text: string
+}
+
+/** What this process (every JavaScript thread of it) holds of SPDK's. */
+export interface Usage {
+  readonly threads: number
+  readonly descriptors: number
+  readonly channels: number
+  readonly pollers: number
+  readonly slabs: number
+  readonly dmaBytes: number
+}
+
+export const PollerAction = { Stats: 0, Pause: 1, Resume: 2, Unregister: 3 } as const
+export type PollerAction = (typeof PollerAction)[keyof typeof PollerAction]
+
+export interface Addon {
+  readonly version: string
+  attach(onWake: () => void): void
+  keepAlive(alive: boolean): void
+  drain(): { readonly events: ReadonlyArray<AddonEvent>; readonly droppedLogLines: number }
+  start(request: number, options: StartOptions): void
+  release(started: boolean): void
+  cores(): ReadonlyArray<number>
+  spawn(request: number, name: string, cpuMask: string, sqEntries: number, cqEntries: number): void
+  ring(queue: number): ArrayBuffer | undefined
+  exit(request: number, queue: number): void
+  kick(queue: number): void
+  bdevOpen(request: number, name: string, write: boolean): void
+  bdevClose(request: number, descriptor: number): void
+  channelOpen(request: number, queue: number, descriptor: number): void
+  channelClose(request: number, queue: number, slot: number, generation: number): void
+  pollerRegister(request: number, queue: number, id: number, name: string, periodMicros: number): void
+  pollerControl(request: number, queue: number, id: number, action: PollerAction): void
+  dmaAllocate(request: number, lengthBytes: number, alignmentBytes: number): void
+  dmaAllocateNow(lengthBytes: number, alignmentBytes: number): readonly [slot: number, generation: number] | number
+  dmaView(slot: number, generation: number): ArrayBuffer | undefined
+  dmaFree(slot: number, generation: number, view: ArrayBufferLike): void
+  dmaRenew(slot: number, generation: number, view: ArrayBufferLike): number
+  usage(): Usage
+}
+
+export type LoadResult =
+  | { readonly _tag: "Loaded"; readonly addon: Addon; readonly path: string }
+  | { readonly _tag: "Missing"; readonly lookedFor: ReadonlyArray<string>; readonly reason: string }
+
+/** Environment variable that names another build of the addon, an instrumented one for example. */
+export const addonPathVariable = "EFFECT_SPDK_ADDON"
+
+let loaded: LoadResult | undefined
+
+/** Loads the addon once. Missing means that libspdk cannot be used here, and says why. */
+export const load = (): LoadResult => {
+  loaded ??= find()
+  return loaded
+}
+
+const find = (): LoadResult => {
+  const override = process.env[addonPathVariable]
+  const path = override ?? fileURLToPath(new URL("../build/Release/spdk.node", import.meta.url))
+  if (!existsSync(path)) {
+    return {
+      _tag: "Missing",
+      lookedFor: [path, "pkg-config spdk_event"],
+      reason: "the addon is not built: it needs SPDK 24.09 or later with shared libraries, found by pkg-config"
+    }
+  }
+  try {
+    return { _tag: "Loaded", addon: createRequire(import.meta.url)(path) as Addon, path }
+  } catch (error) {
+    return {
+      _tag: "Missing",
+      lookedFor: [path],
+      reason: `the addon does not load: ${error instanceof Error ? error.message : String(error)}`
+    }
+  }
+}

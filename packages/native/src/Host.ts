@@ -1,0 +1,290 @@
+/**
+ * One JavaScript thread's end of the addon: sends control calls and matches their answers, and keeps its queues
+ * draining. While requests are in flight it drains once per turn of the event loop, and stays a little while
+ * completions keep coming; after some turns without any it sleeps and the reactor wakes it.
+ */
+import { type Addon, type AddonEvent, EventKind, load, type LoadResult, PollerAction, type StartOptions, type Usage } from "./Addon.ts"
+import { RingQueue } from "./RingQueue.ts"
+
+/** Completions of one turn, after which timers and sockets get theirs. */
+const completionsPerTurn = 1024
+/** Looks at empty rings before a turn ends: a few microseconds, the time a fast device takes. */
+const looksPerTurn = 256
+/** Turns without a completion before the thread sleeps. */
+const idleTurnsBeforeSleep = 48
+
+const sqEntries = 1024
+const cqEntries = 4096
+
+/** An answer to a control call. */
+export interface Reply {
+  /** 0 or a negative errno. */
+  readonly status: number
+  readonly a: number
+  readonly b: number
+  readonly text: string
+}
+
+export type OnReply = (reply: Reply) => void
+
+export type DeviceEvent =
+  | { readonly _tag: "Removed" }
+  | { readonly _tag: "Resized"; readonly numBlocks: number }
+
+export interface LogLine {
+  /** SPDK's level: 0 error, 1 warning, 2 notice, 3 info, 4 debug. */
+  readonly level: number
+  readonly message: string
+  readonly file: string
+  readonly line: number
+  readonly function: string
+}
+
+export type OnLog = (lines: ReadonlyArray<LogLine>, droppedLines: number) => void
+
+/** A queue with the SPDK thread under it. */
+export interface HostQueue {
+  readonly id: number
+  /** SPDK's number of the thread. */
+  readonly threadId: number
+  readonly ring: RingQueue
+}
+
+export class Host {
+  readonly addon: Addon
+  private readonly replies = new Map<number, OnReply>()
+  private readonly devices = new Map<number, (event: DeviceEvent) => void>()
+  private readonly queues = new Map<number, HostQueue>()
+  private logListeners: ReadonlyArray<OnLog> = []
+  private nextRequest = 1
+  private nextPoller = 1
+  private scheduled = false
+  private asleep = false
+  private idleTurns = 0
+  private alive = false
+
+  constructor(addon: Addon) {
+    this.addon = addon
+    addon.attach(() => this.onWake())
+  }
+
+  start(options: StartOptions, onReply: OnReply): void {
+    this.addon.start(this.ask(onReply), options)
+  }
+
+  /** Gives the reference of a start back; `started` tells whether that start succeeded. */
+  release(started: boolean): void {
+    this.addon.release(started)
+  }
+
+  listenToLog(listener: OnLog): () => void {
+    this.logListeners = [...this.logListeners, listener]
+    return () => {
+      this.logListeners = this.logListeners.filter((other) => other !== listener)
+    }
+  }
+
+  /** `cpuMask` as SPDK writes it, `0x3`; "" for any core. */
+  spawn(name: string, cpuMask: string, onReply: (reply: Reply, queue: HostQueue | undefined) => void): void {
+    const request = this.ask((reply) => {
+      const memory = reply.status === 0 ? this.addon.ring(reply.a) : undefined
+      if (memory === undefined) return onReply(reply, undefined)
+      const id = reply.a
+      const ring = new RingQueue(memory, { schedule: () => this.schedule(), kick: () => this.addon.kick(id) })
+      const queue: HostQueue = { id, threadId: reply.b, ring }
+      this.queues.set(id, queue)
+      onReply(reply, queue)
+    })
+    this.addon.spawn(request, name, cpuMask, sqEntries, cqEntries)
+  }
+
+  /** Completes everything of the queue, then ends its SPDK thread. */
+  exit(queue: HostQueue, onReply: OnReply): void {
+    queue.ring.close()
+    const request = this.ask((reply) => {
+      while (queue.ring.drain(completionsPerTurn) > 0) {
+        // Its last completions were published before the answer.
+      }
+      this.queues.delete(queue.id)
+      onReply(reply)
+    })
+    this.addon.exit(request, queue.id)
+  }
+
+  /** reply.a: the descriptor; reply.text: its description as JSON. */
+  bdevOpen(name: string, write: boolean, onEvent: (event: DeviceEvent) => void, onReply: OnReply): void {
+    const request = this.ask((reply) => {
+      if (reply.status === 0) this.devices.set(reply.a, onEvent)
+      onReply(reply)
+    })
+    this.addon.bdevOpen(request, name, write)
+  }
+
+  bdevClose(descriptor: number, onReply: OnReply): void {
+    const request = this.ask((reply) => {
+      this.devices.delete(descriptor)
+      onReply(reply)
+    })
+    this.addon.bdevClose(request, descriptor)
+  }
+
+  /** reply.a: slot, reply.b: generation. */
+  channelOpen(queue: HostQueue, descriptor: number, onReply: OnReply): void {
+    this.addon.channelOpen(this.ask(onReply), queue.id, descriptor)
+  }
+
+  channelClose(queue: HostQueue, slot: number, generation: number, onReply: OnReply): void {
+    this.addon.channelClose(this.ask(onReply), queue.id, slot, generation)
+  }
+
+  /** Returns the poller's number on its queue. */
+  pollerRegister(queue: HostQueue, name: string, periodMicros: number, onTick: (runs: number) => void, onReply: OnReply): number {
+    const id = this.nextPoller++
+    queue.ring.onTick(id, onTick)
+    const request = this.ask((reply) => {
+      if (reply.status !== 0) queue.ring.offTick(id)
+      else this.listen()
+      onReply(reply)
+    })
+    this.addon.pollerRegister(request, queue.id, id, name, periodMicros)
+    return id
+  }
+
+  /** reply.a: runs, reply.b: busy runs. */
+  pollerControl(queue: HostQueue, id: number, action: PollerAction, onReply: OnReply): void {
+    if (action === PollerAction.Unregister) queue.ring.offTick(id)
+    this.addon.pollerControl(this.ask(onReply), queue.id, id, action)
+  }
+
+  /** reply.a: slot, reply.b: generation. For what takes long to zero. */
+  dmaAllocate(lengthBytes: number, alignmentBytes: number, onReply: OnReply): void {
+    this.addon.dmaAllocate(this.ask(onReply), lengthBytes, alignmentBytes)
+  }
+
+  /** Requests of this JavaScript thread that have not completed. */
+  get requestsInFlight(): number {
+    let inFlight = 0
+    for (const queue of this.queues.values()) inFlight += queue.ring.inFlight
+    return inFlight
+  }
+
+  usage(): Usage {
+    return this.addon.usage()
+  }
+
+  private ask(onReply: OnReply): number {
+    const request = this.nextRequest
+    this.nextRequest = request === 0xffffffff ? 1 : request + 1
+    this.replies.set(request, onReply)
+    this.holdLoop()
+    return request
+  }
+
+  /** The event loop must not end while an answer or a completion is due. */
+  private holdLoop(): void {
+    const alive = this.replies.size > 0 || (this.asleep && this.requestsInFlight > 0)
+    if (alive === this.alive) return
+    this.alive = alive
+    this.addon.keepAlive(alive)
+  }
+
+  private schedule(): void {
+    if (this.scheduled) return
+    this.scheduled = true
+    this.idleTurns = 0
+    if (this.asleep) this.rouse()
+    setImmediate(this.turn)
+  }
+
+  private readonly turn = (): void => {
+    this.scheduled = false
+    let completed = 0
+    let looks = 0
+    let inFlight = true
+    while (inFlight && completed < completionsPerTurn && looks < looksPerTurn) {
+      inFlight = false
+      let drained = 0
+      for (const { ring } of this.queues.values()) {
+        drained += ring.drain(completionsPerTurn)
+        inFlight ||= ring.inFlight > 0
+      }
+      completed += drained
+      looks = drained > 0 ? 0 : looks + 1
+    }
+    this.idleTurns = completed > 0 ? 0 : this.idleTurns + 1
+    if (inFlight && this.idleTurns < idleTurnsBeforeSleep) {
+      // A completion may have scheduled the next turn already.
+      if (!this.scheduled) {
+        this.scheduled = true
+        setImmediate(this.turn)
+      }
+    } else if (!this.scheduled) {
+      this.listen()
+    }
+  }
+
+  /** From here on reactors wake this thread. */
+  private listen(): void {
+    if (this.scheduled) return
+    for (const { ring } of this.queues.values()) {
+      if ((ring.inFlight > 0 || ring.hasPollers) && !ring.sleep()) {
+        this.schedule()
+        return
+      }
+    }
+    this.asleep = true
+    this.holdLoop()
+  }
+
+  private rouse(): void {
+    this.asleep = false
+    for (const { ring } of this.queues.values()) ring.wake()
+    this.holdLoop()
+  }
+
+  private onWake(): void {
+    const { droppedLogLines, events } = this.addon.drain()
+    const lines: Array<LogLine> = []
+    for (const event of events) this.deliver(event, lines)
+    if (lines.length > 0 || droppedLogLines > 0) {
+      for (const listener of this.logListeners) listener(lines, droppedLogLines)
+    }
+    this.holdLoop()
+    // A turn drains, whatever woke us: a completion, a tick, or only an event.
+    if (this.queues.size > 0) this.schedule()
+  }
+
+  private deliver(event: AddonEvent, lines: Array<LogLine>): void {
+    switch (event.kind) {
+      case EventKind.Reply: {
+        const onReply = this.replies.get(event.id)
+        this.replies.delete(event.id)
+        onReply?.(event)
+        return
+      }
+      case EventKind.Removed:
+        this.devices.get(event.id)?.({ _tag: "Removed" })
+        return
+      case EventKind.Resized:
+        this.devices.get(event.id)?.({ _tag: "Resized", numBlocks: event.a })
+        return
+      case EventKind.Log: {
+        const [file = "", name = "", message = ""] = event.text.split("\0")
+        lines.push({ level: event.status, message, file, line: event.a, function: name })
+        return
+      }
+    }
+  }
+}
+
+export type HostResult = { readonly _tag: "Loaded"; readonly host: Host; readonly path: string } | Extract<LoadResult, { _tag: "Missing" }>
+
+let host: HostResult | undefined
+
+/** The host of this JavaScript thread; the addon attaches once to each. */
+export const get = (): HostResult => {
+  if (host !== undefined) return host
+  const result = load()
+  host = result._tag === "Loaded" ? { _tag: "Loaded", host: new Host(result.addon), path: result.path } : result
+  return host
+}

@@ -1,0 +1,133 @@
+/**
+ * The layout of the rings that JavaScript and a reactor share, and of nothing else.
+ *
+ * This file is the one source: `addon/ring_layout.h` is generated from it by
+ * `npm run build` (scripts/generate-layout.mjs), static assertions in C++ hold the
+ * sizes and offsets, and a test compares the two.
+ *
+ * All words are 32 bits, little endian, in host memory. Indexes that end in `Word` count
+ * 32-bit words from the start of their structure.
+ */
+
+/** What a submission entry asks for. The numbers are part of the layout. */
+export const Opcode = {
+  /** Completes in order on the thread. Carries messages of `SpdkThread.send` and `call`. */
+  Nop: 0,
+  Read: 1,
+  Write: 2,
+  Flush: 3,
+  Unmap: 4,
+  WriteZeroes: 5,
+  Reset: 6,
+  /** Asks the device to abort the request whose id stands in `targetId`; completes when asked, not when aborted. */
+  Abort: 7,
+  /** Completes after `offsetBlocks` microseconds on the thread's own timer. */
+  Timer: 8
+} as const
+export type Opcode = (typeof Opcode)[keyof typeof Opcode]
+
+/**
+ * Why the engine refused an entry before the device saw it. 0 means that the device answered.
+ * The accompanying status is a negative errno.
+ */
+export const Detail = {
+  None: 0,
+  UnknownOpcode: 1,
+  StaleChannel: 2,
+  StaleSlab: 3,
+  SlabRange: 4,
+  Misaligned: 5,
+  BlockRange: 6,
+  ReadOnly: 7,
+  NotSupported: 8,
+  Removed: 9,
+  TooManySegments: 10,
+  UnknownTarget: 11,
+  Closing: 12,
+  LengthMismatch: 13
+} as const
+export type Detail = (typeof Detail)[keyof typeof Detail]
+
+/** A submission entry: 16 words, one cache line. */
+export const Sqe = {
+  words: 16,
+  /** Opcode in the low byte; segment count in bits 8 to 23. */
+  opcodeWord: 0,
+  channelSlotWord: 1,
+  channelGenerationWord: 2,
+  slabSlotWord: 3,
+  slabGenerationWord: 4,
+  /** Byte offset into the slab. */
+  slabOffsetWord: 5,
+  lengthBytesWord: 6,
+  idWord: 7,
+  idGenerationWord: 8,
+  /** For `Abort`: the id and generation of the request to abort. */
+  targetIdWord: 9,
+  targetGenerationWord: 10,
+  reservedWord: 11,
+  offsetBlocksLowWord: 12,
+  offsetBlocksHighWord: 13,
+  lengthBlocksLowWord: 14,
+  lengthBlocksHighWord: 15
+} as const
+
+/**
+ * One scattered piece of a vectored entry: 4 words, so that four of them fill a ring slot. A vectored
+ * entry is followed by `ceil(segments / 4)` slots of segments, published together with it.
+ */
+export const Segment = {
+  words: 4,
+  slabSlotWord: 0,
+  slabGenerationWord: 1,
+  slabOffsetWord: 2,
+  lengthBytesWord: 3,
+  perSlot: 4,
+  /** The most pieces one vectored request may have. */
+  max: 64
+} as const
+
+/** A completion entry: 8 words. */
+export const Cqe = {
+  words: 8,
+  /** Id of the request, or of the poller for a tick. */
+  idWord: 0,
+  idGenerationWord: 1,
+  /** 0, or a negative errno. */
+  statusWord: 2,
+  /** A `Detail`. */
+  detailWord: 3,
+  /** NVMe status of a failed request: `0x10000 | sct << 8 | sc`, and 0x20000 for "do not retry". 0 when there is none. */
+  nvmeWord: 4,
+  /** A `CompletionKind`. */
+  kindWord: 5,
+  /** For a tick: how many runs of the poller it stands for (saturates). */
+  runsWord: 6,
+  reservedWord: 7
+} as const
+
+export const CompletionKind = { Request: 0, Tick: 1 } as const
+
+/**
+ * The control block in front of the rings. Each word that one side writes and the other polls stands on a
+ * cache line of its own (16 words). Ring positions count entries and wrap at 2^32.
+ */
+export const Control = {
+  words: 128,
+  magicWord: 0,
+  sqEntriesWord: 1,
+  cqEntriesWord: 2,
+  /** Written by JavaScript: entries published. */
+  sqTailWord: 16,
+  /** Written by the reactor: entries consumed. */
+  sqHeadWord: 32,
+  /** Written by the reactor: completions published. */
+  cqTailWord: 48,
+  /** Written by JavaScript: completions consumed. */
+  cqHeadWord: 64,
+  /** 1 while JavaScript waits for a wake-up: the reactor clears it and signals once. */
+  jsSleepingWord: 80,
+  /** 1 while the reactor waits on its eventfd: JavaScript clears it and kicks once. */
+  reactorSleepingWord: 96,
+  magic: 0x5350444b
+} as const

@@ -1,0 +1,371 @@
+/**
+ * The JavaScript side of one SpdkThread's rings. Submitting writes an entry and publishes the tail; draining reads
+ * completions until there are none. No call into native code, no allocation and no lock per request.
+ *
+ * Thread: the JavaScript thread that owns the `Host`, and no other.
+ */
+import { CompletionKind, Control, Cqe, Detail, Opcode, Segment, Sqe } from "./Layout.ts"
+import type { Completion, Entry, Queue, RequestId, SlabRange } from "./Queue.ts"
+
+/** Completion places kept free for poller ticks. */
+const reservedForTicks = 256
+/** Entries written and not yet published while more are on their way. */
+const publishEvery = 16
+/** Request ids are `id + generation * idSpace`; ids of requests that wait outside the ring are negative. */
+const idSpace = 65536
+const twoTo32 = 4294967296
+
+const ecanceled = -125
+const einval = -22
+
+/** What the queue needs of its host. */
+export interface RingQueueHost {
+  /** There is something in flight: drain until there is not. */
+  readonly schedule: () => void
+  readonly kick: () => void
+}
+
+/** A request that waits on this side because the ring is full. */
+class Waiting implements Completion {
+  readonly entry: Entry
+  readonly completion: Completion
+  readonly index: number
+  readonly sequence: number
+  readonly waiting: Map<number, Waiting>
+  /** Its id in the ring, once it is there. */
+  ringId: RequestId | undefined = undefined
+
+  constructor(entry: Entry, completion: Completion, index: number, sequence: number, waiting: Map<number, Waiting>) {
+    this.entry = { ...entry }
+    this.completion = completion
+    this.index = index
+    this.sequence = sequence
+    this.waiting = waiting
+  }
+
+  complete(_index: number, status: number, detail: number, nvme: number): void {
+    this.waiting.delete(this.sequence)
+    this.completion.complete(this.index, status, detail, nvme)
+  }
+}
+
+interface Refused {
+  readonly completion: Completion
+  readonly index: number
+  readonly status: number
+  readonly detail: number
+}
+
+const ignore: Completion = { complete: () => {} }
+
+export class RingQueue implements Queue {
+  private readonly host: RingQueueHost
+  private readonly words: Uint32Array
+  private readonly signed: Int32Array
+  private readonly sqBase = Control.words
+  private readonly cqBase: number
+  private readonly sqEntries: number
+  private readonly sqMask: number
+  private readonly cqMask: number
+
+  private sqTail = 0
+  private sqPublished = 0
+  private sqHeadSeen = 0
+  private cqHead = 0
+
+  private readonly owners: Array<Completion | undefined>
+  private readonly indexes: Int32Array
+  private readonly generations: Uint32Array
+  private readonly freeIds: Uint16Array
+  private freeIdCount: number
+
+  private readonly waiting = new Map<number, Waiting>()
+  /** In order of submission; those aborted meanwhile are skipped. */
+  private readonly overflow: Array<Waiting> = []
+  private overflowHead = 0
+  private nextSequence = -1
+  private refused: Array<Refused> = []
+
+  private readonly tickHandlers = new Map<number, (runs: number) => void>()
+  private draining = false
+  private corks = 0
+  private closed = false
+  private inFlightCount = 0
+
+  constructor(ring: ArrayBuffer, host: RingQueueHost) {
+    this.host = host
+    this.words = new Uint32Array(ring)
+    this.signed = new Int32Array(ring)
+    if (this.word(Control.magicWord) !== Control.magic) throw new Error("not a ring of this layout")
+    this.sqEntries = this.word(Control.sqEntriesWord)
+    const cqEntries = this.word(Control.cqEntriesWord)
+    this.sqMask = this.sqEntries - 1
+    this.cqMask = cqEntries - 1
+    this.cqBase = this.sqBase + this.sqEntries * Sqe.words
+    const ids = Math.min(cqEntries - reservedForTicks, idSpace)
+    this.owners = new Array<Completion | undefined>(ids).fill(undefined)
+    this.indexes = new Int32Array(ids)
+    this.generations = new Uint32Array(ids).fill(1)
+    this.freeIds = new Uint16Array(ids)
+    for (let i = 0; i < ids; i++) this.freeIds[i] = ids - 1 - i
+    this.freeIdCount = ids
+  }
+
+  get inFlight(): number {
+    return this.inFlightCount
+  }
+
+  /** Ticks arrive without anything in flight: the host must listen. */
+  get hasPollers(): boolean {
+    return this.tickHandlers.size > 0
+  }
+
+  onTick(poller: number, handler: (runs: number) => void): void {
+    this.tickHandlers.set(poller, handler)
+  }
+
+  offTick(poller: number): void {
+    this.tickHandlers.delete(poller)
+  }
+
+  submit(entry: Entry, completion: Completion, index: number): RequestId {
+    this.inFlightCount++
+    if (this.inFlightCount === 1) this.host.schedule()
+    if (this.closed) return this.refuse(completion, index, ecanceled, Detail.Closing)
+    const segments = entry.segments
+    if (segments === undefined) {
+      if (this.overflow.length === 0 && this.freeIdCount > 0 && this.hasRoom(1)) return this.push(entry, completion, index)
+    } else {
+      if (segments.length === 0 || segments.length > Segment.max) {
+        return this.refuse(completion, index, einval, Detail.TooManySegments)
+      }
+      if (this.overflow.length === 0 && this.freeIdCount > 0 && this.hasRoom(slotsOf(segments))) {
+        return this.push(entry, completion, index)
+      }
+    }
+    const sequence = this.nextSequence--
+    const waiting = new Waiting(entry, completion, index, sequence, this.waiting)
+    this.waiting.set(sequence, waiting)
+    this.overflow.push(waiting)
+    return sequence
+  }
+
+  abort(id: RequestId): void {
+    if (id < 0) {
+      const waiting = this.waiting.get(id)
+      if (waiting === undefined) return
+      if (waiting.ringId !== undefined) return this.abort(waiting.ringId)
+      // Never reached the ring. It stays counted until its completion runs, at the next turn.
+      this.waiting.delete(id)
+      this.refuse(waiting.completion, waiting.index, ecanceled, Detail.None)
+      return
+    }
+    const slot = id % idSpace
+    const generation = Math.floor(id / idSpace)
+    if (this.owners[slot] === undefined || this.generations[slot] !== generation) return
+    abortEntry.channelSlot = slot
+    abortEntry.channelGeneration = generation
+    this.submit(abortEntry, ignore, 0)
+  }
+
+  /** Between `cork` and `uncork` entries are published in groups. Pairs may nest. */
+  cork(): void {
+    this.corks++
+  }
+
+  uncork(): void {
+    this.corks--
+    if (this.corks === 0) this.publish()
+  }
+
+  /** Completes what there is, at most about `limit`; returns how many. Never re-entered. */
+  drain(limit: number): number {
+    if (this.draining) return 0
+    this.draining = true
+    let done = this.refused.length > 0 ? this.completeRefused() : 0
+    while (done < limit) {
+      const tail = Atomics.load(this.signed, Control.cqTailWord) >>> 0
+      if (tail === this.cqHead) break
+      while (this.cqHead !== tail && done < limit) {
+        const at = this.cqBase + (this.cqHead & this.cqMask) * Cqe.words
+        this.cqHead = (this.cqHead + 1) >>> 0
+        done++
+        if (this.word(at + Cqe.kindWord) === CompletionKind.Tick) this.tick(at)
+        else this.completeAt(at)
+      }
+      Atomics.store(this.signed, Control.cqHeadWord, this.cqHead | 0)
+      if (this.overflow.length > 0) this.refill()
+      this.publish()
+    }
+    if (this.overflow.length > 0) {
+      this.refill()
+      this.publish()
+    }
+    this.draining = false
+    return done
+  }
+
+  /** Announces sleep. False when there is something to drain, in which case sleep is off. */
+  sleep(): boolean {
+    Atomics.store(this.signed, Control.jsSleepingWord, 1)
+    if (this.refused.length === 0 && Atomics.load(this.signed, Control.cqTailWord) >>> 0 === this.cqHead) return true
+    this.wake()
+    return false
+  }
+
+  wake(): void {
+    Atomics.store(this.signed, Control.jsSleepingWord, 0)
+  }
+
+  /** The native side has answered everything it ever will: what comes now is refused. */
+  close(): void {
+    this.closed = true
+    for (let i = this.overflowHead; i < this.overflow.length; i++) {
+      const waiting = this.overflow[i]
+      if (waiting === undefined || !this.waiting.delete(waiting.sequence)) continue
+      this.refuse(waiting.completion, waiting.index, ecanceled, Detail.Closing)
+    }
+    this.overflow.length = 0
+    this.overflowHead = 0
+  }
+
+  private word(at: number): number {
+    // Bounds: every index is computed from the ring's own sizes, which the constructor read.
+    return this.words[at] as number
+  }
+
+  private hasRoom(slots: number): boolean {
+    const used = (this.sqTail - this.sqHeadSeen) >>> 0
+    if (used + slots <= this.sqEntries) return true
+    this.sqHeadSeen = Atomics.load(this.signed, Control.sqHeadWord) >>> 0
+    return ((this.sqTail - this.sqHeadSeen) >>> 0) + slots <= this.sqEntries
+  }
+
+  private push(entry: Entry, completion: Completion, index: number): RequestId {
+    const id = this.freeIds[--this.freeIdCount] as number
+    const generation = this.generations[id] as number
+    this.owners[id] = completion
+    this.indexes[id] = index
+    const words = this.words
+    const at = this.sqBase + (this.sqTail & this.sqMask) * Sqe.words
+    const segments = entry.segments
+    words[at + Sqe.opcodeWord] = segments === undefined ? entry.opcode : entry.opcode | (segments.length << 8)
+    words[at + Sqe.channelSlotWord] = entry.channelSlot
+    words[at + Sqe.channelGenerationWord] = entry.channelGeneration
+    words[at + Sqe.slabSlotWord] = entry.slabSlot
+    words[at + Sqe.slabGenerationWord] = entry.slabGeneration
+    words[at + Sqe.slabOffsetWord] = entry.slabOffset
+    words[at + Sqe.lengthBytesWord] = entry.lengthBytes
+    words[at + Sqe.idWord] = id
+    words[at + Sqe.idGenerationWord] = generation
+    if (entry.opcode === Opcode.Abort) {
+      words[at + Sqe.targetIdWord] = entry.channelSlot
+      words[at + Sqe.targetGenerationWord] = entry.channelGeneration
+    }
+    const offset = entry.offsetBlocks
+    words[at + Sqe.offsetBlocksLowWord] = offset
+    words[at + Sqe.offsetBlocksHighWord] = offset < twoTo32 ? 0 : Math.floor(offset / twoTo32)
+    const length = entry.lengthBlocks
+    words[at + Sqe.lengthBlocksLowWord] = length
+    words[at + Sqe.lengthBlocksHighWord] = length < twoTo32 ? 0 : Math.floor(length / twoTo32)
+    this.sqTail = (this.sqTail + 1) >>> 0
+    if (segments !== undefined) this.pushSegments(segments)
+    if ((!this.draining && this.corks === 0) || (this.sqTail - this.sqPublished) >>> 0 >= publishEvery) this.publish()
+    return id + generation * idSpace
+  }
+
+  private pushSegments(segments: ReadonlyArray<SlabRange>): void {
+    for (let i = 0; i < segments.length; i++) {
+      const segment = segments[i] as SlabRange
+      const slot = (this.sqTail + Math.floor(i / Segment.perSlot)) & this.sqMask
+      const at = this.sqBase + slot * Sqe.words + (i % Segment.perSlot) * Segment.words
+      this.words[at + Segment.slabSlotWord] = segment.slab.slot
+      this.words[at + Segment.slabGenerationWord] = segment.slab.generation
+      this.words[at + Segment.slabOffsetWord] = segment.offsetBytes
+      this.words[at + Segment.lengthBytesWord] = segment.lengthBytes
+    }
+    this.sqTail = (this.sqTail + slotsOf(segments) - 1) >>> 0
+  }
+
+  private publish(): void {
+    if (this.sqTail === this.sqPublished) return
+    this.sqPublished = this.sqTail
+    Atomics.store(this.signed, Control.sqTailWord, this.sqTail | 0)
+    if (
+      Atomics.load(this.signed, Control.reactorSleepingWord) !== 0 &&
+      Atomics.exchange(this.signed, Control.reactorSleepingWord, 0) !== 0
+    ) {
+      this.host.kick()
+    }
+  }
+
+  private refill(): void {
+    while (this.overflowHead < this.overflow.length) {
+      const waiting = this.overflow[this.overflowHead] as Waiting
+      if (this.waiting.has(waiting.sequence)) {
+        const segments = waiting.entry.segments
+        if (this.freeIdCount === 0 || !this.hasRoom(segments === undefined ? 1 : slotsOf(segments))) break
+        waiting.ringId = this.push(waiting.entry, waiting, 0)
+      }
+      this.overflowHead++
+    }
+    if (this.overflowHead === this.overflow.length) {
+      this.overflow.length = 0
+      this.overflowHead = 0
+    } else if (this.overflowHead > 4096) {
+      this.overflow.splice(0, this.overflowHead)
+      this.overflowHead = 0
+    }
+  }
+
+  private completeAt(at: number): void {
+    const id = this.word(at + Cqe.idWord)
+    const completion = this.owners[id]
+    // Not ours to trust blindly: a completion that nobody waits for, or for an earlier use of the id, is dropped.
+    if (completion === undefined || this.generations[id] !== this.word(at + Cqe.idGenerationWord)) return
+    this.owners[id] = undefined
+    const generation = this.word(at + Cqe.idGenerationWord)
+    this.generations[id] = generation === twoTo32 - 1 ? 1 : generation + 1
+    this.freeIds[this.freeIdCount++] = id
+    this.inFlightCount--
+    completion.complete(
+      this.indexes[id] as number,
+      this.signed[at + Cqe.statusWord] as number,
+      this.word(at + Cqe.detailWord),
+      this.word(at + Cqe.nvmeWord)
+    )
+  }
+
+  private tick(at: number): void {
+    this.tickHandlers.get(this.word(at + Cqe.idWord))?.(this.word(at + Cqe.runsWord))
+  }
+
+  private refuse(completion: Completion, index: number, status: number, detail: number): RequestId {
+    this.refused.push({ completion, index, status, detail })
+    this.host.schedule()
+    return this.nextSequence--
+  }
+
+  private completeRefused(): number {
+    const refused = this.refused
+    this.refused = []
+    this.inFlightCount -= refused.length
+    for (const { completion, detail, index, status } of refused) completion.complete(index, status, detail, 0)
+    return refused.length
+  }
+}
+
+const slotsOf = (segments: ReadonlyArray<SlabRange>): number => 1 + Math.ceil(segments.length / Segment.perSlot)
+
+const abortEntry: Entry = {
+  opcode: Opcode.Abort,
+  channelSlot: 0,
+  channelGeneration: 0,
+  slabSlot: 0,
+  slabGeneration: 0,
+  slabOffset: 0,
+  lengthBytes: 0,
+  offsetBlocks: 0,
+  lengthBlocks: 0,
+  segments: undefined
+}
