@@ -247,7 +247,8 @@ export class Host {
     const lines: Array<LogLine> = []
     for (const event of events) this.deliver(event, lines)
     if (lines.length > 0 || droppedLogLines > 0) {
-      for (const listener of this.logListeners) listener(lines, droppedLogLines)
+      // One SPDK has one log: the oldest listener gets it, or every layer would print every line.
+      this.logListeners[0]?.(lines, droppedLogLines)
     }
     this.holdLoop()
     // A turn drains, whatever woke us: a completion, a tick, or only an event.

@@ -1,0 +1,45 @@
+/** `npm run demo|build|format|check`. */
+import { inRoot, node, SetupError } from "./exec.mjs"
+import { setUp, setUpTools, typescript } from "./setup.mjs"
+import { runSteps } from "./steps.mjs"
+import { toolEntry } from "./tools.mjs"
+
+/** Scripts that write files which are checked in, and compare them with `--check`. */
+const generators = ["generate-rpc.mjs", "generate-layout.mjs"]
+
+export const generatedSteps = generators.map((name) => ({
+  name: `${name} --check`,
+  run: () => node(inRoot("scripts", name), ["--check"])
+}))
+
+const generate = async () => {
+  for (const name of generators) {
+    const { code } = await node(inRoot("scripts", name))
+    if (code !== 0) throw new SetupError(`scripts/${name} failed (exit ${code})`)
+  }
+}
+
+export const demo = async (args) => {
+  await setUp({ projects: ["examples"], embeddedSuffices: true })
+  return (await node(inRoot("examples", "dist", "demo", "src", "main.js"), args)).code
+}
+
+export const build = async () => {
+  await setUp({ projects: ["."], generate })
+  return 0
+}
+
+export const format = async (args) => {
+  await setUpTools()
+  return (await node(toolEntry("oxfmt"), args)).code
+}
+
+/** Types, generated files, and the program in the README. */
+export const check = async () => {
+  await setUp({ projects: ["packages/core"] })
+  return await runSteps("check", [
+    { name: "types", run: () => typescript(["."]) },
+    ...generatedSteps,
+    { name: "readme.mjs --check", run: () => node(inRoot("scripts", "readme.mjs"), ["--check"]) }
+  ])
+}
