@@ -60,6 +60,9 @@ export interface Completion {
 /** Names a request until its completion; opaque, and never reused while the request is in flight. */
 export type RequestId = number
 
+/** Never the id of a request. */
+export const noRequest: RequestId = -1
+
 export interface Queue {
   /**
    * Submits one request. Never blocks and never refuses: when the ring is full the entry waits in order on

@@ -5,7 +5,7 @@
  * Thread: the JavaScript thread that owns the `Host`, and no other.
  */
 import { CompletionKind, Control, Cqe, Detail, Opcode, Segment, Sqe } from "./Layout.ts"
-import type { Completion, Entry, Queue, RequestId, SlabRange } from "./Queue.ts"
+import { type Completion, type Entry, noRequest, type Queue, type RequestId, type SlabRange } from "./Queue.ts"
 
 /** Completion places kept free for poller ticks. */
 const reservedForTicks = 256
@@ -83,7 +83,7 @@ export class RingQueue implements Queue {
   /** In order of submission; those aborted meanwhile are skipped. */
   private readonly overflow: Array<Waiting> = []
   private overflowHead = 0
-  private nextSequence = -1
+  private nextSequence = noRequest - 1
   private refused: Array<Refused> = []
 
   private readonly tickHandlers = new Map<number, (runs: number) => void>()

@@ -15,6 +15,8 @@ namespace {
 
 // Requests one poll takes out of the ring, so that the thread's other pollers get their turn.
 constexpr uint32_t kEntriesPerPoll = 256;
+// With fewer requests in flight than this a completion is published by itself, otherwise with those of its turn.
+constexpr uint32_t kPublishAtOnceBelow = 4;
 // Vectored requests in flight at once; more wait in the ring.
 constexpr uint32_t kSegmentLists = 128;
 
@@ -465,7 +467,10 @@ void Queue::Complete(Request* request) {
   if (ring_->HasRoom() && backlog_head_ == nullptr) {
     ring_->Push(request->completion);
     request->next = std::exchange(free_requests_, request);
-    in_flight_.store(in_flight_.load(std::memory_order_relaxed) - 1, std::memory_order_relaxed);
+    const uint32_t in_flight = in_flight_.load(std::memory_order_relaxed) - 1;
+    in_flight_.store(in_flight, std::memory_order_relaxed);
+    // With little else on its way there is nothing to batch with, and somebody waits for exactly this one.
+    if (in_flight < kPublishAtOnceBelow) Publish();
   } else {
     request->next = nullptr;
     *backlog_tail_ = request;

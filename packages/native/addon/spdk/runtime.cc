@@ -22,7 +22,9 @@ constexpr uint64_t kThreadListMicros = 100000;
 // How much of SPDK's error log a failed start carries as its reason.
 constexpr size_t kReasonBytes = 2000;
 
+// SPDK hands every line to a callback, whatever its print level says.
 void LogCallback(int level, const char* file, const int line, const char* function, const char* format, va_list args) {
+  if (level > spdk_log_get_print_level()) return;
   char text[2048];
   const int length = std::vsnprintf(text, sizeof text, format, args);
   std::string message(text, length < 0 ? 0 : std::min(static_cast<size_t>(length), sizeof text - 1));
@@ -145,6 +147,7 @@ void Runtime::RunApp() {
     opts.num_pci_addr = blocked.size();
   }
   // SPDK opens the log itself, but only after it has said hello on stderr.
+  spdk_log_set_print_level(LevelOf(options_.log_level));
   spdk_log_open(LogCallback);
   const int rc = spdk_app_start(&opts, OnStarted, this);
   std::string reason;
