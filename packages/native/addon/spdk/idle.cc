@@ -59,11 +59,6 @@ int Idle::Poll(void* context) { return static_cast<Idle*>(context)->Poll(); }
 
 int Idle::Poll() {
   Runtime& runtime = Runtime::Get();
-  if (runtime.frozen()) {
-    // The process exits and this reactor could not be stopped in time: never run again, so that nothing touches
-    // what the exit takes down.
-    for (;;) pause();
-  }
   if (++turns_ % kTurnsPerLook != 0 || !runtime.adaptive()) return SPDK_POLLER_IDLE;
   uint64_t until_timer_micros = UINT64_MAX;
   bool in_flight = false;

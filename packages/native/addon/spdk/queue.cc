@@ -196,6 +196,7 @@ uint32_t Queue::TakeEntry(uint32_t available) {
   request->channel = nullptr;
   request->has_slab = false;
   request->submitted = false;
+  request->abort_asked = false;
   request->busy = true;
   by_id_[request->completion.id % request_count_] = request;
   in_flight_.store(in_flight_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
@@ -508,7 +509,7 @@ int Queue::OpenChannel(const std::shared_ptr<Descriptor>& descriptor, ChannelHan
   }
   uint32_t slot = 0;
   while (slot < channels_.size() && channels_[slot].state != Channel::State::kFree) slot++;
-  if (slot == channels_.size()) channels_.emplace_back();
+  if (slot == channels_.size()) channels_.emplace_back().queue = this;
   Channel& channel = channels_[slot];
   channel.state = Channel::State::kOpen;
   channel.descriptor = descriptor;
@@ -631,11 +632,38 @@ void Queue::Close(Done done) {
   if (!posted && *shared_done) (*shared_done)(0);
 }
 
+void Queue::AbortForClose(Request* request) {
+  Channel* channel = request->channel;
+  if (!request->submitted || request->abort_asked || channel == nullptr) return;
+  if (!channel->descriptor->Supports(SPDK_BDEV_IO_TYPE_ABORT)) return;
+  channel->in_flight++;
+  device_in_flight_++;
+  if (spdk_bdev_abort(channel->descriptor->desc(), channel->io_channel, request, OnAbortedForClose, channel) == 0) {
+    request->abort_asked = true;
+    return;
+  }
+  // Asked again at the next turn.
+  channel->in_flight--;
+  device_in_flight_--;
+}
+
+void Queue::OnAbortedForClose(spdk_bdev_io* io, bool, void* context) {
+  auto* channel = static_cast<Channel*>(context);
+  spdk_bdev_free_io(io);
+  channel->in_flight--;
+  channel->queue->device_in_flight_--;
+  channel->queue->PutChannelIfUnused(channel);
+}
+
 void Queue::ContinueClosing() {
   if (closed_) return;
   for (uint32_t i = 0; i < request_count_; i++) {
     Request& request = requests_[i];
-    if (!request.busy || request.timer == nullptr) continue;
+    if (!request.busy) continue;
+    if (request.timer == nullptr) {
+      AbortForClose(&request);
+      continue;
+    }
     spdk_poller_unregister(&request.timer);
     request.completion.status = -ECANCELED;
     Complete(&request);

@@ -104,6 +104,7 @@ class Queue : public std::enable_shared_from_this<Queue> {
   };
 
   struct Channel {
+    Queue* queue = nullptr;
     uint32_t generation = 1;
     enum class State { kFree, kOpen, kClosing, kPut } state = State::kFree;
     std::shared_ptr<Descriptor> descriptor;
@@ -128,6 +129,7 @@ class Queue : public std::enable_shared_from_this<Queue> {
     bool has_slab = false;
     bool busy = false;
     bool submitted = false;
+    bool abort_asked = false;
     spdk_bdev_io_wait_entry wait = {};
   };
 
@@ -149,6 +151,7 @@ class Queue : public std::enable_shared_from_this<Queue> {
   static int OnTimer(void* context);
   static void OnIo(spdk_bdev_io* io, bool success, void* context);
   static void OnAborted(spdk_bdev_io* io, bool success, void* context);
+  static void OnAbortedForClose(spdk_bdev_io* io, bool success, void* context);
   static void OnIoWait(void* context);
 
   int Poll();
@@ -169,6 +172,7 @@ class Queue : public std::enable_shared_from_this<Queue> {
   void Publish();
   Channel* FindChannel(uint32_t slot, uint32_t generation);
   void PutChannelIfUnused(Channel* channel);
+  void AbortForClose(Request* request);
   void ContinueClosing();
   void DeliverTick(Poller* poller);
   std::deque<std::unique_ptr<Poller>>::const_iterator FindPoller(uint32_t id) const;

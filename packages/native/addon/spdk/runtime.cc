@@ -105,7 +105,7 @@ void Runtime::Start(const RuntimeOptions& options, std::shared_ptr<Mailbox> logs
   adaptive_ = options.adaptive;
   if (app_.joinable()) app_.join();
   state_ = State::kStarting;
-  std::atexit(AtExit);
+  on_exit(OnExit, nullptr);
   app_ = std::thread([this] { RunApp(); });
 }
 
@@ -278,11 +278,16 @@ void Runtime::SendLog(int level, const char* file, int line, const char* functio
   logs_.front()->Send(std::move(event));
 }
 
-void Runtime::AtExit() { Runtime::Get().StopForExit(); }
-
 // The process exits. Reactors must not run into the destructors of the libraries under them: stop SPDK in its order,
-// and where that does not end in time, hold the reactors still.
-void Runtime::StopForExit() {
+// and where a device keeps that from ending in time, end the process here, with the status it exits with anyway.
+void Runtime::OnExit(int status, void*) {
+  if (Get().StopForExit()) return;
+  std::fflush(nullptr);
+  _exit(status);
+}
+
+// True when SPDK has stopped.
+bool Runtime::StopForExit() {
   exiting_ = true;
   std::unique_lock<std::mutex> lock(mutex_);
   {
@@ -299,14 +304,10 @@ void Runtime::StopForExit() {
     const State state = state_.load();
     return state == State::kStopped || state == State::kFailed;
   });
-  if (ended) {
-    lock.unlock();
-    if (app_.joinable()) app_.join();
-  } else {
-    frozen_ = true;
-    app_.detach();
-  }
+  lock.unlock();
+  if (ended && app_.joinable()) app_.join();
   RemoveSocket();
+  return ended;
 }
 
 // What SPDK leaves behind, and what it removes itself when it has the time.

@@ -75,7 +75,6 @@ class Runtime {
   bool adaptive() const { return adaptive_ || references_.load(std::memory_order_relaxed) == 0; }
   // The process is on its way out: JavaScript is not called any more.
   bool exiting() const { return exiting_.load(std::memory_order_relaxed); }
-  bool frozen() const { return frozen_.load(std::memory_order_relaxed); }
 
   void SendLog(int level, const char* file, int line, const char* function, std::string message);
 
@@ -96,8 +95,8 @@ class Runtime {
   void OnAppThread();
   void FinishStart(State state, int status, const std::string& text);
   static int PollApp(void* context);
-  static void AtExit();
-  void StopForExit();
+  static void OnExit(int status, void* context);
+  bool StopForExit();
   void RemoveSocket();
   void CloseQueues();
   void CloseDescriptors();
@@ -113,7 +112,6 @@ class Runtime {
   std::atomic<int> references_{0};
   bool adaptive_ = true;
   std::atomic<bool> exiting_{false};
-  std::atomic<bool> frozen_{false};
 
   Inbox app_inbox_;
   std::atomic<uint32_t> app_core_{0};

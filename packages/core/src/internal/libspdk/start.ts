@@ -1,0 +1,260 @@
+/**
+ * Taking and giving back a share of this process's one SPDK.
+ */
+import * as fs from "node:fs/promises"
+import * as net from "node:net"
+import * as os from "node:os"
+import * as path from "node:path"
+import type { Host, Reply } from "@effect-spdk/native/Host"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import * as CpuSet from "../../CpuSet.ts"
+import * as Rpc from "../../Rpc.ts"
+import type { RpcClient } from "../../Rpc.ts"
+import {
+  type InvalidArgument,
+  invalid,
+  OptionsClash,
+  type RpcReason,
+  SpdkError,
+  StartFailed
+} from "../../SpdkError.ts"
+import type { ResolvedOptions } from "../options.ts"
+
+const operation = "Spdk.layer"
+
+const eexist = -17
+
+export type StartReason = StartFailed | OptionsClash | InvalidArgument | RpcReason
+
+/** Speaks to SPDK before its subsystems start, and starts them (`applyConfig` does). */
+export type Configure<E> = (rpc: RpcClient["Service"]) => Effect.Effect<void, E>
+
+export interface Started {
+  readonly rpc: RpcClient["Service"]
+  readonly rpcSocket: string
+}
+
+/** What a running SPDK is compared with, and reported by. */
+const comparedFields = ["name", "cores", "memoryMiB", "hugepages", "pci", "rpcSocket", "logLevel", "polling"] as const
+
+const keyOf = (options: ResolvedOptions): string =>
+  JSON.stringify({
+    name: options.name,
+    cores: CpuSet.toList(options.cores),
+    memoryMiB: options.memoryMiB,
+    hugepages: options.hugepages,
+    pci: options.pci,
+    rpcSocket: options.rpcSocket ?? "private",
+    logLevel: options.logLevel,
+    polling: options.polling
+  })
+
+/** The first option that was named and differs from the running SPDK's. */
+const findClash = (options: ResolvedOptions, runningKey: string): OptionsClash | undefined => {
+  const running: Record<string, unknown> = JSON.parse(runningKey)
+  const requested: Record<string, unknown> = JSON.parse(keyOf(options))
+  for (const option of comparedFields) {
+    const ours = JSON.stringify(requested[option])
+    const theirs = JSON.stringify(running[option])
+    if (options.given.has(option) && ours !== theirs) {
+      return new OptionsClash({ operation, option, running: theirs, requested: ours })
+    }
+  }
+  return undefined
+}
+
+/** A share of SPDK until the scope closes. The first share starts it. */
+export const start = Effect.fnUntraced(function*<E = never>(
+  host: Host,
+  options: ResolvedOptions,
+  configure: Configure<E> | undefined
+): Effect.fn.Return<Started, SpdkError<StartReason> | E, Scope.Scope> {
+  yield* checkMemory(options)
+  const directory = yield* privateDirectory
+  const socket = path.join(directory, "rpc.sock")
+  if (options.rpcSocket !== undefined) yield* claimLink(options.rpcSocket)
+  const started = yield* acquire(host, options, directory, socket, configure !== undefined)
+  const removeDirectory = Effect.promise(() => fs.rm(directory, { recursive: true, force: true }))
+  const ready = Effect.tapError(Deferred.await(started), () => removeDirectory)
+
+  // A fresh SPDK that waits for its configuration is there as soon as its socket answers; a running one says so.
+  const rpcSocket = configure === undefined ? yield* ready : yield* Effect.raceFirst(ready, waitForSocket(socket))
+  const rpc = yield* Rpc.make({ address: { path: rpcSocket } })
+  if (configure !== undefined) {
+    yield* configure(rpc).pipe(
+      // SPDK cannot start twice: what refused a configuration must still become usable.
+      Effect.tapError(() => Effect.ignore(rpc.call("framework_start_init")))
+    )
+    yield* ready
+  }
+  yield* Effect.promise(() => fs.chmod(rpcSocket, 0o600).catch(() => {}))
+  if (rpcSocket !== socket) {
+    // SPDK ran already, on its own socket.
+    yield* removeDirectory
+  } else if (options.rpcSocket !== undefined) {
+    yield* publishLink(options.rpcSocket, socket)
+  }
+  return { rpc, rpcSocket: rpcSocket === socket ? options.rpcSocket ?? socket : rpcSocket }
+})
+
+const checkMemory = (options: ResolvedOptions): Effect.Effect<void, SpdkError<InvalidArgument>> => {
+  const totalMiB = Math.floor(os.totalmem() / 1048576)
+  return options.memoryMiB <= totalMiB
+    ? Effect.void
+    : Effect.fail(invalid(operation, "memoryMiB", `is more than the ${totalMiB} MiB that this machine has`, options.memoryMiB))
+}
+
+const startFailed = (detail: string, cause?: unknown): SpdkError<StartFailed> =>
+  new SpdkError({ reason: new StartFailed({ operation, detail, cause }) })
+
+/** Mode 0700, so that nobody else reaches the socket in it at any moment. Those of killed processes are swept first. */
+const privateDirectory = Effect.tryPromise({
+  try: async () => {
+    await sweep()
+    return await fs.mkdtemp(path.join(os.tmpdir(), `${directoryPrefix}${process.pid}-`))
+  },
+  catch: (cause) => startFailed(`no private directory for the RPC socket: ${String(cause)}`, cause)
+})
+
+const directoryPrefix = "effect-spdk-"
+
+/** Removes private directories whose process is gone and whose socket, if there is one, does not answer. */
+const sweep = async (): Promise<void> => {
+  for (const name of await fs.readdir(os.tmpdir())) {
+    const pid = name.startsWith(directoryPrefix) ? /^(\d+)-/.exec(name.slice(directoryPrefix.length))?.[1] : undefined
+    if (pid === undefined || isAlive(Number(pid))) continue
+    const directory = path.join(os.tmpdir(), name)
+    if (await answers(path.join(directory, "rpc.sock"))) continue
+    // Somebody else's directory stays: it is theirs to remove.
+    await fs.rm(directory, { recursive: true, force: true }).catch(() => {})
+  }
+}
+
+const isAlive = (pid: number): boolean => {
+  try {
+    return process.kill(pid, 0)
+  } catch (error) {
+    return !(error instanceof Error && "code" in error && error.code === "ESRCH")
+  }
+}
+
+/** Refuses a path that something else uses; a link that a dead process left is taken over. */
+const claimLink = (link: string): Effect.Effect<void, SpdkError<InvalidArgument>> =>
+  Effect.flatMap(
+    Effect.promise(async () => {
+      const entry = await fs.lstat(link).catch(() => undefined)
+      if (entry === undefined) return (await fs.stat(path.dirname(link)).catch(() => undefined)) === undefined ? "no-directory" : "free"
+      if (!entry.isSymbolicLink() && !entry.isSocket()) return "taken"
+      if (await answers(link)) return "taken"
+      await fs.rm(link, { force: true })
+      return "free"
+    }),
+    (state) => {
+      if (state === "free") return Effect.void
+      const rule = state === "taken" ? "is in use" : "is in a directory that does not exist"
+      return Effect.fail(invalid(operation, "rpcSocket", rule, link))
+    }
+  )
+
+/** The socket stays in its private directory; others know it by a link, which never points at a half-made one. */
+const publishLink = (link: string, socket: string): Effect.Effect<void, SpdkError<InvalidArgument>> =>
+  Effect.tryPromise({
+    try: () => fs.symlink(socket, link),
+    catch: (cause) => invalid(operation, "rpcSocket", `cannot be made: ${String(cause)}`, link)
+  })
+
+const answers = (socket: string): Promise<boolean> =>
+  new Promise((resolve) => {
+    const connection = net.connect(socket)
+    connection.once("connect", () => {
+      connection.destroy()
+      resolve(true)
+    })
+    connection.once("error", () => resolve(false))
+  })
+
+const waitForSocket = (socket: string): Effect.Effect<string> =>
+  Effect.promise(() => answers(socket)).pipe(
+    Effect.flatMap((there) =>
+      there ? Effect.succeed(socket) : Effect.andThen(Effect.sleep("5 millis"), waitForSocket(socket))
+    )
+  )
+
+type StartDeferred = Deferred.Deferred<string, SpdkError<StartFailed | OptionsClash>>
+
+/** Asks for a share; the answer comes through the Deferred. The share goes back with the scope, or when refused. */
+const acquire = (
+  host: Host,
+  options: ResolvedOptions,
+  directory: string,
+  socket: string,
+  waitForRpc: boolean
+): Effect.Effect<StartDeferred, never, Scope.Scope> => {
+  const ask = (key: string, answer: (reply: Reply) => void): void =>
+    host.start(
+      {
+        name: options.name,
+        cores: CpuSet.toList(options.cores),
+        rpcSocket: socket,
+        rpcDirectory: directory,
+        rpcLink: options.rpcSocket ?? "",
+        logLevel: options.logLevel,
+        pciAllowed: options.pci._tag === "AllowOnly" ? options.pci.addresses : [],
+        pciBlocked: options.pci._tag === "AllExcept" ? options.pci.addresses : [],
+        memoryMiB: options.memoryMiB,
+        hugepages: options.hugepages,
+        pci: options.pci._tag !== "None",
+        adaptive: options.polling === "adaptive",
+        waitForRpc,
+        key
+      },
+      answer
+    )
+
+  return Effect.gen(function*() {
+    const started: StartDeferred = yield* Deferred.make<string, SpdkError<StartFailed | OptionsClash>>()
+    let held: "asked" | "held" | "refused" = "asked"
+    let released = false
+    const settle = (reply: Reply, asked: string): void => {
+      if (reply.status === eexist && asked !== reply.text) {
+        const clash = findClash(options, reply.text)
+        if (clash === undefined) {
+          // Only defaults differ: take the one that runs.
+          host.release(false)
+          return ask(reply.text, (next) => settle(next, reply.text))
+        }
+        held = "refused"
+        host.release(false)
+        Deferred.doneUnsafe(started, Effect.fail(new SpdkError({ reason: clash })))
+        return
+      }
+      held = reply.status === 0 ? "held" : "refused"
+      if (held === "refused" || released) host.release(held === "held")
+      Deferred.doneUnsafe(
+        started,
+        reply.status === 0 ? Effect.succeed(reply.text) : Effect.fail(startFailed(reply.text === "" ? `status ${reply.status}` : reply.text))
+      )
+    }
+    yield* Effect.acquireRelease(
+      Effect.sync(() => {
+        const unlisten = host.listenToLog((lines, dropped) =>
+          options.onLog(lines.map((line) => ({ ...line, level: levels[line.level] ?? "debug" })), dropped)
+        )
+        const key = keyOf(options)
+        ask(key, (reply) => settle(reply, key))
+        return unlisten
+      }),
+      (unlisten) =>
+        Effect.sync(() => {
+          unlisten()
+          released = true
+          if (held === "held") host.release(true)
+        })
+    )
+    return started
+  })
+}
+
+const levels = ["error", "warning", "notice", "info", "debug"] as const
