@@ -1,0 +1,408 @@
+/**
+ * Bdevs made by SPDK's modules, and deleted with the scope. Import all of this from `Bdev`.
+ *
+ * @since 0.1.0
+ */
+import * as Effect from "effect/Effect"
+import type * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
+import * as crypto from "node:crypto"
+import * as path from "node:path"
+import type { BdevErrorInjectErrorType, BdevErrorInjectIoType } from "./generated/RpcTypes.ts"
+import { prepareFile } from "./internal/bdevFile.ts"
+import { bytesOf } from "./internal/byteSize.ts"
+import { withinLimit } from "./internal/release.ts"
+import * as Rpc from "./Rpc.ts"
+import { RpcClient } from "./Rpc.ts"
+import { failInvalid, type InvalidArgument, type RpcReason, type SpdkError } from "./SpdkError.ts"
+
+/** Why a bdev is not made: what the RPC method answers. @since 0.1.0 @category errors */
+export type CreateError = SpdkError<RpcReason>
+
+/** A number of bytes, or a size like `"256 MiB"`, `"10 GB"`, `"4096"`. @since 0.1.0 @category models */
+export type Size = number | string
+
+/** @since 0.1.0 @category models */
+export interface MemoryOptions {
+  /** In bytes, a multiple of the block size. Either this or `numBlocks`. */
+  readonly size?: Size | undefined
+  readonly numBlocks?: number | undefined
+  /** In bytes. Default 4096. */
+  readonly blockSize?: number | undefined
+  readonly uuid?: string | undefined
+}
+
+/** @since 0.1.0 @category models */
+export interface MallocOptions extends MemoryOptions {
+  /** Default: SPDK's choice, `Malloc0` and so on. */
+  readonly name?: string | undefined
+  /** Requests that cross a multiple of it are split. */
+  readonly optimalIoBoundaryBlocks?: number | undefined
+  /** In bytes. */
+  readonly physicalBlockSize?: number | undefined
+}
+
+/**
+ * A bdev in memory (`bdev_malloc_create`): zeroed, and gone with the engine.
+ *
+ * As all functions here: returns the name; the end of the scope deletes the bdev, and waits for that up to
+ * `ReleaseTimeout`. Whoever has it open sees `Removed`. A bdev that somebody else deleted before is no error then; another
+ * failure of the deletion dies.
+ *
+ * @since 0.1.0
+ * @category creation
+ */
+export const createMalloc: (
+  options: MallocOptions
+) => Effect.Effect<string, CreateError, RpcClient | Scope.Scope> = Effect.fn("Bdev.createMalloc")(function*(
+  options: MallocOptions
+) {
+  const blocks = yield* blocksOf("Bdev.createMalloc", options)
+  return yield* scoped(
+    (rpc) =>
+      Rpc.callWith(rpc, "bdev_malloc_create", {
+        ...blocks,
+        name: options.name,
+        uuid: options.uuid,
+        optimal_io_boundary: options.optimalIoBoundaryBlocks,
+        physical_block_size: options.physicalBlockSize
+      }),
+    (rpc, name) => Rpc.callWith(rpc, "bdev_malloc_delete", { name })
+  )
+})
+
+/** @since 0.1.0 @category models */
+export interface NullOptions extends MemoryOptions {
+  /** Default: generated. */
+  readonly name?: string | undefined
+}
+
+/**
+ * A bdev that drops what is written and leaves buffers as they are on reads (`bdev_null_create`): for measuring.
+ *
+ * @since 0.1.0
+ * @category creation
+ */
+export const createNull: (
+  options: NullOptions
+) => Effect.Effect<string, CreateError, RpcClient | Scope.Scope> = Effect.fn("Bdev.createNull")(function*(
+  options: NullOptions
+) {
+  const blocks = yield* blocksOf("Bdev.createNull", options)
+  const name = options.name ?? generatedName("null")
+  return yield* scoped(
+    (rpc) => Rpc.callWith(rpc, "bdev_null_create", { ...blocks, name, uuid: options.uuid }),
+    (rpc, name) => Rpc.callWith(rpc, "bdev_null_delete", { name })
+  )
+})
+
+/** @since 0.1.0 @category models */
+export type FileCreation = "missing" | "always" | "never"
+
+/** @since 0.1.0 @category models */
+export interface FileOptions {
+  /** A file or a block device. A relative path starts at this process's directory. */
+  readonly path: string
+  /** Default: generated. */
+  readonly name?: string | undefined
+  /** In bytes. Default: 4096 when `size` is given, otherwise what SPDK finds. */
+  readonly blockSize?: number | undefined
+  /** What the file must have at least, in bytes; a multiple of the block size. */
+  readonly size?: Size | undefined
+  /**
+   * What happens to the file when `size` is given. `"missing"`, the default, makes it when it is missing and extends it when it
+   * is shorter; its bytes stay. `"always"` empties it first: all its bytes are lost. `"never"` only checks: a missing file is
+   * `NotFound`, a shorter one `InvalidArgument`. Without `size` the file is not touched and must exist. It is made on this
+   * machine, by this process, sparse, with mode 0600, and it is never deleted.
+   */
+  readonly create?: FileCreation | undefined
+  readonly uuid?: string | undefined
+}
+
+/** @since 0.1.0 @category models */
+export interface AioOptions extends FileOptions {
+  readonly readonly?: boolean | undefined
+  /** Whether unmap and write zeroes punch holes. */
+  readonly fallocate?: boolean | undefined
+}
+
+/**
+ * A bdev on a file or a block device (`bdev_aio_create`). Writes survive a power cut once a `flush` after them has completed.
+ *
+ * @since 0.1.0
+ * @category creation
+ */
+export const createFile: (
+  options: AioOptions
+) => Effect.Effect<string, CreateError, RpcClient | Scope.Scope> = Effect.fn("Bdev.createFile")(function*(
+  options: AioOptions
+) {
+  const file = yield* fileOf("Bdev.createFile", options)
+  const name = options.name ?? generatedName("file")
+  return yield* scoped(
+    (rpc) =>
+      Rpc.callWith(rpc, "bdev_aio_create", {
+        ...file,
+        name,
+        uuid: options.uuid,
+        readonly: options.readonly,
+        fallocate: options.fallocate
+      }),
+    (rpc, name) => Rpc.callWith(rpc, "bdev_aio_delete", { name })
+  )
+})
+
+/**
+ * As `createFile`, by io_uring (`bdev_uring_create`). `MethodNotFound` where SPDK was built without it, and on the embedded
+ * engine.
+ *
+ * @since 0.1.0
+ * @category creation
+ */
+export const createUring: (
+  options: FileOptions
+) => Effect.Effect<string, CreateError, RpcClient | Scope.Scope> = Effect.fn("Bdev.createUring")(function*(
+  options: FileOptions
+) {
+  const file = yield* fileOf("Bdev.createUring", options)
+  const name = options.name ?? generatedName("uring")
+  return yield* scoped(
+    (rpc) => Rpc.callWith(rpc, "bdev_uring_create", { ...file, name, uuid: options.uuid }),
+    (rpc, name) => Rpc.callWith(rpc, "bdev_uring_delete", { name })
+  )
+})
+
+/** @since 0.1.0 @category models */
+export interface PassthruOptions {
+  /** The name of the bdev below, which is claimed: nobody else can write to it. */
+  readonly base: string
+  /** Default: generated. */
+  readonly name?: string | undefined
+  readonly uuid?: string | undefined
+}
+
+/** A bdev that hands everything to another one (`bdev_passthru_create`). @since 0.1.0 @category creation */
+export const createPassthru: (
+  options: PassthruOptions
+) => Effect.Effect<string, CreateError, RpcClient | Scope.Scope> = Effect.fn("Bdev.createPassthru")(function*(
+  options: PassthruOptions
+) {
+  const name = options.name ?? generatedName("passthru")
+  return yield* scoped(
+    (rpc) => Rpc.callWith(rpc, "bdev_passthru_create", { name, base_bdev_name: options.base, uuid: options.uuid }),
+    (rpc, name) => Rpc.callWith(rpc, "bdev_passthru_delete", { name })
+  )
+})
+
+/** @since 0.1.0 @category models */
+export interface DelayOptions extends PassthruOptions {
+  /** What most reads take longer. Default 0. */
+  readonly readMicros?: number | undefined
+  /** What one read of a hundred takes longer. Default: as the others. */
+  readonly readP99Micros?: number | undefined
+  readonly writeMicros?: number | undefined
+  readonly writeP99Micros?: number | undefined
+}
+
+/** A bdev that completes later than the one below it (`bdev_delay_create`). @since 0.1.0 @category creation */
+export const createDelay: (
+  options: DelayOptions
+) => Effect.Effect<string, CreateError, RpcClient | Scope.Scope> = Effect.fn("Bdev.createDelay")(function*(
+  options: DelayOptions
+) {
+  const name = options.name ?? generatedName("delay")
+  const readMicros = options.readMicros ?? 0
+  const writeMicros = options.writeMicros ?? 0
+  return yield* scoped(
+    (rpc) =>
+      Rpc.callWith(rpc, "bdev_delay_create", {
+        name,
+        base_bdev_name: options.base,
+        uuid: options.uuid,
+        avg_read_latency: readMicros,
+        p99_read_latency: options.readP99Micros ?? readMicros,
+        avg_write_latency: writeMicros,
+        p99_write_latency: options.writeP99Micros ?? writeMicros
+      }),
+    (rpc, name) => Rpc.callWith(rpc, "bdev_delay_delete", { name })
+  )
+})
+
+/** @since 0.1.0 @category models */
+export interface ErrorOptions {
+  /** The name of the bdev below, which is claimed. */
+  readonly base: string
+  readonly uuid?: string | undefined
+}
+
+/** What an error bdev does to the next requests. @since 0.1.0 @category models */
+export interface Injection {
+  /** `clear` ends all injections. */
+  readonly ioType: BdevErrorInjectIoType
+  readonly errorType: BdevErrorInjectErrorType
+  /** How many requests. Default 1. */
+  readonly count?: number | undefined
+  /** Fails only what comes while this many are in flight. */
+  readonly queueDepth?: number | undefined
+  /** For `corrupt_data`: which byte of the data, and with what it is XORed. */
+  readonly corruptOffset?: number | undefined
+  readonly corruptValue?: number | undefined
+  /** For `nvme_error`: status code type and status code. */
+  readonly nvmeSct?: number | undefined
+  readonly nvmeSc?: number | undefined
+}
+
+/** @since 0.1.0 @category models */
+export interface ErrorBdev {
+  /** `EE_` and the name of the bdev below. */
+  readonly name: string
+  /** `bdev_error_inject_error` */
+  readonly inject: (injection: Injection) => Effect.Effect<void, CreateError>
+}
+
+/**
+ * A bdev that fails requests on demand (`bdev_error_create`).
+ *
+ * @since 0.1.0
+ * @category creation
+ */
+export const createError: (
+  options: ErrorOptions
+) => Effect.Effect<ErrorBdev, CreateError, RpcClient | Scope.Scope> = Effect.fn("Bdev.createError")(function*(
+  options: ErrorOptions
+) {
+  const rpc = yield* RpcClient
+  const name = yield* scoped(
+    (rpc) =>
+      Effect.as(
+        Rpc.callWith(rpc, "bdev_error_create", { base_name: options.base, uuid: options.uuid }),
+        `EE_${options.base}`
+      ),
+    (rpc, name) => Rpc.callWith(rpc, "bdev_error_delete", { name })
+  )
+  return {
+    name,
+    inject: (injection) =>
+      Effect.asVoid(Rpc.callWith(rpc, "bdev_error_inject_error", {
+        name,
+        io_type: injection.ioType,
+        error_type: injection.errorType,
+        num: injection.count,
+        queue_depth: injection.queueDepth,
+        corrupt_offset: injection.corruptOffset,
+        corrupt_value: injection.corruptValue,
+        nvme_sct: injection.nvmeSct,
+        nvme_sc: injection.nvmeSc
+      }))
+  }
+})
+
+/** @since 0.1.0 @category models */
+export interface SplitOptions {
+  /** The name of the bdev below, which is claimed. */
+  readonly base: string
+  readonly count: number
+  /** Of each part. Default: the bdev below in equal parts. */
+  readonly sizeMiB?: number | undefined
+}
+
+/**
+ * Parts of a bdev as bdevs of their own (`bdev_split_create`). Returns their names in order.
+ *
+ * @since 0.1.0
+ * @category creation
+ */
+export const createSplit: (
+  options: SplitOptions
+) => Effect.Effect<ReadonlyArray<string>, CreateError, RpcClient | Scope.Scope> = Effect.fn("Bdev.createSplit")(
+  function*(options: SplitOptions) {
+    return yield* scoped(
+      (rpc) =>
+        Rpc.callWith(rpc, "bdev_split_create", {
+          base_bdev: options.base,
+          split_count: options.count,
+          split_size_mb: options.sizeMiB
+        }),
+      (rpc) => Rpc.callWith(rpc, "bdev_split_delete", { base_bdev: options.base })
+    )
+  }
+)
+
+/** @since 0.1.0 @category models */
+export interface CreateOptions {
+  readonly method: string
+  readonly params?: { readonly [name: string]: Schema.Json } | undefined
+  readonly deleteMethod: string
+  /** Default: `{ name }`. */
+  readonly deleteParams?: { readonly [name: string]: Schema.Json } | undefined
+  /** Of the bdev. Default: what the method answers, when that is a string, otherwise the parameter `name`. */
+  readonly name?: string | undefined
+}
+
+/**
+ * A bdev of any module, by the names of its RPC methods. Parameters are not checked here.
+ *
+ * @since 0.1.0
+ * @category creation
+ */
+export const create: (
+  options: CreateOptions
+) => Effect.Effect<string, CreateError, RpcClient | Scope.Scope> = Effect.fn("Bdev.create")(function*(
+  options: CreateOptions
+) {
+  const { deleteMethod, deleteParams, method, params } = options
+  const given = options.name ?? (typeof params?.["name"] === "string" ? params["name"] : undefined)
+  const name = yield* scoped(
+    (rpc) =>
+      Effect.map(rpc.call(method, params), (result) => options.name ?? (typeof result === "string" ? result : given)),
+    (rpc, name) => rpc.call(deleteMethod, deleteParams ?? (name === undefined ? undefined : { name }))
+  )
+  return name === undefined
+    ? yield* failInvalid("Bdev.create", "name", `is missing, and ${method} answered none`)
+    : name
+})
+
+/** Deletes at the end of the scope, with the time limit of releases. */
+const scoped = <A>(
+  acquire: (rpc: RpcClient["Service"]) => Effect.Effect<A, CreateError>,
+  remove: (rpc: RpcClient["Service"], created: A) => Effect.Effect<unknown, CreateError>
+): Effect.Effect<A, CreateError, RpcClient | Scope.Scope> =>
+  Effect.flatMap(RpcClient, (rpc) =>
+    Effect.acquireRelease(acquire(rpc), (created) => {
+      const gone = Effect.catch(remove(rpc, created), (error) =>
+        error.reason._tag === "NotFound" ? Effect.void : Effect.die(error))
+      return withinLimit("Bdev.delete", `${created}`, Effect.asVoid(gone))
+    }))
+
+const generatedName = (kind: string): string => `${kind}-${crypto.randomBytes(4).toString("hex")}`
+
+const blocksOf = (
+  operation: string,
+  options: MemoryOptions
+): Effect.Effect<{ readonly block_size: number; readonly num_blocks: number }, SpdkError<InvalidArgument>> => {
+  const block_size = options.blockSize ?? 4096
+  if (options.numBlocks !== undefined) {
+    return options.size === undefined
+      ? Effect.succeed({ block_size, num_blocks: options.numBlocks })
+      : failInvalid(operation, "size", "excludes numBlocks: give one of them", options.size)
+  }
+  if (options.size === undefined) return failInvalid(operation, "size", "is missing, and so is numBlocks")
+  return Effect.map(sizeOf(operation, options.size, block_size), (bytes) => ({ block_size, num_blocks: bytes / block_size }))
+}
+
+const sizeOf = (operation: string, size: Size, blockSize: number): Effect.Effect<number, SpdkError<InvalidArgument>> =>
+  Effect.flatMap(bytesOf(operation, "size", size), (bytes) =>
+    Number.isSafeInteger(bytes / blockSize)
+      ? Effect.succeed(bytes)
+      : failInvalid(operation, "size", `is not a multiple of the block size ${blockSize}`, size))
+
+const fileOf = Effect.fnUntraced(function*(operation: string, options: FileOptions) {
+  if (options.path === "") return yield* failInvalid(operation, "path", "is empty", options.path)
+  const filename = path.resolve(options.path)
+  const blockSize = options.blockSize ?? (options.size === undefined ? undefined : 4096)
+  const sizeBytes = options.size === undefined
+    ? undefined
+    : yield* sizeOf(operation, options.size, blockSize ?? 4096)
+  if (sizeBytes !== undefined) yield* prepareFile(operation, filename, sizeBytes, options.create ?? "missing")
+  return { filename, block_size: blockSize }
+})

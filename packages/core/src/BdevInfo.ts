@@ -1,0 +1,117 @@
+/**
+ * What SPDK tells about bdevs: records and statistics. Import all of this from `Bdev`.
+ *
+ * @since 0.1.0
+ */
+import * as Effect from "effect/Effect"
+import type * as Schema from "effect/Schema"
+import type { RpcClient } from "./Rpc.ts"
+import * as Rpc from "./Rpc.ts"
+import type { BdevRecord } from "./RpcResults.ts"
+import { NotFound, type RpcReason, SpdkError } from "./SpdkError.ts"
+
+/**
+ * A bdev as `bdev_get_bdevs` tells of it.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface BdevInfo {
+  readonly name: string
+  /** Other names that find it, its UUID among them. */
+  readonly aliases: ReadonlyArray<string>
+  /** `Malloc disk`, `AIO disk`, `NVMe disk`: the kind, in the words of its module. */
+  readonly productName: string
+  readonly uuid: string | undefined
+  /** In bytes. */
+  readonly blockSize: number
+  readonly numBlocks: number
+  /** Exact up to 2^53. */
+  readonly sizeBytes: number
+  /** Whether a module has it for itself, `exclusive_write` for instance: then nobody else can write to it. */
+  readonly claimed: boolean
+  readonly claimType: string | undefined
+  readonly zoned: boolean
+  /** By SPDK's names: `read`, `write_zeroes`. */
+  readonly supportedIoTypes: ReadonlySet<string>
+  /** What its module adds. */
+  readonly driverSpecific: Schema.Json
+}
+
+/**
+ * I/O counts of a bdev since it was created, of all its users together, as `bdev_get_iostat` tells them.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface BdevStats {
+  readonly readBytes: number
+  readonly readOps: number
+  readonly writtenBytes: number
+  readonly writeOps: number
+  readonly unmappedBytes: number
+  readonly unmapOps: number
+  /** The sums of the times that all requests took. */
+  readonly readLatencyMicros: number
+  readonly writeLatencyMicros: number
+  readonly unmapLatencyMicros: number
+}
+
+/**
+ * All bdevs there are (`bdev_get_bdevs`).
+ *
+ * @since 0.1.0
+ * @category inspection
+ */
+export const list: Effect.Effect<ReadonlyArray<BdevInfo>, SpdkError<RpcReason>, RpcClient> = Effect.map(
+  Rpc.call("bdev_get_bdevs"),
+  (bdevs) => bdevs.map(toInfo)
+)
+
+/**
+ * One bdev by its name or an alias (`bdev_get_bdevs`). Fails with `NotFound`.
+ *
+ * @since 0.1.0
+ * @category inspection
+ */
+export const find = (name: string): Effect.Effect<BdevInfo, SpdkError<RpcReason>, RpcClient> =>
+  Effect.flatMap(Rpc.call("bdev_get_bdevs", { name }), ([bdev]) =>
+    bdev === undefined ? notFound("bdev_get_bdevs", name) : Effect.succeed(toInfo(bdev)))
+
+/** The counts of one bdev. @internal */
+export const statsOf = (rpc: RpcClient["Service"], name: string): Effect.Effect<BdevStats, SpdkError<RpcReason>> =>
+  Effect.flatMap(Rpc.callWith(rpc, "bdev_get_iostat", { names: [name] }), ({ bdevs, tick_rate }) => {
+    const stat = bdevs[0]
+    // By channel only on request.
+    if (stat === undefined || "channels" in stat) return notFound("bdev_get_iostat", name)
+    const micros = (ticks: number) => (ticks / tick_rate) * 1e6
+    return Effect.succeed<BdevStats>({
+      readBytes: stat.bytes_read,
+      readOps: stat.num_read_ops,
+      writtenBytes: stat.bytes_written,
+      writeOps: stat.num_write_ops,
+      unmappedBytes: stat.bytes_unmapped,
+      unmapOps: stat.num_unmap_ops,
+      readLatencyMicros: micros(stat.read_latency_ticks),
+      writeLatencyMicros: micros(stat.write_latency_ticks),
+      unmapLatencyMicros: micros(stat.unmap_latency_ticks)
+    })
+  })
+
+const toInfo = (bdev: BdevRecord): BdevInfo => ({
+  name: bdev.name,
+  aliases: bdev.aliases,
+  productName: bdev.product_name,
+  uuid: bdev.uuid,
+  blockSize: bdev.block_size,
+  numBlocks: bdev.num_blocks,
+  sizeBytes: bdev.block_size * bdev.num_blocks,
+  claimed: bdev.claimed,
+  claimType: bdev.claim_type,
+  zoned: bdev.zoned,
+  supportedIoTypes: new Set(Object.keys(bdev.supported_io_types).filter((ioType) => bdev.supported_io_types[ioType])),
+  driverSpecific: bdev.driver_specific
+})
+
+const notFound = (operation: string, resource: string) =>
+  Effect.fail(new SpdkError({ reason: new NotFound({ operation, resource }) }))

@@ -1,0 +1,226 @@
+/**
+ * SPDK's JSON-RPC as Effects. Every engine has an `RpcClient`; a program that controls somebody's `spdk_tgt` makes
+ * one with `layerUnix` or `layerTcp`.
+ *
+ * @since 0.1.0
+ */
+import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import * as Result from "effect/Result"
+import * as Schedule from "effect/Schedule"
+import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
+import { type RpcMethods, rpcMethods } from "./generated/RpcMethods.ts"
+import { defaultLimits } from "./internal/jsonFrames.ts"
+import { type RpcAddress, RpcConnection } from "./internal/rpcConnection.ts"
+import { invalidFromIssue, protocolFromIssue } from "./internal/schemaIssue.ts"
+import { rpcResults } from "./RpcResults.ts"
+import {
+  failInvalid,
+  type InvalidArgument,
+  type RpcProtocol,
+  type RpcReason,
+  type RpcUnreachable,
+  type SpdkError
+} from "./SpdkError.ts"
+
+export type { RpcAddress, RpcMethods }
+
+/** The longest path that fits into `sockaddr_un`. @since 0.1.0 @category constants */
+export const maxSocketPathBytes = 107
+
+/** What `params` of a call may be, before it is known to fit the method. @since 0.1.0 @category models */
+export type RpcParams = { readonly [name: string]: unknown } | undefined
+
+/** @since 0.1.0 @category models */
+export interface RpcCallOptions {
+  /** How long to wait for the answer, the wait for a connection included. Replaces the client's own limit. */
+  readonly timeout?: Duration.Input | undefined
+}
+
+/** @since 0.1.0 @category models */
+export interface RpcOptions {
+  /** The limit of a call that names none. 60 seconds when absent, which is rpc.py's; `Duration.infinity` for none. */
+  readonly timeout?: Duration.Input | undefined
+  /**
+   * When to try again while the server cannot be reached. When absent: after 50, 100, 200 and 400 milliseconds.
+   * A connection that breaks is made anew by the next call; what was in flight fails, and is not sent again.
+   */
+  readonly reconnect?: Schedule.Schedule<unknown, SpdkError<RpcUnreachable>> | undefined
+  /** The largest answer that is taken in. 64 MiB when absent. */
+  readonly maxMessageBytes?: number | undefined
+}
+
+/**
+ * A connection to an SPDK, or what stands for one in the embedded engine. Any number of calls may be in flight at
+ * once; answers may come in any order.
+ *
+ * Interrupting a call gives up its answer, not its effect: SPDK has no way to take a request back.
+ *
+ * @since 0.1.0
+ * @category services
+ */
+export class RpcClient extends Context.Service<
+  RpcClient,
+  {
+    /** For people: `unix:/run/spdk.sock`, `tcp:127.0.0.1:5260`, `embedded`. */
+    readonly address: string
+    /** Calls any method by name, unchecked. `call` of this module checks parameters and decodes results. */
+    readonly call: (
+      method: string,
+      params?: RpcParams,
+      options?: RpcCallOptions
+    ) => Effect.Effect<Schema.Json, SpdkError<RpcReason>>
+  }
+>()("@effect-spdk/core/RpcClient") {}
+
+/**
+ * A client of the server at this address. Connects when the first call needs it; the end of the scope closes the
+ * connection and fails what is in flight with `Released`.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const make = Effect.fnUntraced(function* (
+  options: RpcOptions & { readonly address: RpcAddress }
+): Effect.fn.Return<RpcClient["Service"], SpdkError<InvalidArgument>, Scope.Scope> {
+  yield* checkAddress(options.address)
+  const maxMessageBytes = options.maxMessageBytes ?? defaultLimits.maxMessageBytes
+  if (!Number.isSafeInteger(maxMessageBytes) || maxMessageBytes < 2) {
+    return yield* failInvalid("Rpc.make", "maxMessageBytes", "is not a positive integer", maxMessageBytes)
+  }
+  const timeout = Duration.fromInput(options.timeout ?? "60 seconds")
+  if (Option.isNone(timeout)) return yield* failInvalid("Rpc.make", "timeout", "is not a duration", options.timeout)
+  const connectionOptions = {
+    address: options.address,
+    timeout: timeout.value,
+    reconnect: options.reconnect ?? defaultReconnect,
+    maxMessageBytes
+  }
+  const connection = yield* Effect.acquireRelease(
+    Effect.map(Effect.scope, (scope) => new RpcConnection(connectionOptions, scope)),
+    (opened) => Effect.sync(() => opened.close())
+  )
+  return RpcClient.of({
+    address: connection.address,
+    call: (method, params, callOptions) => connection.call(method, params, callOptions?.timeout)
+  })
+})
+
+/** A client on a Unix socket, `/var/tmp/spdk.sock` by SPDK's own default. @since 0.1.0 @category layers */
+export const layerUnix = (
+  options: RpcOptions & { readonly path: string }
+): Layer.Layer<RpcClient, SpdkError<InvalidArgument>> =>
+  Layer.effect(RpcClient, make({ ...options, address: { path: options.path } }))
+
+/**
+ * A client over TCP. SPDK itself listens on Unix sockets only; this is for what forwards to one, socat or ssh.
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layerTcp = (
+  options: RpcOptions & { readonly host: string; readonly port: number }
+): Layer.Layer<RpcClient, SpdkError<InvalidArgument>> =>
+  Layer.effect(RpcClient, make({ ...options, address: { host: options.host, port: options.port } }))
+
+/** The methods of SPDK v26.05. @since 0.1.0 @category models */
+export type RpcMethod = keyof RpcMethods
+
+/** What a method answers: decoded where RpcResults has a Schema, JSON otherwise. @since 0.1.0 @category models */
+export type RpcResult<Method extends RpcMethod> = Method extends keyof typeof rpcResults
+  ? (typeof rpcResults)[Method]["Type"]
+  : Schema.Json
+
+/** Parameters may be left out when none is required. @since 0.1.0 @category models */
+export type RpcArguments<Method extends RpcMethod> = {} extends RpcMethods[Method]
+  ? [params?: RpcMethods[Method] | undefined, options?: RpcCallOptions | undefined]
+  : [params: RpcMethods[Method], options?: RpcCallOptions | undefined]
+
+/**
+ * The Schema of a method's parameters, built when it is first asked for.
+ *
+ * @since 0.1.0
+ * @category schemas
+ */
+export const paramsSchema = <Method extends RpcMethod>(method: Method): Schema.Codec<RpcMethods[Method]> =>
+  rpcMethods[method]()
+
+/**
+ * Calls a method of SPDK. Parameters that do not fit it fail with `InvalidArgument`, which names the parameter,
+ * before anything is sent; an answer in another shape than SPDK's fails with `RpcProtocol`.
+ *
+ * A method or parameter that SPDK v26.05 does not have goes through `RpcClient`'s own `call`.
+ *
+ * @since 0.1.0
+ * @category calls
+ */
+export const call = <Method extends RpcMethod>(
+  method: Method,
+  ...args: RpcArguments<Method>
+): Effect.Effect<RpcResult<Method>, SpdkError<RpcReason>, RpcClient> =>
+  Effect.flatMap(RpcClient, (client) => callWith(client, method, ...args))
+
+/** `call` on this client. @since 0.1.0 @category calls */
+export const callWith = <Method extends RpcMethod>(
+  client: RpcClient["Service"],
+  method: Method,
+  ...[params, options]: RpcArguments<Method>
+): Effect.Effect<RpcResult<Method>, SpdkError<RpcReason>> =>
+  Effect.suspend(() => {
+    const checked = checkerOf(method)(params ?? {})
+    if (Result.isFailure(checked)) return Effect.fail(invalidFromIssue(method, "", checked.failure.issue))
+    // An interface lacks the index signature that every object type has.
+    const sent = client.call(method, params as RpcParams, options)
+    return Effect.flatMap(sent, (result) => decodeResult(method, result))
+  }).pipe(Effect.withSpan("Rpc.call", { kind: "client", attributes: { "rpc.system": "spdk", "rpc.method": method } }))
+
+type Checker = (params: unknown) => Result.Result<unknown, Schema.SchemaError>
+
+const checkers = new Map<RpcMethod, Checker>()
+
+const checkerOf = (method: RpcMethod): Checker => {
+  let checker = checkers.get(method)
+  if (checker === undefined) {
+    checker = Schema.decodeUnknownResult(paramsSchema(method), { onExcessProperty: "error" })
+    checkers.set(method, checker)
+  }
+  return checker
+}
+
+const hasResultSchema = (method: string): method is keyof typeof rpcResults => Object.hasOwn(rpcResults, method)
+
+const decodeResult = <Method extends RpcMethod>(
+  method: Method,
+  result: Schema.Json
+): Effect.Effect<RpcResult<Method>, SpdkError<RpcProtocol>> => {
+  const schema: Schema.Codec<unknown> = hasResultSchema(method) ? rpcResults[method] : Schema.Json
+  return Schema.decodeUnknownEffect(schema)(result).pipe(
+    Effect.mapError((error) => protocolFromIssue(method, error.issue)),
+    // The schema is the one that RpcResult looks up; TypeScript does not relate the two lookups.
+    Effect.map((decoded) => decoded as RpcResult<Method>)
+  )
+}
+
+const defaultReconnect = Schedule.exponential("50 millis").pipe(Schedule.upTo({ times: 4 }))
+
+const checkAddress = (address: RpcAddress): Effect.Effect<void, SpdkError<InvalidArgument>> => {
+  if ("path" in address) {
+    const lengthBytes = Buffer.byteLength(address.path)
+    if (lengthBytes === 0) return failInvalid("Rpc.make", "path", "is empty", address.path)
+    if (address.path.includes("\0")) return failInvalid("Rpc.make", "path", "contains a NUL", address.path)
+    if (lengthBytes > maxSocketPathBytes) {
+      const rule = `has ${lengthBytes} bytes, and a socket's path has at most ${maxSocketPathBytes}`
+      return failInvalid("Rpc.make", "path", rule, address.path)
+    }
+    return Effect.void
+  }
+  if (address.host.trim() === "") return failInvalid("Rpc.make", "host", "is empty", address.host)
+  if (!Number.isInteger(address.port) || address.port < 1 || address.port > 65_535) {
+    return failInvalid("Rpc.make", "port", "is not an integer from 1 to 65535", address.port)
+  }
+  return Effect.void
+}

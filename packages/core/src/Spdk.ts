@@ -1,0 +1,249 @@
+/**
+ * The engine as a Layer: what every other module of this package stands on. Pick one of `layerAuto`, `layer`,
+ * `layerEmbedded` and `layerConfig`; `layerRemote` controls an SPDK that runs elsewhere.
+ *
+ * ```ts
+ * import * as Effect from "effect/Effect"
+ * import * as Spdk from "@effect-spdk/core/Spdk"
+ *
+ * const program = Effect.gen(function*() {
+ *   const spdk = yield* Spdk.Spdk
+ *   yield* Effect.log(spdk.description)
+ * }).pipe(Effect.provide(Spdk.layerAuto))
+ * ```
+ *
+ * @since 0.1.0
+ */
+import * as Config from "effect/Config"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Schedule from "effect/Schedule"
+import type * as Scope from "effect/Scope"
+import * as embedded from "./internal/embedded/index.ts"
+import type { Engine, EngineKind, EngineUsage } from "./internal/engine.ts"
+import { EngineService } from "./internal/engineService.ts"
+import * as framework from "./internal/framework.ts"
+import * as libspdk from "./internal/libspdk/engine.ts"
+import { makeLogSink } from "./internal/log.ts"
+import { applyOnce } from "./internal/configOnce.ts"
+import { readConfig, resolve, withoutEffectOnEmbedded } from "./internal/options.ts"
+import * as remote from "./internal/remote.ts"
+import { applyConfig } from "./internal/rpcConfig.ts"
+import { makeThread } from "./internal/thread.ts"
+import * as usage from "./internal/usage.ts"
+import { RpcClient } from "./Rpc.ts"
+import * as Rpc from "./Rpc.ts"
+import type { ConfigRejected, EngineUnavailable, OptionsClash, RpcReason, SpdkError, StartFailed } from "./SpdkError.ts"
+import { type ConfiguredOptions, type EngineChoice, engineConfig, type Options } from "./SpdkOptions.ts"
+import * as SpdkOptions from "./SpdkOptions.ts"
+import type { Reactor, SpdkThread } from "./SpdkThread.ts"
+
+/**
+ * Stands in the requirements of whatever needs a data plane. The layers of this module provide it; there is nothing
+ * else to do with it.
+ *
+ * @since 0.1.0
+ * @category services
+ */
+export type { EngineService }
+
+/** What is held right now. Every number is back at its start when everything is released. @since 0.1.0 @category models */
+export interface Usage extends EngineUsage {}
+
+/**
+ * A running engine.
+ *
+ * @since 0.1.0
+ * @category services
+ */
+export class Spdk extends Context.Service<
+  Spdk,
+  {
+    readonly kind: EngineKind
+    /** `SPDK v26.05`, or `embedded` with this package's version. */
+    readonly version: string
+    /** One line for people: which engine, its cores, memory, socket, and the options that have no effect on it. */
+    readonly description: string
+    /** The Unix socket on which others reach the RPC server, where one is served. */
+    readonly rpcSocket: string | undefined
+    readonly rpc: RpcClient["Service"]
+    /** Where every fiber is unless `SpdkThread.on` or `call` says otherwise. */
+    readonly mainThread: SpdkThread
+    readonly reactors: Effect.Effect<ReadonlyArray<Reactor>, SpdkError<RpcReason>>
+    readonly usage: Effect.Effect<Usage>
+  }
+>()("@effect-spdk/core/Spdk") {}
+
+/** Why an engine did not start. @since 0.1.0 @category errors */
+export type StartError = SpdkError<RpcReason | EngineUnavailable | OptionsClash | StartFailed | ConfigRejected>
+
+/** What every layer of this module provides. @since 0.1.0 @category models */
+export type Services = Spdk | EngineService | RpcClient
+
+/**
+ * libspdk in this process. A process has one SPDK: layers share it, the last one's release closes what is open and
+ * lets it idle, and a layer that names an option other than the running one's fails with `OptionsClash`.
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layer = (options: Options = {}): Layer.Layer<Services, StartError> =>
+  Layer.effectContext(start("libspdk", options))
+
+/**
+ * The engine in TypeScript: no native code, no privileges, the same contract. Each build is an engine of its own.
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layerEmbedded = (options: Options = {}): Layer.Layer<Services, StartError> =>
+  Layer.effectContext(start("embedded", options))
+
+/**
+ * libspdk where its addon loads, embedded elsewhere; Config `SPDK_ENGINE` (`auto`, `libspdk`, `embedded`) decides
+ * otherwise. Logs in one line which it took and why. A libspdk that loads and then does not start fails the layer:
+ * nobody's data lands on another engine than the one that was there yesterday because of a passing fault.
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layerAutoWith = (options: Options = {}): Layer.Layer<Services, StartError | Config.ConfigError> =>
+  Layer.effectContext(Effect.flatMap(engineConfig, (choice) => startChosen(choice, options, "SPDK_ENGINE")))
+
+/**
+ * `layerAutoWith` and every option at its default.
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layerAuto: Layer.Layer<Services, StartError | Config.ConfigError> = layerAutoWith()
+
+/**
+ * Everything from Config: `SpdkOptions.config` reads the `SPDK_*` variables. Or a Config of one's own, whole or field
+ * by field.
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layerConfig = (
+  config: Config.Wrap<ConfiguredOptions> = SpdkOptions.config
+): Layer.Layer<Services, StartError | Config.ConfigError> =>
+  Layer.effectContext(
+    Effect.flatMap(Config.unwrap(config), ({ engine = "auto", ...options }) =>
+      startChosen(engine, options, "the configuration")
+    )
+  )
+
+/**
+ * The control plane of an SPDK that runs elsewhere, an `spdk_tgt` say: RPC and everything made of it. Opening bdevs,
+ * threads, pollers and DMA memory fail with NotSupported. The layer fails when the server cannot be reached.
+ *
+ * @since 0.1.0
+ * @category layers
+ */
+export const layerRemote = (
+  address: { readonly path: string } | { readonly host: string; readonly port: number }
+): Layer.Layer<Services, SpdkError<RpcReason>> =>
+  Layer.effectContext(
+    Effect.gen(function* () {
+      const rpc = yield* Rpc.make({ address })
+      return yield* services(yield* remote.make(rpc), [])
+    })
+  )
+
+/**
+ * The gauges of `layerMetrics`: `spdk_threads`, `spdk_dma_bytes` and the rest of `Usage`, and for each reactor, with
+ * the attribute `core`, `spdk_reactor_busy_millis` and `spdk_reactor_idle_millis`.
+ *
+ * @since 0.1.0
+ * @category metrics
+ */
+export const metrics = usage.metrics
+
+/** Reads the engine's counters into `metrics`, once. @since 0.1.0 @category metrics */
+export const updateMetrics: Effect.Effect<void, SpdkError<RpcReason>, Spdk> = Effect.flatMap(Spdk, (spdk) =>
+  Effect.flatMap(spdk.usage, usage.updateUsage).pipe(
+    Effect.andThen(Effect.flatMap(spdk.reactors, usage.updateReactors))
+  )
+)
+
+/**
+ * Keeps `metrics` up to date by a schedule, every five seconds by default. No I/O pays for it. A poll that fails is
+ * logged, and the next one tries again.
+ *
+ * @since 0.1.0
+ * @category metrics
+ */
+export const layerMetrics = (
+  schedule: Schedule.Schedule<unknown> = Schedule.spaced("5 seconds")
+): Layer.Layer<never, never, Spdk> =>
+  Layer.effectDiscard(
+    updateMetrics.pipe(
+      Effect.catch((error) => Effect.logWarning("The metrics of SPDK could not be read", error)),
+      Effect.repeat(schedule),
+      Effect.forkScoped
+    )
+  )
+
+const startChosen = Effect.fnUntraced(function* (choice: EngineChoice, options: Options, asker: string) {
+  if (choice !== "auto") {
+    yield* logChoice(choice, `${asker} asks for it`, options)
+    return yield* start(choice, options)
+  }
+  const found = yield* libspdk.probe
+  if (found.available) {
+    yield* logChoice("libspdk", `its addon loads (${found.version})`, options)
+    return yield* start("libspdk", options)
+  }
+  yield* logChoice(
+    "embedded",
+    `libspdk is not available: ${found.reason}; looked for ${found.lookedFor.join(", ")}`,
+    options
+  )
+  return yield* start("embedded", options)
+})
+
+const logChoice = (engine: "libspdk" | "embedded", why: string, options: Options): Effect.Effect<void> => {
+  const note = engine === "embedded" ? describeWithoutEffect(withoutEffectOnEmbedded(options)) : ""
+  return Effect.logInfo(`effect-spdk takes the ${engine} engine, because ${why}${note}`)
+}
+
+const describeWithoutEffect = (fields: ReadonlyArray<string>): string =>
+  fields.length === 0 ? "" : `; it has no use for ${fields.join(", ")}`
+
+const start = Effect.fnUntraced(function* (
+  kind: "libspdk" | "embedded",
+  options: Options
+): Effect.fn.Return<Context.Context<Services>, StartError, Scope.Scope> {
+  const config = yield* readConfig(options.config)
+  const resolved = yield* resolve(kind, options, yield* makeLogSink)
+  if (kind === "embedded") {
+    const engine = yield* embedded.make(resolved)
+    if (config !== undefined) yield* applyConfig(engine.rpc, config)
+    return yield* services(engine, withoutEffectOnEmbedded(options))
+  }
+  const engine = yield* libspdk.make(resolved, config === undefined ? undefined : (rpc) => applyOnce(rpc, config))
+  return yield* services(engine, [])
+})
+
+const services = (
+  engine: Engine,
+  withoutEffect: ReadonlyArray<string>
+): Effect.Effect<Context.Context<Services>, never, Scope.Scope> =>
+  Effect.map(makeThread(engine, engine.mainThread), (mainThread) =>
+    Context.empty().pipe(
+      Context.add(Spdk, {
+        kind: engine.kind,
+        version: engine.version,
+        description: `${engine.description}${describeWithoutEffect(withoutEffect)}`,
+        rpcSocket: engine.rpcSocket,
+        rpc: engine.rpc,
+        mainThread,
+        reactors: framework.reactors(engine.rpc),
+        usage: engine.usage
+      }),
+      Context.add(EngineService, engine),
+      Context.add(RpcClient, engine.rpc)
+    )
+  )

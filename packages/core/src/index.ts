@@ -1,0 +1,15 @@
+/**
+ * SPDK as Effect: engines, threads, pollers, DMA memory, block devices and JSON-RPC.
+ *
+ * @since 0.1.0
+ */
+export * as Bdev from "./Bdev.ts"
+export * as CpuSet from "./CpuSet.ts"
+export * as DmaBuffer from "./DmaBuffer.ts"
+export * as Poller from "./Poller.ts"
+export * as Rpc from "./Rpc.ts"
+export * as RpcResults from "./RpcResults.ts"
+export * as Spdk from "./Spdk.ts"
+export * as SpdkError from "./SpdkError.ts"
+export * as SpdkOptions from "./SpdkOptions.ts"
+export * as SpdkThread from "./SpdkThread.ts"

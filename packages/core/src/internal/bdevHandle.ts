@@ -1,0 +1,227 @@
+/**
+ * The public handles over an open bdev: `Bdev` by the channel of the fiber's thread, `BdevChannel` by one of its own.
+ */
+import { Opcode } from "@effect-spdk/native/Layout"
+import * as Effect from "effect/Effect"
+import * as Queue from "effect/Queue"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import type { BatchEntry, Bdev, BdevBatch, BdevChannel, BdevEvent, BdevIo, BdevOperation, ByteRange, RangeOptions } from "../Bdev.ts"
+import { type BdevStats, statsOf } from "../BdevInfo.ts"
+import type { DmaBuffer } from "../DmaBuffer.ts"
+import { NotSupported, type RpcReason, SpdkError } from "../SpdkError.ts"
+import type { SpdkThread } from "../SpdkThread.ts"
+import { readBytes, writeBytes } from "./bdevBytes.ts"
+import { sinkRange, streamRange } from "./bdevStream.ts"
+import { bouncePoolOf } from "./bouncePool.ts"
+import { type Channel, openChannel } from "./channels.ts"
+import type { DescriptorEvent, DescriptorInfo, Engine } from "./engine.ts"
+import { type IoTarget, rangeRequest, resetRequest, transfer, transferVectored } from "./io.ts"
+import { prepareBatch, runBatch } from "./ioBatch.ts"
+import type { IoError } from "./ioCompletion.ts"
+import { OpenBdev } from "./openBdev.ts"
+import { onlyReasons } from "./reasons.ts"
+import { withinLimit } from "./release.ts"
+import { CurrentThread } from "./thread.ts"
+
+export const BdevTypeId = "~@effect-spdk/core/Bdev"
+
+class BdevIoImpl implements BdevIo {
+  protected readonly target: IoTarget
+
+  constructor(target: IoTarget) {
+    this.target = target
+  }
+
+  read(offsetBytes: number, buffer: DmaBuffer): Effect.Effect<void, IoError> {
+    return transfer(this.target, Opcode.Read, offsetBytes, buffer, "Bdev.read")
+  }
+
+  write(offsetBytes: number, buffer: DmaBuffer): Effect.Effect<void, IoError> {
+    return transfer(this.target, Opcode.Write, offsetBytes, buffer, "Bdev.write")
+  }
+
+  readv(offsetBytes: number, buffers: ReadonlyArray<DmaBuffer>): Effect.Effect<void, IoError> {
+    return transferVectored(this.target, Opcode.Read, offsetBytes, buffers, "Bdev.readv")
+  }
+
+  writev(offsetBytes: number, buffers: ReadonlyArray<DmaBuffer>): Effect.Effect<void, IoError> {
+    return transferVectored(this.target, Opcode.Write, offsetBytes, buffers, "Bdev.writev")
+  }
+
+  flush(range?: ByteRange): Effect.Effect<void, IoError> {
+    return rangeRequest(this.target, Opcode.Flush, range, "Bdev.flush")
+  }
+
+  unmap(offsetBytes: number, lengthBytes: number): Effect.Effect<void, IoError> {
+    return rangeRequest(this.target, Opcode.Unmap, { offsetBytes, lengthBytes }, "Bdev.unmap")
+  }
+
+  writeZeroes(offsetBytes: number, lengthBytes: number): Effect.Effect<void, IoError> {
+    return rangeRequest(this.target, Opcode.WriteZeroes, { offsetBytes, lengthBytes }, "Bdev.writeZeroes")
+  }
+
+  get reset(): Effect.Effect<void, IoError> {
+    return resetRequest(this.target, "Bdev.reset")
+  }
+
+  readBytes(offsetBytes: number, lengthBytes: number): Effect.Effect<Uint8Array, IoError> {
+    return readBytes(this.target, offsetBytes, lengthBytes, "Bdev.readBytes")
+  }
+
+  writeBytes(offsetBytes: number, bytes: Uint8Array): Effect.Effect<void, IoError> {
+    return writeBytes(this.target, offsetBytes, bytes, "Bdev.writeBytes")
+  }
+
+  readBatch(entries: ReadonlyArray<BatchEntry>): Effect.Effect<void, IoError> {
+    return runBatch(this.target, Opcode.Read, entries, "Bdev.readBatch")
+  }
+
+  writeBatch(entries: ReadonlyArray<BatchEntry>): Effect.Effect<void, IoError> {
+    return runBatch(this.target, Opcode.Write, entries, "Bdev.writeBatch")
+  }
+
+  prepareReads(entries: ReadonlyArray<BatchEntry>): Effect.Effect<BdevBatch, IoError> {
+    return prepareBatch(this.target, Opcode.Read, entries, "Bdev.prepareReads")
+  }
+
+  prepareWrites(entries: ReadonlyArray<BatchEntry>): Effect.Effect<BdevBatch, IoError> {
+    return prepareBatch(this.target, Opcode.Write, entries, "Bdev.prepareWrites")
+  }
+
+  stream(options?: RangeOptions): Stream.Stream<Uint8Array, IoError> {
+    return streamRange(this.target, options, "Bdev.stream")
+  }
+
+  sink(options?: RangeOptions) {
+    return sinkRange(this.target, options, "Bdev.sink")
+  }
+}
+
+class BdevChannelImpl extends BdevIoImpl implements BdevChannel {
+  readonly thread: SpdkThread | undefined
+
+  constructor(bdev: OpenBdev, channel: Channel) {
+    super({ bdev, channel })
+    this.thread = channel.thread
+  }
+}
+
+class BdevImpl extends BdevIoImpl implements Bdev {
+  readonly [BdevTypeId] = BdevTypeId
+
+  constructor(bdev: OpenBdev) {
+    super({ bdev, channel: undefined })
+  }
+
+  get name(): string {
+    return this.target.bdev.name
+  }
+
+  get info(): DescriptorInfo {
+    return this.target.bdev.descriptor.info
+  }
+
+  get blockSize(): number {
+    return this.target.bdev.blockSize
+  }
+
+  get numBlocks(): number {
+    return this.target.bdev.numBlocks
+  }
+
+  get sizeBytes(): number {
+    return this.numBlocks * this.blockSize
+  }
+
+  get writable(): boolean {
+    return this.target.bdev.writable
+  }
+
+  get isRemoved(): boolean {
+    return this.target.bdev.removed
+  }
+
+  supports(operation: BdevOperation): boolean {
+    return this.info.supportedIoTypes.includes(operation === "writeZeroes" ? "write_zeroes" : operation)
+  }
+
+  get events(): Stream.Stream<BdevEvent> {
+    return eventsOf(this.target.bdev)
+  }
+
+  get stats(): Effect.Effect<BdevStats, SpdkError<RpcReason>> {
+    return Effect.suspend(() => statsOf(this.target.bdev.engine.rpc, this.name))
+  }
+
+  get channel(): Effect.Effect<BdevChannel, IoError, Scope.Scope> {
+    const bdev = this.target.bdev
+    const acquire = Effect.flatMap(CurrentThread, (thread) => openChannel(bdev, thread, "Bdev.channel"))
+    const release = (channel: Channel) => withinLimit("BdevChannel.close", bdev.name, channel.close())
+    return Effect.map(Effect.acquireRelease(acquire, release), (channel) => new BdevChannelImpl(bdev, channel))
+  }
+
+  toJSON(): unknown {
+    const { blockSize, isRemoved, name, numBlocks, writable } = this
+    return { _id: "Bdev", name, blockSize, numBlocks, writable, isRemoved }
+  }
+}
+
+const eventsOf = (bdev: OpenBdev): Stream.Stream<BdevEvent> =>
+  Stream.callback<BdevEvent>((queue) =>
+    Effect.sync(() => {
+      const onEvent = (event: BdevEvent | "closed") => {
+        if (event !== "closed") Queue.offerUnsafe(queue, event)
+        if (event === "closed" || event._tag === "Removed") Queue.endUnsafe(queue)
+      }
+      // What comes too late hears at least how it ended.
+      if (bdev.removed) onEvent({ _tag: "Removed" })
+      else if (bdev.closing) onEvent("closed")
+      return bdev.listen(onEvent)
+    }).pipe(
+      Effect.flatMap((unlisten) => Effect.addFinalizer(() => Effect.sync(unlisten)))
+    )
+  )
+
+const openReasons = onlyReasons([
+  "Busy",
+  "DeviceRemoved",
+  "InvalidArgument",
+  "IoFailed",
+  "NoMemory",
+  "NotFound",
+  "NotSupported",
+  "PermissionDenied",
+  "ReadOnly",
+  "Released"
+])
+
+export const openBdev = Effect.fnUntraced(function*(engine: Engine, name: string, write: boolean) {
+  const bounce = yield* bouncePoolOf(engine)
+  const bdev = yield* Effect.acquireRelease(
+    Effect.suspend(() => {
+      // The engine may tell of an event before the descriptor is in our hands.
+      const early: Array<DescriptorEvent> = []
+      let onEvent = (event: DescriptorEvent): void => {
+        early.push(event)
+      }
+      return Effect.map(
+        openReasons(engine.openBdev(name, { write, onEvent: (event) => onEvent(event) })),
+        (descriptor) => {
+          const bdev = new OpenBdev(engine, descriptor, bounce)
+          onEvent = (event) => bdev.onEvent(event)
+          early.forEach(onEvent)
+          return bdev
+        }
+      )
+    }),
+    (bdev) => withinLimit("Bdev.close", bdev.name, bdev.close())
+  )
+  if (!Number.isSafeInteger(bdev.numBlocks * bdev.blockSize)) {
+    const detail = "its size in bytes is not a safe integer, which all offsets and lengths are here"
+    return yield* Effect.fail(
+      new SpdkError({ reason: new NotSupported({ operation: "Bdev.open", resource: name, detail }) })
+    )
+  }
+  return new BdevImpl(bdev)
+})

@@ -1,0 +1,214 @@
+/**
+ * AIO bdevs: a disk in a file. Reads and writes go through Node's thread pool straight between the file and the
+ * caller's memory.
+ *
+ * Durability: a write that has completed is in the page cache, where it survives the process but not the machine. A
+ * flush that has completed means fdatasync: everything that had completed before it is on disk.
+ */
+import { Opcode } from "@effect-spdk/native/Layout"
+import * as fs from "node:fs"
+import { Bdev, type BdevProperties, type IoType, type Json } from "./bdev.ts"
+import type { BdevRegistry } from "./bdevRegistry.ts"
+import { FileTransfer } from "./fileTransfer.ts"
+import type { BdevIo } from "./io.ts"
+import { EINVAL, ENODEV, ENOTSUP, errnoFailure, errnoOf, failed, type IoStatus, success } from "./status.ts"
+import * as Uuid from "./uuid.ts"
+
+export const moduleName = "aio"
+
+const ioTypes: ReadonlySet<IoType> = new Set<IoType>(["read", "write", "flush", "reset"])
+const ioTypesWithFallocate: ReadonlySet<IoType> = new Set<IoType>([...ioTypes, "unmap", "write_zeroes"])
+
+export interface AioOptions {
+  readonly name: string
+  readonly filename: string
+  /** 0: that of the device, which a file has none of. */
+  readonly blockSize: number
+  readonly isReadonly: boolean
+  readonly fallocate: boolean
+  readonly nowait: boolean
+  readonly uuid: string | undefined
+}
+
+class AioBdev extends Bdev {
+  readonly moduleName = moduleName
+  readonly moduleIoTypes: ReadonlySet<IoType>
+  readonly isImmediate = false
+  readonly fd: number
+  private readonly registry: BdevRegistry
+  private readonly options: AioOptions
+  private readonly freeTransfers: Array<FileTransfer> = []
+  private inFlight = 0
+  private resets: Array<BdevIo> = []
+
+  constructor(registry: BdevRegistry, properties: BdevProperties, options: AioOptions, fd: number) {
+    super(registry.context.reactor, properties)
+    this.moduleIoTypes = options.fallocate ? ioTypesWithFallocate : ioTypes
+    this.registry = registry
+    this.options = options
+    this.fd = fd
+  }
+
+  submit(io: BdevIo): void {
+    switch (io.opcode) {
+      case Opcode.Read:
+        return this.transfer(io, false)
+      case Opcode.Write:
+      case Opcode.Unmap:
+      case Opcode.WriteZeroes:
+        return this.options.isReadonly ? io.finish(failed) : this.transfer(io, true)
+      case Opcode.Flush:
+        this.inFlight++
+        return fs.fdatasync(this.fd, (error) => this.ended(io, error === null ? success : errnoFailure(errnoOf(error))))
+      case Opcode.Reset:
+        this.resets.push(io)
+        return this.finishResets()
+      default:
+        return io.finish(failed)
+    }
+  }
+
+  destruct(): void {
+    // There is no I/O any more; what close(2) could report, fdatasync has.
+    fs.close(this.fd, () => {})
+  }
+
+  /** 0 or a negative errno. Takes over the file's size; a file without any is gone. */
+  rescan(): number {
+    const sizeBytes = sizeOf(this.fd)
+    if (sizeBytes === 0) {
+      this.registry.context.log("error", `${this.name}: hot-remove detected, unregistering bdev`)
+      this.registry.unregister(this)
+      return 0
+    }
+    return this.registry.resize(this, Math.floor(sizeBytes / this.blockSize))
+  }
+
+  override driverSpecific() {
+    const { fallocate, filename, isReadonly, nowait } = this.options
+    return { aio: { filename, block_size_override: this.options.blockSize !== 0, readonly: isReadonly, fallocate, nowait } }
+  }
+
+  override configCall(): Json {
+    const { blockSize, fallocate, filename, isReadonly, nowait } = this.options
+    return {
+      method: "bdev_aio_create",
+      params: {
+        name: this.name,
+        ...(blockSize === 0 ? {} : { block_size: this.blockSize }),
+        filename,
+        readonly: isReadonly,
+        fallocate,
+        uuid: this.properties.uuid,
+        nowait
+      }
+    }
+  }
+
+  private transfer(io: BdevIo, isWrite: boolean): void {
+    this.inFlight++
+    const transfer = this.freeTransfers.pop() ?? new FileTransfer(this.fd, this.transferred)
+    transfer.start(io, io.offsetBlocks * this.blockSize, io.lengthBlocks * this.blockSize, isWrite)
+  }
+
+  private readonly transferred = (transfer: FileTransfer, io: BdevIo, status: IoStatus): void => {
+    this.freeTransfers.push(transfer)
+    this.ended(io, status)
+  }
+
+  private ended(io: BdevIo, status: IoStatus): void {
+    this.inFlight--
+    io.finish(status.errno === 0 ? status : this.explain(status))
+    if (this.resets.length > 0) this.finishResets()
+  }
+
+  /** A failure because there is no device left is a removal. */
+  private explain(status: IoStatus): IoStatus {
+    if (sizeOf(this.fd) !== 0) return status
+    if (this.state === "ready") this.rescan()
+    return errnoFailure(ENODEV)
+  }
+
+  private finishResets(): void {
+    if (this.inFlight > 0) return
+    const resets = this.resets
+    this.resets = []
+    for (const io of resets) this.reactor.post(() => io.finish(success))
+  }
+}
+
+/** Of a regular file or a block device; 0 for anything else. */
+const sizeOf = (fd: number): number => {
+  try {
+    const stat = fs.fstatSync(fd)
+    if (stat.isFile()) return stat.size
+    return stat.isBlockDevice() ? Number(readSys(stat.rdev, "size") ?? 0) * 512 : 0
+  } catch {
+    return 0
+  }
+}
+
+/** What a device says of its block size; 0 for a file. */
+const detectBlockSize = (fd: number): number => {
+  const stat = fs.fstatSync(fd)
+  return stat.isBlockDevice() ? Number(readSys(stat.rdev, "queue/logical_block_size") ?? 0) : 0
+}
+
+/** Node has no ioctl; Linux tells the same in sysfs. */
+const readSys = (rdev: number, file: string): string | undefined => {
+  const major = (rdev >>> 8) & 0xfff
+  const minor = (rdev & 0xff) | ((rdev >>> 12) & 0xfff00)
+  try {
+    return fs.readFileSync(`/sys/dev/block/${major}:${minor}/${file}`, "utf8").trim()
+  } catch {
+    return undefined
+  }
+}
+
+/** The bdev, or a negative errno. */
+export const createAio = (registry: BdevRegistry, options: AioOptions): Bdev | number => {
+  let fd: number
+  try {
+    // So that opening a named pipe does not wait for its other end.
+    fd = fs.openSync(options.filename, (options.isReadonly ? fs.constants.O_RDONLY : fs.constants.O_RDWR) | fs.constants.O_NONBLOCK)
+  } catch (error) {
+    return -errnoOf(error)
+  }
+  const made = register(registry, options, fd)
+  if (typeof made === "number") fs.closeSync(fd)
+  return made
+}
+
+const register = (registry: BdevRegistry, options: AioOptions, fd: number): Bdev | number => {
+  if (options.nowait && !fs.fstatSync(fd).isBlockDevice()) return -ENOTSUP
+  const detected = detectBlockSize(fd)
+  const blockSize = options.blockSize === 0 ? detected : options.blockSize
+  if (blockSize < 512 || blockSize < detected || !Number.isInteger(Math.log2(blockSize))) return -EINVAL
+  const sizeBytes = sizeOf(fd)
+  if (sizeBytes % blockSize !== 0) return -EINVAL
+  const bdev = new AioBdev(
+    registry,
+    {
+      name: options.name,
+      uuid: Uuid.normalize(options.uuid) ?? Uuid.random(),
+      productName: "AIO disk",
+      blockSize,
+      numBlocks: sizeBytes / blockSize,
+      hasWriteCache: true,
+      alignmentBytes: detected === 0 ? blockSize : detected
+    },
+    options,
+    fd
+  )
+  const errno = registry.register(bdev)
+  return errno === 0 ? bdev : errno
+}
+
+/** 0 or a negative errno. */
+export const rescanAio = (registry: BdevRegistry, name: string): number => {
+  const descriptor = registry.open(name, false)
+  if (typeof descriptor === "number") return descriptor
+  const errno = descriptor.bdev instanceof AioBdev ? descriptor.bdev.rescan() : -ENODEV
+  registry.close(descriptor)
+  return errno
+}

@@ -1,0 +1,204 @@
+/**
+ * Delay bdevs: what the base has done completes later. One I/O in a hundred takes the p99 latency.
+ */
+import { Opcode } from "@effect-spdk/native/Layout"
+import { type Bdev, type BdevChannel, type ChannelThread, ioTypes, type Json } from "./bdev.ts"
+import type { BdevRegistry } from "./bdevRegistry.ts"
+import { allIoTypes, propertiesOfBase, StackedBdev, StackedChannel } from "./bdevStacked.ts"
+import type { BdevIo } from "./io.ts"
+import { NamedModule } from "./namedModule.ts"
+import { aborted, EINVAL, ENODEV, type IoStatus } from "./status.ts"
+import type { Timer, Timers } from "./timers.ts"
+import * as Uuid from "./uuid.ts"
+
+export const moduleName = "delay"
+
+const namespace = "4009b574-6430-4f1b-bc40-ace811091027"
+
+/** The number is `kind` of an I/O; 0 is not delayed. */
+export const latencyTypes = ["none", "avg_read", "p99_read", "avg_write", "p99_write"] as const
+export type LatencyType = Exclude<(typeof latencyTypes)[number], "none">
+
+export type Latencies = { [Type in LatencyType]: number }
+
+/** I/O of one kind that waits, in the order in which the base completed it. */
+class DelayLine {
+  private readonly timers: Timers
+  private readonly bdev: Bdev
+  private waiting: Array<BdevIo> = []
+  private timer: Timer | undefined = undefined
+
+  constructor(timers: Timers, bdev: Bdev) {
+    this.timers = timers
+    this.bdev = bdev
+  }
+
+  add(io: BdevIo, latencyMicros: number): void {
+    io.dueMicros = this.timers.nowMicros() + latencyMicros
+    this.waiting.push(io)
+    if (this.waiting.length === 1) this.arm(latencyMicros)
+  }
+
+  /** Removes it, when it is here. */
+  take(io: BdevIo): boolean {
+    const index = this.waiting.indexOf(io)
+    if (index === -1) return false
+    this.waiting.splice(index, 1)
+    return true
+  }
+
+  takeAll(): ReadonlyArray<BdevIo> {
+    const all = this.waiting
+    this.waiting = []
+    if (this.timer !== undefined) this.timers.cancel(this.timer)
+    return all
+  }
+
+  private arm(micros: number): void {
+    this.timer = this.timers.after(micros, () => this.bdev.reactor.post(this.finishDue))
+  }
+
+  /** Only from the head on: as in SPDK, an I/O that got a longer latency before holds back those behind it. */
+  private readonly finishDue = (): void => {
+    const now = this.timers.nowMicros() + 0.5
+    let count = 0
+    for (const io of this.waiting) {
+      if (io.dueMicros > now) break
+      count++
+    }
+    const due = this.waiting.splice(0, count)
+    const first = this.waiting[0]
+    if (first !== undefined) this.arm(first.dueMicros - now)
+    for (const io of due) io.finish(io.status)
+  }
+}
+
+class DelayChannel extends StackedChannel {
+  readonly lines: ReadonlyArray<DelayLine>
+
+  constructor(bdev: DelayBdev, thread: ChannelThread, timers: Timers) {
+    super(bdev, thread)
+    this.lines = latencyTypes.map(() => new DelayLine(timers, bdev))
+  }
+}
+
+export class DelayBdev extends StackedBdev {
+  readonly moduleName = moduleName
+  readonly latencies: Latencies
+  private readonly onDestruct: () => void
+
+  constructor(registry: BdevRegistry, base: Bdev, config: DelayConfig, onDestruct: () => void) {
+    super(
+      registry,
+      base,
+      {
+        ...propertiesOfBase(base),
+        name: config.name,
+        uuid: Uuid.normalize(config.uuid) ?? Uuid.derive(namespace, Uuid.toBytes(base.properties.uuid)),
+        productName: "delay"
+      },
+      allIoTypes(base, ioTypes)
+    )
+    this.latencies = { ...config.latencies }
+    this.onDestruct = onDestruct
+  }
+
+  override get isImmediate(): boolean {
+    return false
+  }
+
+  override submit(io: BdevIo): void {
+    io.kind = 0
+    if (io.opcode === Opcode.Read || io.opcode === Opcode.Write) {
+      const isP99 = Math.random() < 0.01
+      io.kind = (io.opcode === Opcode.Read ? 1 : 3) + (isP99 ? 1 : 0)
+    } else if (io.opcode === Opcode.Reset) {
+      for (const channel of this.channels.values()) {
+        for (const line of delayChannelOf(channel).lines) finishAborted(line.takeAll())
+      }
+    }
+    this.passDown(io, io.offsetBlocks)
+  }
+
+  protected override baseDone(io: BdevIo, status: IoStatus): void {
+    const type = latencyTypes[io.kind]
+    const latency = type === undefined || type === "none" ? 0 : this.latencies[type]
+    const line = delayChannelOf(io.channel).lines[io.kind]
+    if (latency === 0 || line === undefined) return io.finish(status)
+    io.status = status
+    line.add(io, latency)
+  }
+
+  override abort(io: BdevIo): boolean {
+    if (delayChannelOf(io.channel).lines[io.kind]?.take(io)) {
+      io.finish(aborted)
+      return true
+    }
+    return super.abort(io)
+  }
+
+  override makeChannel(thread: ChannelThread): BdevChannel {
+    return new DelayChannel(this, thread, this.registry.context.timers)
+  }
+
+  destruct(): void {
+    this.onDestruct()
+  }
+
+  override driverSpecific() {
+    return { delay: this.values() }
+  }
+
+  values() {
+    return {
+      name: this.name,
+      base_bdev_name: this.base.name,
+      uuid: this.properties.uuid,
+      avg_read_latency: this.latencies.avg_read,
+      p99_read_latency: this.latencies.p99_read,
+      avg_write_latency: this.latencies.avg_write,
+      p99_write_latency: this.latencies.p99_write
+    }
+  }
+}
+
+// makeChannel of a delay bdev makes nothing else.
+const delayChannelOf = (channel: BdevChannel): DelayChannel => channel as DelayChannel
+
+const finishAborted = (ios: ReadonlyArray<BdevIo>): void => {
+  for (const io of ios) io.finish(aborted)
+}
+
+export interface DelayConfig {
+  readonly name: string
+  readonly baseName: string
+  readonly uuid: string | undefined
+  readonly latencies: Readonly<Latencies>
+}
+
+export class DelayModule extends NamedModule<DelayConfig, DelayBdev> {
+  readonly name = moduleName
+
+  override create(config: DelayConfig): number {
+    const { avg_read, avg_write, p99_read, p99_write } = config.latencies
+    return p99_read < avg_read || p99_write < avg_write ? -EINVAL : super.create(config)
+  }
+
+  /** For I/O that the base completes from now on. 0 or -ENODEV. */
+  updateLatency(name: string, type: LatencyType, micros: number): number {
+    for (const bdev of this.bdevs) {
+      if (bdev.name !== name) continue
+      bdev.latencies[type] = micros
+      return 0
+    }
+    return -ENODEV
+  }
+
+  protected makeBdev(config: DelayConfig, base: Bdev, onDestruct: () => void): DelayBdev {
+    return new DelayBdev(this.registry, base, config, onDestruct)
+  }
+
+  configCalls(): ReadonlyArray<Json> {
+    return [...this.bdevs].map((bdev) => ({ method: "bdev_delay_create", params: bdev.values() }))
+  }
+}

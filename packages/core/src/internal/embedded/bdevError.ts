@@ -1,0 +1,245 @@
+/**
+ * Error bdevs: the base, with faults on request. For tests.
+ */
+import { Opcode } from "@effect-spdk/native/Layout"
+import type { Bdev, BdevChannel, ChannelThread, Json } from "./bdev.ts"
+import { PartBase, PartBdev } from "./bdevPart.ts"
+import type { BdevRegistry, VirtualModule } from "./bdevRegistry.ts"
+import { StackedChannel } from "./bdevStacked.ts"
+import type { BdevIo } from "./io.ts"
+import { SlabMemory } from "./memory.ts"
+import { aborted, EEXIST, EINVAL, ENODEV, failed, type IoStatus, nvmeFailure, success } from "./status.ts"
+import * as Uuid from "./uuid.ts"
+import { isShared } from "./writeZeroes.ts"
+
+export const moduleName = "error"
+
+export type ErrorType = "failure" | "pending" | "corrupt_data" | "nomem" | "nvme_failure"
+export type ErrorIoType = "clear" | "read" | "write" | "unmap" | "flush" | "all"
+
+export interface Injection {
+  readonly type: ErrorType
+  readonly count: number
+  readonly queueDepth: number
+  readonly corruptOffset: number
+  readonly corruptValue: number
+  readonly nvmeSct: number
+  readonly nvmeSc: number
+}
+
+const opcodeOf = {
+  read: Opcode.Read,
+  write: Opcode.Write,
+  unmap: Opcode.Unmap,
+  flush: Opcode.Flush
+} as const
+
+class ErrorChannel extends StackedChannel {
+  inFlight = 0
+  pending: Array<BdevIo> = []
+}
+
+class ErrorBdev extends PartBdev {
+  readonly moduleName = moduleName
+  private readonly injections = new Map<number, Injection & { count: number }>()
+  private readonly onDestruct: () => void
+
+  constructor(partBase: PartBase, onDestruct: () => void) {
+    super(partBase, {
+      name: `EE_${partBase.bdev.name}`,
+      productName: "Error Injection Disk",
+      offsetBlocks: 0,
+      numBlocks: partBase.bdev.numBlocks
+    })
+    this.onDestruct = onDestruct
+  }
+
+  override get isImmediate(): boolean {
+    return false
+  }
+
+  inject(ioType: ErrorIoType, injection: Injection): void {
+    if (ioType === "clear") {
+      for (const one of this.injections.values()) one.count = 0
+    } else if (ioType === "all") {
+      for (const opcode of Object.values(opcodeOf)) this.injections.set(opcode, { ...injection })
+    } else this.injections.set(opcodeOf[ioType], { ...injection })
+  }
+
+  /** Starts what was held back, and holds nothing back any more. */
+  resumePending(): void {
+    for (const one of this.injections.values()) {
+      if (one.type === "pending") one.count = 0
+    }
+    for (const channel of this.channels.values()) {
+      for (const io of takePending(channel)) this.reactor.post(() => this.submit(io))
+    }
+  }
+
+  override submit(io: BdevIo): void {
+    if (io.opcode === Opcode.Reset) {
+      this.abortPending()
+      return io.finish(success)
+    }
+    const injection = this.take(io)
+    io.kind = 0
+    switch (injection?.type) {
+      case "failure":
+        return io.finish(failed)
+      case "nvme_failure":
+        return io.finish(nvmeFailure(injection.nvmeSct, injection.nvmeSc))
+      case "nomem":
+        return io.channel.retryLater(io)
+      case "pending":
+        errorChannelOf(io.channel).pending.push(io)
+        return
+      case "corrupt_data":
+        if (io.opcode === Opcode.Write) corrupt(io, injection)
+        io.kind = 1
+    }
+    errorChannelOf(io.channel).inFlight++
+    this.passDown(io, io.offsetBlocks)
+  }
+
+  protected override baseDone(io: BdevIo, status: IoStatus): void {
+    errorChannelOf(io.channel).inFlight--
+    const isCorrupted = io.kind === 1 && io.opcode === Opcode.Read && status.errno === 0
+    const injection = isCorrupted ? this.injections.get(Opcode.Read) : undefined
+    if (injection !== undefined) corrupt(io, injection)
+    // SPDK's module forgets why the base failed.
+    io.finish(status.errno === 0 ? success : failed)
+  }
+
+  override onUnregister(): void {
+    this.abortPending()
+  }
+
+  override makeChannel(thread: ChannelThread): BdevChannel {
+    return new ErrorChannel(this, thread)
+  }
+
+  override destruct(): void {
+    this.onDestruct()
+    super.destruct()
+  }
+
+  override driverSpecific() {
+    return { error_disk: { base_bdev: this.base.name } }
+  }
+
+  private take(io: BdevIo): Injection | undefined {
+    const injection = this.injections.get(io.opcode)
+    if (injection === undefined || injection.count === 0) return undefined
+    if (errorChannelOf(io.channel).inFlight < injection.queueDepth) return undefined
+    injection.count--
+    return injection
+  }
+
+  private abortPending(): void {
+    for (const channel of this.channels.values()) {
+      for (const io of takePending(channel)) io.finish(aborted)
+    }
+  }
+}
+
+// makeChannel of an error bdev makes nothing else.
+const errorChannelOf = (channel: BdevChannel): ErrorChannel => channel as ErrorChannel
+
+const takePending = (channel: BdevChannel): ReadonlyArray<BdevIo> => {
+  const errorChannel = errorChannelOf(channel)
+  const { pending } = errorChannel
+  errorChannel.pending = []
+  return pending
+}
+
+/** Flips bits of one byte of the I/O's memory: of what was read, or, as SPDK does, of what the caller writes. */
+const corrupt = (io: BdevIo, { corruptOffset, corruptValue }: Injection): void => {
+  const { memory } = io
+  if (memory !== undefined) {
+    if (corruptOffset >= io.lengthBlocks * io.channel.bdev.blockSize) return
+    if (isShared(memory)) {
+      const copy = new SlabMemory(memory.slot, memory.generation, memory.lengthBytes, memory.alignmentBytes)
+      io.memory = copy
+      flip(copy.bytes, io.memoryOffset + corruptOffset, corruptValue)
+    } else flip(memory.bytes, io.memoryOffset + corruptOffset, corruptValue)
+    return
+  }
+  let offset = corruptOffset
+  for (const segment of io.segments ?? []) {
+    if (offset < segment.lengthBytes) return flip(segment.memory.bytes, segment.offsetBytes + offset, corruptValue)
+    offset -= segment.lengthBytes
+  }
+}
+
+const flip = (bytes: Uint8Array, at: number, value: number): void => {
+  bytes[at] = (bytes[at] ?? 0) ^ value
+}
+
+interface ErrorConfig {
+  readonly baseName: string
+  readonly uuid: string | undefined
+}
+
+export class ErrorModule implements VirtualModule {
+  readonly name = moduleName
+  private readonly registry: BdevRegistry
+  private configs: ReadonlyArray<ErrorConfig> = []
+
+  constructor(registry: BdevRegistry) {
+    this.registry = registry
+  }
+
+  /** 0, also when the base does not exist yet, or a negative errno. */
+  create(baseName: string, uuid: string | undefined): number {
+    if (this.configs.some((config) => config.baseName === baseName)) return -EEXIST
+    this.configs = [...this.configs, { baseName, uuid: Uuid.normalize(uuid) }]
+    const errno = this.register(baseName)
+    if (errno === 0 || errno === -ENODEV) return 0
+    this.forget(baseName)
+    return errno
+  }
+
+  /** 0, -EINVAL, or -ENODEV for a name that is no error bdev's. */
+  inject(name: string, ioType: ErrorIoType, injection: Injection): number {
+    if (injection.type === "corrupt_data" && injection.corruptValue === 0) return -EINVAL
+    const bdev = this.find(name)
+    if (bdev === undefined) return -ENODEV
+    bdev.inject(ioType, injection)
+    return 0
+  }
+
+  resumePending(name: string): number {
+    const bdev = this.find(name)
+    if (bdev === undefined) return -ENODEV
+    bdev.resumePending()
+    return 0
+  }
+
+  examine(base: Bdev): void {
+    if (this.configs.some((config) => config.baseName === base.name)) this.register(base.name)
+  }
+
+  configCalls(): ReadonlyArray<Json> {
+    return this.configs.map(({ baseName, uuid }) => ({
+      method: "bdev_error_create",
+      params: { base_name: baseName, ...(uuid === undefined ? {} : { uuid }) }
+    }))
+  }
+
+  private find(name: string): ErrorBdev | undefined {
+    const bdev = this.registry.find(name)
+    return bdev instanceof ErrorBdev ? bdev : undefined
+  }
+
+  private register(baseName: string): number {
+    const base = PartBase.open(this.registry, moduleName, baseName)
+    if (typeof base === "number") return base
+    const errno = base.add(new ErrorBdev(base, () => this.forget(baseName)))
+    if (errno !== 0) base.close()
+    return errno
+  }
+
+  private forget(baseName: string): void {
+    this.configs = this.configs.filter((config) => config.baseName !== baseName)
+  }
+}

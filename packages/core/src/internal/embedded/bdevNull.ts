@@ -1,0 +1,91 @@
+/**
+ * Null bdevs: writes go nowhere, and reads leave the memory as it is, as in SPDK.
+ */
+import { Opcode } from "@effect-spdk/native/Layout"
+import { Bdev, type IoType, type Json } from "./bdev.ts"
+import type { BdevRegistry } from "./bdevRegistry.ts"
+import type { BdevIo } from "./io.ts"
+import { EINVAL, failed, success } from "./status.ts"
+import * as Uuid from "./uuid.ts"
+
+export const moduleName = "null"
+
+const moduleIoTypes: ReadonlySet<IoType> = new Set<IoType>(["read", "write", "write_zeroes", "reset", "abort"])
+
+class NullBdev extends Bdev {
+  readonly moduleName = moduleName
+  readonly moduleIoTypes = moduleIoTypes
+  readonly isImmediate = true
+
+  submit(io: BdevIo): void {
+    io.finish(io.opcode === Opcode.Flush || io.opcode === Opcode.Unmap ? failed : success)
+  }
+
+  destruct(): void {}
+
+  override configCall(): Json {
+    const { properties } = this
+    return {
+      method: "bdev_null_create",
+      params: {
+        name: this.name,
+        num_blocks: this.numBlocks,
+        block_size: this.blockSize,
+        physical_block_size: properties.physicalBlockSize ?? this.blockSize,
+        md_size: 0,
+        dif_type: 0,
+        dif_is_head_of_md: false,
+        dif_pi_format: 0,
+        uuid: properties.uuid,
+        preferred_write_granularity: properties.preferredWriteGranularity ?? 0,
+        preferred_write_alignment: properties.preferredWriteAlignment ?? 0,
+        optimal_write_size: properties.optimalWriteSize ?? 0,
+        preferred_unmap_granularity: properties.preferredUnmapGranularity ?? 0,
+        preferred_unmap_alignment: properties.preferredUnmapAlignment ?? 0
+      }
+    }
+  }
+}
+
+export interface NullOptions {
+  readonly name: string
+  readonly uuid: string | undefined
+  readonly numBlocks: number
+  readonly blockSize: number
+  readonly physicalBlockSize: number
+  readonly preferredWriteAlignment: number
+  readonly preferredWriteGranularity: number
+  readonly optimalWriteSize: number
+  readonly preferredUnmapAlignment: number
+  readonly preferredUnmapGranularity: number
+}
+
+/** The bdev, or a negative errno. */
+export const createNull = (registry: BdevRegistry, options: NullOptions): Bdev | number => {
+  const { blockSize, numBlocks, physicalBlockSize, uuid, ...properties } = options
+  if (blockSize % 512 !== 0 || physicalBlockSize % 512 !== 0 || numBlocks === 0) return -EINVAL
+  const bdev = new NullBdev(registry.context.reactor, {
+    ...properties,
+    uuid: Uuid.normalize(uuid) ?? Uuid.random(),
+    productName: "Null disk",
+    blockSize,
+    numBlocks,
+    physicalBlockSize: physicalBlockSize || blockSize,
+    hasWriteCache: false
+  })
+  const errno = registry.register(bdev)
+  return errno === 0 ? bdev : errno
+}
+
+/** 0, or a negative errno. A null bdev only grows. */
+export const resizeNull = (registry: BdevRegistry, name: string, newSizeMiB: number): number => {
+  const descriptor = registry.open(name, false)
+  if (typeof descriptor === "number") return descriptor
+  const { bdev } = descriptor
+  const mib = 1024 * 1024
+  const errno = bdev.moduleName !== moduleName || newSizeMiB < Math.floor((bdev.blockSize * bdev.numBlocks) / mib)
+    ? -EINVAL
+    : registry.resize(bdev, Math.floor((newSizeMiB * mib) / bdev.blockSize))
+  registry.close(descriptor)
+  return errno
+}

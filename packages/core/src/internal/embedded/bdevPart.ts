@@ -1,0 +1,125 @@
+/**
+ * What split and error bdevs have in common: parts of a base, which claim it together.
+ */
+import type { Bdev } from "./bdev.ts"
+import type { BdevDescriptor } from "./bdevDescriptor.ts"
+import type { BdevRegistry } from "./bdevRegistry.ts"
+import { openBase, StackedBdev } from "./bdevStacked.ts"
+import type { BdevIo } from "./io.ts"
+import * as Uuid from "./uuid.ts"
+
+const namespace = "976b899e-3e1e-4d71-ab69-c2b08e9df8b8"
+
+/** The open base of some parts. Closes itself after the last of them. */
+export class PartBase {
+  readonly registry: BdevRegistry
+  readonly moduleName: string
+  readonly bdev: Bdev
+  readonly parts = new Set<PartBdev>()
+  private readonly descriptor: BdevDescriptor
+  private readonly onClose: () => void
+
+  /** A negative errno when the base cannot be opened. `onClose` runs after the last part is gone. */
+  static open(
+    registry: BdevRegistry,
+    moduleName: string,
+    baseName: string,
+    onClose: () => void = () => {}
+  ): PartBase | number {
+    let base: PartBase | undefined
+    const descriptor = openBase(registry, baseName, false, () => [...(base?.parts ?? [])])
+    if (typeof descriptor === "number") return descriptor
+    base = new PartBase(registry, moduleName, descriptor, onClose)
+    return base
+  }
+
+  private constructor(registry: BdevRegistry, moduleName: string, descriptor: BdevDescriptor, onClose: () => void) {
+    this.registry = registry
+    this.moduleName = moduleName
+    this.descriptor = descriptor
+    this.bdev = descriptor.bdev
+    this.onClose = onClose
+  }
+
+  /** Registers a part. 0, or a negative errno: -EPERM (-1) also stands for a claim that another module holds. */
+  add(part: PartBdev): number {
+    if (this.parts.size === 0) {
+      const errno = this.registry.claim(this.descriptor, this.moduleName)
+      if (errno !== 0) return errno
+    }
+    this.parts.add(part)
+    const errno = this.registry.register(part)
+    if (errno !== 0) this.forget(part)
+    return errno
+  }
+
+  /** After the last channel and descriptor of the part. */
+  remove(part: PartBdev): void {
+    this.forget(part)
+    if (this.parts.size === 0) this.close()
+  }
+
+  /** When no part could be made. */
+  close(): void {
+    this.registry.close(this.descriptor)
+    this.onClose()
+  }
+
+  private forget(part: PartBdev): void {
+    this.parts.delete(part)
+    if (this.parts.size === 0) this.registry.release(this.bdev)
+  }
+}
+
+export abstract class PartBdev extends StackedBdev {
+  readonly offsetBlocks: number
+  protected readonly partBase: PartBase
+
+  constructor(
+    partBase: PartBase,
+    options: {
+      readonly name: string
+      readonly productName: string
+      readonly offsetBlocks: number
+      readonly numBlocks: number
+    }
+  ) {
+    const { bdev, registry } = partBase
+    const { hasWriteCache, numaId } = bdev.properties
+    super(
+      registry,
+      bdev,
+      {
+        name: options.name,
+        productName: options.productName,
+        uuid: partUuid(bdev, options.offsetBlocks, options.numBlocks),
+        blockSize: bdev.blockSize,
+        numBlocks: options.numBlocks,
+        hasWriteCache,
+        alignmentBytes: bdev.properties.alignmentBytes ?? 1,
+        numaId
+      },
+      bdev.moduleIoTypes
+    )
+    this.partBase = partBase
+    this.offsetBlocks = options.offsetBlocks
+  }
+
+  protected override passDown(io: BdevIo, offsetBlocks: number): void {
+    super.passDown(io, offsetBlocks + this.offsetBlocks)
+  }
+
+  destruct(): void {
+    this.partBase.remove(this)
+  }
+}
+
+/** spdk_bdev_part_construct: of the base's UUID and the range. */
+const partUuid = (base: Bdev, offsetBlocks: number, numBlocks: number): string => {
+  const name = Buffer.alloc(32)
+  Uuid.toBytes(base.properties.uuid).copy(name)
+  name.writeBigUInt64LE(BigInt(offsetBlocks), 16)
+  name.writeBigUInt64LE(BigInt(numBlocks), 24)
+  return Uuid.derive(namespace, name)
+}
+

@@ -1,0 +1,65 @@
+/**
+ * Passthru bdevs: the base under another name.
+ */
+import { type Bdev, ioTypes, type Json } from "./bdev.ts"
+import type { BdevRegistry } from "./bdevRegistry.ts"
+import { allIoTypes, propertiesOfBase, StackedBdev } from "./bdevStacked.ts"
+import { NamedModule } from "./namedModule.ts"
+import * as Uuid from "./uuid.ts"
+
+export const moduleName = "passthru"
+
+const namespace = "7e25812e-c8c0-4d3f-8599-16d790555b85"
+
+class PassthruBdev extends StackedBdev {
+  readonly moduleName = moduleName
+  private readonly onDestruct: () => void
+
+  constructor(registry: BdevRegistry, base: Bdev, name: string, uuid: string | undefined, onDestruct: () => void) {
+    super(
+      registry,
+      base,
+      {
+        ...propertiesOfBase(base),
+        name,
+        uuid: uuid ?? Uuid.derive(namespace, Uuid.toBytes(base.properties.uuid)),
+        productName: "passthru"
+      },
+      allIoTypes(base, ioTypes)
+    )
+    this.onDestruct = onDestruct
+  }
+
+  destruct(): void {
+    this.onDestruct()
+  }
+
+  override driverSpecific() {
+    return { passthru: { name: this.name, base_bdev_name: this.base.name } }
+  }
+}
+
+export interface PassthruConfig {
+  readonly name: string
+  readonly baseName: string
+  readonly uuid: string | undefined
+}
+
+export class PassthruModule extends NamedModule<PassthruConfig, PassthruBdev> {
+  readonly name = moduleName
+
+  protected makeBdev({ name, uuid }: PassthruConfig, base: Bdev, onDestruct: () => void): PassthruBdev {
+    return new PassthruBdev(this.registry, base, name, Uuid.normalize(uuid), onDestruct)
+  }
+
+  configCalls(): ReadonlyArray<Json> {
+    return [...this.bdevs].map((bdev) => ({
+      method: "bdev_passthru_create",
+      params: {
+        base_bdev_name: bdev.base.name,
+        name: bdev.name,
+        uuid: bdev.properties.uuid
+      }
+    }))
+  }
+}

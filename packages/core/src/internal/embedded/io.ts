@@ -1,0 +1,80 @@
+/**
+ * One I/O of one bdev, what SPDK calls spdk_bdev_io. Records are used again and again: whoever takes one from a pool
+ * fills it, submits it to a channel, and has it back when `ioDone` is called.
+ */
+import type { Opcode } from "@effect-spdk/native/Layout"
+import type { BdevChannel } from "./bdev.ts"
+import type { SlabMemory } from "./memory.ts"
+import { type IoStatus, success } from "./status.ts"
+
+/** Whoever submitted an I/O. Called exactly once, in a drain of the reactor; it may submit more. */
+export interface IoOwner {
+  ioDone(io: BdevIo): void
+}
+
+/** A piece of memory, checked. */
+export interface IoSegment {
+  readonly memory: SlabMemory
+  readonly offsetBytes: number
+  readonly lengthBytes: number
+}
+
+const nobody: IoOwner = { ioDone: () => {} }
+
+export class BdevIo {
+  opcode: Opcode = 0
+  offsetBlocks = 0
+  lengthBlocks = 0
+  /** Of `Read` and `Write`: one piece of memory, or `segments`. */
+  memory: SlabMemory | undefined = undefined
+  memoryOffset = 0
+  segments: ReadonlyArray<IoSegment> | undefined = undefined
+  owner: IoOwner = nobody
+  /** What this I/O is a part of, when the owner is a bdev that stands on another. */
+  parent: BdevIo | undefined = undefined
+  status: IoStatus = success
+  /** performance.now() of the start, 0 when this I/O is not timed. */
+  startMillis = 0
+  /** For the bdev module that has the I/O: a class of its own, a time, and the I/O of the bdev below. */
+  kind = 0
+  dueMicros = 0
+  child: BdevIo | undefined = undefined
+  /** Bytes done so far, for modules that need several steps. */
+  doneBytes = 0
+  // Every channel sets itself before its bdev sees the I/O.
+  channel!: BdevChannel
+
+  /** The module's word that the I/O has ended. It must not touch the memory any more. */
+  finish(status: IoStatus): void {
+    this.status = status
+    this.channel.end(this, status)
+    this.owner.ioDone(this)
+  }
+}
+
+/** I/O of bdevs that stand on others. */
+export class IoPool {
+  private readonly free: Array<BdevIo> = []
+
+  /** The same I/O for the bdev below, some blocks further on. */
+  take(owner: IoOwner, parent: BdevIo, offsetBlocks: number): BdevIo {
+    const io = this.free.pop() ?? new BdevIo()
+    io.opcode = parent.opcode
+    io.offsetBlocks = offsetBlocks
+    io.lengthBlocks = parent.lengthBlocks
+    io.memory = parent.memory
+    io.memoryOffset = parent.memoryOffset
+    io.segments = parent.segments
+    io.owner = owner
+    io.parent = parent
+    return io
+  }
+
+  give(io: BdevIo): void {
+    io.memory = undefined
+    io.segments = undefined
+    io.parent = undefined
+    io.child = undefined
+    this.free.push(io)
+  }
+}

@@ -1,0 +1,114 @@
+/**
+ * I/O statistics of a bdev, as bdev_get_iostat tells them. Ticks are nanoseconds.
+ */
+import { Opcode } from "@effect-spdk/native/Layout"
+import type { IoStatus } from "./status.ts"
+
+export const ticksPerSecond = 1_000_000_000
+
+export const ticksNow = (): number => Math.round(performance.now() * 1e6)
+
+/** Reading the clock twice costs more than a copy of 512 bytes: of I/O that ends at once, one in so many is timed. */
+const sampleEvery = 16
+
+class OperationStat {
+  bytes = 0
+  operations = 0
+  latencyTicks = 0
+  maxTicks = 0
+  minTicks = Infinity
+
+  add(other: OperationStat): void {
+    this.bytes += other.bytes
+    this.operations += other.operations
+    this.latencyTicks += other.latencyTicks
+    this.maxTicks = Math.max(this.maxTicks, other.maxTicks)
+    this.minTicks = Math.min(this.minTicks, other.minTicks)
+  }
+}
+
+export type ResetMode = "all" | "maxmin" | "error" | "none"
+
+export class IoStat {
+  readonly read = new OperationStat()
+  readonly written = new OperationStat()
+  readonly unmapped = new OperationStat()
+  readonly errors = new Map<string, number>()
+  private untilSample = 0
+
+  /** When the I/O that starts now is one to be timed: now, in milliseconds. Otherwise 0. */
+  sampleStart(): number {
+    if (this.untilSample-- > 0) return 0
+    this.untilSample = sampleEvery - 1
+    return performance.now()
+  }
+
+  /** `startMillis` 0 is an I/O that was not timed; the ones that were stand for `weight`. */
+  count(opcode: number, bytes: number, startMillis: number, isSampled: boolean): void {
+    const stat = opcode === Opcode.Read
+      ? this.read
+      : opcode === Opcode.Write
+      ? this.written
+      : opcode === Opcode.Unmap
+      ? this.unmapped
+      : undefined
+    if (stat === undefined) return
+    stat.bytes += bytes
+    stat.operations++
+    if (startMillis === 0) return
+    const ticks = Math.max(1, Math.round((performance.now() - startMillis) * 1e6))
+    stat.latencyTicks += isSampled ? ticks * sampleEvery : ticks
+    if (ticks > stat.maxTicks) stat.maxTicks = ticks
+    if (ticks < stat.minTicks) stat.minTicks = ticks
+  }
+
+  countError(status: IoStatus): void {
+    if (status.counter !== undefined) this.errors.set(status.counter, (this.errors.get(status.counter) ?? 0) + 1)
+  }
+
+  add(other: IoStat): void {
+    this.read.add(other.read)
+    this.written.add(other.written)
+    this.unmapped.add(other.unmapped)
+    for (const [name, count] of other.errors) this.errors.set(name, (this.errors.get(name) ?? 0) + count)
+  }
+
+  reset(mode: ResetMode): void {
+    if (mode === "error" || mode === "all") this.errors.clear()
+    if (mode === "error" || mode === "none") return
+    for (const stat of [this.read, this.written, this.unmapped]) {
+      stat.maxTicks = 0
+      stat.minTicks = Infinity
+      if (mode === "all") stat.bytes = stat.operations = stat.latencyTicks = 0
+    }
+  }
+
+  toJson() {
+    const { read, unmapped, written } = this
+    return {
+      bytes_read: read.bytes,
+      num_read_ops: read.operations,
+      bytes_written: written.bytes,
+      num_write_ops: written.operations,
+      bytes_unmapped: unmapped.bytes,
+      num_unmap_ops: unmapped.operations,
+      bytes_copied: 0,
+      num_copy_ops: 0,
+      read_latency_ticks: read.latencyTicks,
+      max_read_latency_ticks: read.maxTicks,
+      min_read_latency_ticks: finite(read.minTicks),
+      write_latency_ticks: written.latencyTicks,
+      max_write_latency_ticks: written.maxTicks,
+      min_write_latency_ticks: finite(written.minTicks),
+      unmap_latency_ticks: unmapped.latencyTicks,
+      max_unmap_latency_ticks: unmapped.maxTicks,
+      min_unmap_latency_ticks: finite(unmapped.minTicks),
+      copy_latency_ticks: 0,
+      max_copy_latency_ticks: 0,
+      min_copy_latency_ticks: 0,
+      io_error: Object.fromEntries(this.errors)
+    }
+  }
+}
+
+const finite = (ticks: number): number => (ticks === Infinity ? 0 : ticks)

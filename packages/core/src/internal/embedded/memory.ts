@@ -1,0 +1,175 @@
+/**
+ * DMA memory of the embedded engine: ArrayBuffers by {slot, generation}. Giving a slab back detaches the view that
+ * its user holds; the bytes move to an ArrayBuffer of the engine's, so that requests in flight keep writing into
+ * memory that is still there and nobody else's.
+ */
+import * as Effect from "effect/Effect"
+import { invalid, NoMemory, SpdkError } from "../../SpdkError.ts"
+import type { EngineMemory, Slab } from "../engine.ts"
+
+const operation = "DmaBuffer.make"
+const maxLengthBytes = 2 ** 31
+const maxGeneration = 2 ** 32
+
+/** What there is, and what of it slabs and malloc bdevs hold. */
+export class MemoryBudget {
+  readonly limitBytes: number
+  usedBytes = 0
+
+  constructor(limitBytes: number) {
+    this.limitBytes = limitBytes
+  }
+
+  take(lengthBytes: number): boolean {
+    if (lengthBytes > this.limitBytes - this.usedBytes) return false
+    this.usedBytes += lengthBytes
+    return true
+  }
+
+  give(lengthBytes: number): void {
+    this.usedBytes -= lengthBytes
+  }
+}
+
+/** The memory behind a slab. Requests hold this, not the bytes, which are another object after a release. */
+export class SlabMemory {
+  readonly slot: number
+  readonly lengthBytes: number
+  readonly alignmentBytes: number
+  generation: number
+  bytes: Uint8Array
+  /** Requests in flight. */
+  pins = 0
+  isClosed = false
+
+  constructor(slot: number, generation: number, lengthBytes: number, alignmentBytes: number) {
+    this.slot = slot
+    this.generation = generation
+    this.lengthBytes = lengthBytes
+    this.alignmentBytes = alignmentBytes
+    this.bytes = new Uint8Array(lengthBytes)
+  }
+}
+
+export class SlabTable implements EngineMemory {
+  private readonly budget: MemoryBudget
+  private readonly slabs: Array<SlabMemory | undefined> = []
+  private readonly generations: Array<number> = []
+  private readonly freeSlots: Array<number> = []
+  count = 0
+  bytes = 0
+
+  constructor(budget: MemoryBudget) {
+    this.budget = budget
+  }
+
+  allocate = (lengthBytes: number, alignmentBytes: number): Effect.Effect<Slab, SpdkError> =>
+    Effect.suspend(() => {
+      if (!Number.isSafeInteger(lengthBytes) || lengthBytes < 1 || lengthBytes > maxLengthBytes) {
+        const rule = `is not a whole number from 1 to ${maxLengthBytes}`
+        return Effect.fail(invalid(operation, "lengthBytes", rule, lengthBytes))
+      }
+      if (!Number.isSafeInteger(alignmentBytes) || alignmentBytes < 1 || !Number.isInteger(Math.log2(alignmentBytes))) {
+        return Effect.fail(invalid(operation, "alignment", "is not a power of two", alignmentBytes))
+      }
+      const memory = this.open(lengthBytes, alignmentBytes)
+      return memory === undefined ? Effect.fail(this.noMemory(lengthBytes)) : Effect.succeed(slabOf(memory))
+    })
+
+  free = (slab: Slab): void => {
+    const memory = this.find(slab.slot, slab.generation)
+    if (memory === undefined) return
+    detach(memory)
+    memory.isClosed = true
+    if (memory.pins === 0) this.recycle(memory)
+  }
+
+  renew = (slab: Slab): Slab => {
+    const memory = this.find(slab.slot, slab.generation)
+    if (memory === undefined) return slab
+    detach(memory)
+    memory.generation = this.nextGeneration(memory.slot)
+    return slabOf(memory)
+  }
+
+  /** The slab of this name, unless it was given back, or its bytes were taken away by a transfer of the view. */
+  find(slot: number, generation: number): SlabMemory | undefined {
+    const memory = this.slabs[slot]
+    return memory === undefined ||
+        memory.generation !== generation ||
+        memory.isClosed ||
+        memory.bytes.length !== memory.lengthBytes
+      ? undefined
+      : memory
+  }
+
+  unpin(memory: SlabMemory): void {
+    if (--memory.pins === 0 && memory.isClosed) this.recycle(memory)
+  }
+
+  /** The end of the engine. Whoever still holds a view finds it detached. */
+  freeAll(): void {
+    for (const memory of this.slabs) {
+      if (memory !== undefined && !memory.isClosed) this.free(slabOf(memory))
+    }
+  }
+
+  private open(lengthBytes: number, alignmentBytes: number): SlabMemory | undefined {
+    if (!this.budget.take(lengthBytes)) return undefined
+    const slot = this.freeSlots.pop() ?? this.slabs.length
+    try {
+      const memory = new SlabMemory(slot, this.nextGeneration(slot), lengthBytes, alignmentBytes)
+      this.slabs[slot] = memory
+      this.count++
+      this.bytes += lengthBytes
+      return memory
+    } catch {
+      // V8 had no room for it.
+      this.freeSlots.push(slot)
+      this.slabs[slot] = undefined
+      this.budget.give(lengthBytes)
+      return undefined
+    }
+  }
+
+  private recycle(memory: SlabMemory): void {
+    this.slabs[memory.slot] = undefined
+    this.freeSlots.push(memory.slot)
+    this.budget.give(memory.lengthBytes)
+    this.count--
+    this.bytes -= memory.lengthBytes
+    memory.bytes = new Uint8Array(0)
+  }
+
+  private nextGeneration(slot: number): number {
+    const generation = ((this.generations[slot] ?? 0) + 1) % maxGeneration || 1
+    this.generations[slot] = generation
+    return generation
+  }
+
+  private noMemory(lengthBytes: number): SpdkError {
+    const { limitBytes, usedBytes } = this.budget
+    return new SpdkError({
+      reason: new NoMemory({
+        operation,
+        detail: `${lengthBytes} bytes were asked for, and ${limitBytes - usedBytes} of ${limitBytes} are free`,
+        errno: "ENOMEM",
+        errnoCode: 12
+      })
+    })
+  }
+}
+
+const slabOf = (memory: SlabMemory): Slab => ({
+  slot: memory.slot,
+  generation: memory.generation,
+  lengthBytes: memory.lengthBytes,
+  alignmentBytes: memory.alignmentBytes,
+  view: memory.bytes
+})
+
+/** Moves the bytes to a new ArrayBuffer without copying them. Every view of the old one has length 0 from here on. */
+const detach = (memory: SlabMemory): void => {
+  const { buffer } = memory.bytes
+  memory.bytes = new Uint8Array(structuredClone(buffer, { transfer: [buffer] }))
+}

@@ -1,0 +1,249 @@
+/**
+ * The queue of a logical thread. `submit` copies the entry; a drain of the reactor looks at it, with the checks, in
+ * the order and with the words of the native reactor, and hands it to its bdev.
+ *
+ * Everything here runs on the JS thread.
+ */
+import { Detail, Opcode, Segment } from "@effect-spdk/native/Layout"
+import type { Completion, Entry, Queue, RequestId } from "@effect-spdk/native/Queue"
+import type { Handles, OpenChannel } from "./handles.ts"
+import type { BdevIo, IoOwner, IoSegment } from "./io.ts"
+import type { SlabMemory, SlabTable } from "./memory.ts"
+import { type Reactor, type Runnable, runsPerSlice } from "./reactor.ts"
+import { type Request, RequestPool } from "./request.ts"
+import { aborted, EBADF, ECANCELED, EFAULT, EINVAL, ENODEV, ENOENT, ENOTSUP, type IoStatus, success } from "./status.ts"
+import type { LogicalThread } from "./thread.ts"
+import type { Timers } from "./timers.ts"
+
+const cancelled: IoStatus = { errno: -ECANCELED, nvme: 0, counter: undefined }
+
+export interface QueueContext {
+  readonly reactor: Reactor
+  readonly timers: Timers
+  readonly slabs: SlabTable
+  readonly handles: Handles
+}
+
+export class EmbeddedQueue implements Queue, Runnable, IoOwner {
+  isScheduled = false
+  inFlight = 0
+  /** Milliseconds spent on this queue's work, completions included. */
+  busyMillis = 0
+  private readonly context: QueueContext
+  private readonly thread: LogicalThread
+  private readonly requests = new RequestPool()
+  private ring: Array<Request> = []
+  private head = 0
+  private isClosing = false
+  private onIdle: (() => void) | undefined = undefined
+
+  constructor(context: QueueContext, thread: LogicalThread) {
+    this.context = context
+    this.thread = thread
+  }
+
+  submit(entry: Entry, completion: Completion, index: number): RequestId {
+    const request = this.requests.take()
+    request.fill(entry, completion, index)
+    request.owner = this
+    this.inFlight++
+    this.ring.push(request)
+    if (!this.isScheduled) this.context.reactor.schedule(this)
+    return request.id
+  }
+
+  abort(id: RequestId): void {
+    const request = this.requests.find(id)
+    if (request === undefined) return
+    if (request.state === "queued") request.isAbortRequested = true
+    // Later, because the completion must not run inside of the caller.
+    else this.context.reactor.post(() => this.abortNow(id))
+  }
+
+  run(): boolean {
+    const { reactor } = this.context
+    const startMillis = performance.now()
+    try {
+      for (let count = 0; count < runsPerSlice && !reactor.isExhausted; count++) {
+        const request = this.ring[this.head]
+        if (request === undefined) break
+        this.head++
+        reactor.spent += 1 + (request.lengthBytes >>> 12)
+        this.dispatch(request)
+      }
+    } finally {
+      if (this.head === this.ring.length) {
+        this.ring.length = 0
+        this.head = 0
+      } else if (this.head > 1024 && this.head * 2 > this.ring.length) {
+        this.ring.splice(0, this.head)
+        this.head = 0
+      }
+      this.busyMillis += performance.now() - startMillis
+    }
+    return this.ring.length > 0
+  }
+
+  /** A bdev has ended the I/O. */
+  ioDone(io: BdevIo): void {
+    // A queue submits requests, and nothing else.
+    this.complete(io as Request, io.status)
+  }
+
+  /** Refuses what comes from now on, cancels timers, and calls `done` when nothing is in flight. */
+  close(done: () => void): void {
+    this.isClosing = true
+    this.onIdle = done
+    for (const request of this.requests.inState("timer")) this.context.reactor.post(() => this.abortNow(request.id))
+    if (this.inFlight === 0) this.idle()
+  }
+
+  private abortNow(id: RequestId): void {
+    const request = this.requests.find(id)
+    if (request === undefined) return
+    if (request.timer !== undefined) {
+      this.context.timers.cancel(request.timer)
+      return this.complete(request, cancelled)
+    }
+    const bdev = request.openChannel?.bdev
+    if (request.state !== "submitted" || bdev === undefined || request.opcode === Opcode.Reset) return
+    if (bdev.supports("abort")) bdev.abort(request)
+  }
+
+  private dispatch(request: Request): void {
+    if (this.isClosing) return this.refuse(request, ECANCELED, Detail.Closing)
+    const segmentCount = request.ranges?.length ?? 0
+    if (segmentCount > Segment.max) return this.refuse(request, EINVAL, Detail.TooManySegments)
+    switch (request.opcode) {
+      case Opcode.Nop:
+        return this.complete(request, success)
+      case Opcode.Timer:
+        return this.startTimer(request)
+      case Opcode.Abort:
+        // `abort` is how one asks for it here; an entry has no place for the target.
+        return this.refuse(request, ENOENT, Detail.UnknownTarget)
+      case Opcode.Read:
+      case Opcode.Write:
+      case Opcode.Flush:
+      case Opcode.Unmap:
+      case Opcode.WriteZeroes:
+      case Opcode.Reset:
+        return this.startIo(request)
+      default:
+        return this.refuse(request, EINVAL, Detail.UnknownOpcode)
+    }
+  }
+
+  private startTimer(request: Request): void {
+    if (request.isAbortRequested) return this.complete(request, cancelled)
+    const { reactor, timers } = this.context
+    const { id } = request
+    request.state = "timer"
+    request.timer = timers.after(request.offsetBlocks, () =>
+      reactor.post(() => {
+        const due = this.requests.find(id)
+        if (due !== undefined) this.complete(due, success)
+      }))
+  }
+
+  private startIo(request: Request): void {
+    const channel = this.context.handles.findChannel(request.channelSlot, request.channelGeneration)
+    if (channel === undefined || channel.thread !== this.thread) return this.refuse(request, EBADF, Detail.StaleChannel)
+    const { bdev, descriptor } = channel
+    const { opcode } = request
+    if (descriptor.isRemoved) return this.refuse(request, ENODEV, Detail.Removed)
+    if (channel.state !== "open") return this.refuse(request, EBADF, Detail.StaleChannel)
+    const isWrite = opcode === Opcode.Write || opcode === Opcode.Unmap || opcode === Opcode.WriteZeroes
+    if (isWrite && !descriptor.writable) return this.refuse(request, EBADF, Detail.ReadOnly)
+    if (!bdev.supportsOpcode(opcode)) return this.refuse(request, ENOTSUP, Detail.NotSupported)
+    const { lengthBlocks, offsetBlocks } = request
+    // Negated, so that NaN is refused.
+    const isInside = lengthBlocks > 0 && offsetBlocks >= 0 && lengthBlocks <= bdev.numBlocks - offsetBlocks &&
+      Number.isInteger(lengthBlocks) && Number.isInteger(offsetBlocks)
+    if (opcode !== Opcode.Reset && !isInside) return this.refuse(request, EINVAL, Detail.BlockRange)
+    if (opcode === Opcode.Read || opcode === Opcode.Write) {
+      if (!this.prepareMemory(request, channel)) return
+    } else if (request.ranges !== undefined) {
+      return this.refuse(request, EINVAL, Detail.TooManySegments)
+    } else if (opcode === Opcode.Flush && !descriptor.writable) {
+      // spdk_bdev_flush_blocks wants a writable descriptor too, and has no word for why.
+      return this.refuse(request, EBADF, Detail.None)
+    }
+    request.openChannel = channel
+    channel.inFlight++
+    if (request.isAbortRequested) return this.complete(request, aborted)
+    request.state = "submitted"
+    channel.channel.submit(request)
+  }
+
+  /** Checks and pins the memory. False when it has refused the request. */
+  private prepareMemory(request: Request, { bdev }: OpenChannel): boolean {
+    const lengthBytes = request.lengthBlocks * bdev.blockSize
+    const alignmentBytes = bdev.properties.alignmentBytes ?? 1
+    if (request.ranges !== undefined) return this.prepareSegments(request, lengthBytes, alignmentBytes)
+    if (request.lengthBytes !== lengthBytes) return this.refused(request, EINVAL, Detail.LengthMismatch)
+    const memory = this.context.slabs.find(request.slabSlot, request.slabGeneration)
+    if (memory === undefined) return this.refused(request, EBADF, Detail.StaleSlab)
+    if (!isInSlab(memory, request.slabOffset, lengthBytes)) return this.refused(request, EFAULT, Detail.SlabRange)
+    if (!isAligned(memory, request.slabOffset, alignmentBytes)) return this.refused(request, EINVAL, Detail.Misaligned)
+    memory.pins++
+    request.memory = memory
+    request.memoryOffset = request.slabOffset
+    return true
+  }
+
+  private prepareSegments(request: Request, lengthBytes: number, alignmentBytes: number): boolean {
+    const segments: Array<IoSegment> = []
+    let totalBytes = 0
+    // What is pinned by then is let go when the request completes, refused or not.
+    request.segments = segments
+    for (const range of request.ranges ?? []) {
+      const memory = this.context.slabs.find(range.slab.slot, range.slab.generation)
+      if (memory === undefined) return this.refused(request, EBADF, Detail.StaleSlab)
+      if (!isInSlab(memory, range.offsetBytes, range.lengthBytes)) return this.refused(request, EFAULT, Detail.SlabRange)
+      if (range.lengthBytes === 0) return this.refused(request, EINVAL, Detail.LengthMismatch)
+      if (!isAligned(memory, range.offsetBytes, alignmentBytes)) return this.refused(request, EINVAL, Detail.Misaligned)
+      memory.pins++
+      segments.push({ memory, offsetBytes: range.offsetBytes, lengthBytes: range.lengthBytes })
+      totalBytes += range.lengthBytes
+    }
+    return totalBytes === lengthBytes || this.refused(request, EINVAL, Detail.LengthMismatch)
+  }
+
+  private refused(request: Request, errno: number, detail: number): false {
+    this.refuse(request, errno, detail)
+    return false
+  }
+
+  private refuse(request: Request, errno: number, detail: number): void {
+    request.detail = detail
+    this.complete(request, { errno: -errno, nvme: 0, counter: undefined })
+  }
+
+  private complete(request: Request, status: IoStatus): void {
+    const { completion, detail, index, memory, openChannel, segments } = request
+    const { handles, slabs } = this.context
+    if (memory !== undefined) slabs.unpin(memory)
+    if (segments !== undefined) for (const segment of segments) slabs.unpin(segment.memory)
+    this.inFlight--
+    // First, so that what the completion submits finds the record still warm.
+    this.requests.give(request)
+    if (openChannel !== undefined) handles.requestEnded(openChannel)
+    completion.complete(index, status.errno, detail, status.nvme)
+    if (this.isClosing && this.inFlight === 0) this.idle()
+  }
+
+  private idle(): void {
+    const { onIdle } = this
+    this.onIdle = undefined
+    onIdle?.()
+  }
+}
+
+const isInSlab = (memory: SlabMemory, offsetBytes: number, lengthBytes: number): boolean =>
+  offsetBytes >= 0 && lengthBytes >= 0 && lengthBytes <= memory.lengthBytes - offsetBytes &&
+  Number.isInteger(offsetBytes) && Number.isInteger(lengthBytes)
+
+/** A slab's address counts as a multiple of its alignment, and of nothing more. */
+const isAligned = (memory: SlabMemory, offsetBytes: number, alignmentBytes: number): boolean =>
+  memory.alignmentBytes % alignmentBytes === 0 && offsetBytes % alignmentBytes === 0

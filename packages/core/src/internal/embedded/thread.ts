@@ -1,0 +1,33 @@
+/**
+ * Logical threads: each has a queue and pollers of its own, and a place on a logical reactor. All of them run on the
+ * JS thread, in turns.
+ */
+import type { CpuSet } from "../../CpuSet.ts"
+import type { EngineThread } from "../engine.ts"
+import type { Poller } from "./poller.ts"
+import { EmbeddedQueue, type QueueContext } from "./queue.ts"
+
+export class LogicalThread implements EngineThread {
+  readonly id: number
+  readonly name: string
+  /** The cores it may be on, of those there are. */
+  readonly cores: CpuSet
+  readonly core: number
+  readonly queue: EmbeddedQueue
+  readonly pollers = new Set<Poller>()
+  readonly startMillis = performance.now()
+
+  constructor(context: QueueContext, options: { id: number; name: string; cores: CpuSet; core: number }) {
+    this.id = options.id
+    this.name = options.name
+    this.cores = options.cores
+    this.core = options.core
+    this.queue = new EmbeddedQueue(context, this)
+  }
+
+  get busyMillis(): number {
+    let busy = this.queue.busyMillis
+    for (const poller of this.pollers) busy += poller.busyMillis
+    return busy
+  }
+}

@@ -1,0 +1,274 @@
+/**
+ * The path of one I/O: checks, submission, completion. This is what runs millions of times per second, so: one
+ * `Effect.callback` whose register function has one parameter (a second one would cost an AbortController), one
+ * completion object, numbers compared and not wrapped, and no span, metric or generator. What fails is explained
+ * by ioCheck.ts, after the fact.
+ *
+ * Everything here runs on the JS thread.
+ */
+import { Opcode } from "@effect-spdk/native/Layout"
+import { makeEntry } from "@effect-spdk/native/Queue"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import type { ByteRange } from "../Bdev.ts"
+import type { DmaBuffer } from "../DmaBuffer.ts"
+import { type Channel, releasedChannel } from "./channels.ts"
+import { refusedBuffer, refusedBuffers, refusedOpcode, refusedRange } from "./ioCheck.ts"
+import { IoCompletion, type IoError, type Resume } from "./ioCompletion.ts"
+import { type DmaBufferImpl, Memory, noMemory, unpin } from "./ioMemory.ts"
+import type { OpenBdev } from "./openBdev.ts"
+import { CurrentThread, releasedThread } from "./thread.ts"
+
+/** Where I/O goes: a bdev by the channel of the fiber's thread, or by one explicit channel. */
+export interface IoTarget {
+  readonly bdev: OpenBdev
+  readonly channel: Channel | undefined
+}
+
+type Transfer = typeof Opcode.Read | typeof Opcode.Write
+type RangeOpcode = typeof Opcode.Flush | typeof Opcode.Unmap | typeof Opcode.WriteZeroes
+
+// `submit` of a queue copies the entry.
+const entry = makeEntry()
+
+/** The channel to submit by, or undefined when one has to be opened (or nothing is usable): `openFor` knows. */
+export const channelOf = (target: IoTarget): Channel | undefined => {
+  const explicit = target.channel
+  if (explicit !== undefined) return explicit.isUsable() ? explicit : undefined
+  const fiber = Fiber.getCurrent()
+  return fiber === undefined ? undefined : target.bdev.channels.of(fiber)
+}
+
+/** Makes `channelOf` find a channel, or says why there is none. */
+export const openFor = (target: IoTarget, operation: string): Effect.Effect<void, IoError> =>
+  target.channel === undefined
+    ? Effect.flatMap(CurrentThread, (thread) => target.bdev.channels.open(thread, operation))
+    : Effect.fail(
+      target.channel.closed
+        ? releasedChannel(target.bdev, operation)
+        : releasedThread(operation, target.channel.thread)
+    )
+
+/** Reads into or writes from one buffer. */
+export const transfer = (
+  target: IoTarget,
+  opcode: Transfer,
+  offsetBytes: number,
+  buffer: DmaBuffer,
+  operation: string
+): Effect.Effect<void, IoError> =>
+  // Every DmaBuffer is made by this package; what is none fails the check of `memory`.
+  Effect.callback((resume) => startTransfer(target, opcode, offsetBytes, buffer as DmaBufferImpl, operation, resume))
+
+const startTransfer = (
+  target: IoTarget,
+  opcode: Transfer,
+  offsetBytes: number,
+  buffer: DmaBufferImpl,
+  operation: string,
+  resume: Resume
+): IoCompletion | undefined => {
+  const bdev = target.bdev
+  const memory = buffer.memory
+  if ((bdev.allowed & (1 << opcode)) === 0) {
+    resume(Exit.fail(refusedOpcode(bdev, opcode, operation)))
+    return
+  }
+  if (memory === undefined || memory.released || buffer.alignment < bdev.bufferAlignment) {
+    const refused = refusedBuffer(bdev, operation, buffer)
+    if (refused !== undefined) {
+      resume(Exit.fail(refused))
+      return
+    }
+  }
+  const blockSize = bdev.blockSize
+  const lengthBytes = buffer.lengthBytes
+  // Products of whole numbers up to 2^53 are exact, so these four comparisons also refuse NaN, fractions, negative
+  // numbers and what is no safe integer.
+  const offsetBlocks = Math.floor(offsetBytes / blockSize)
+  const lengthBlocks = Math.floor(lengthBytes / blockSize)
+  if (
+    !(offsetBlocks * blockSize === offsetBytes && lengthBlocks * blockSize === lengthBytes && offsetBlocks >= 0 &&
+      lengthBlocks > 0 && offsetBlocks + lengthBlocks <= bdev.numBlocks)
+  ) {
+    resume(Exit.fail(refusedRange(bdev, operation, offsetBytes, lengthBytes, "buffer.byteLength")))
+    return
+  }
+  const channel = channelOf(target)
+  if (channel === undefined) {
+    resume(Effect.andThen(openFor(target, operation), transfer(target, opcode, offsetBytes, buffer, operation)))
+    return
+  }
+  entry.opcode = opcode
+  entry.channelSlot = channel.slot
+  entry.channelGeneration = channel.generation
+  entry.slabSlot = memory.slot
+  entry.slabGeneration = memory.generation
+  entry.slabOffset = buffer.offsetBytes
+  entry.lengthBytes = lengthBytes
+  entry.offsetBlocks = offsetBlocks
+  entry.lengthBlocks = lengthBlocks
+  memory.pins++
+  bdev.enter(1)
+  const completion = new IoCompletion(resume, channel, memory, operation)
+  completion.id = channel.queue.submit(entry, completion, 0)
+  return completion
+}
+
+/** Reads into or writes from several buffers, one contiguous range of the bdev, one request. */
+export const transferVectored = (
+  target: IoTarget,
+  opcode: Transfer,
+  offsetBytes: number,
+  buffers: ReadonlyArray<DmaBuffer>,
+  operation: string
+): Effect.Effect<void, IoError> =>
+  Effect.callback((resume) =>
+    // A copy, because the caller may change the array while the request is in flight.
+    startVectored(target, opcode, offsetBytes, buffers.slice() as Array<DmaBufferImpl>, operation, resume)
+  )
+
+const startVectored = (
+  target: IoTarget,
+  opcode: Transfer,
+  offsetBytes: number,
+  buffers: ReadonlyArray<DmaBufferImpl>,
+  operation: string,
+  resume: Resume
+): IoCompletion | undefined => {
+  const bdev = target.bdev
+  const refused = (bdev.allowed & (1 << opcode)) === 0
+    ? refusedOpcode(bdev, opcode, operation)
+    : refusedBuffers(bdev, operation, buffers)
+  if (refused !== undefined) {
+    resume(Exit.fail(refused))
+    return
+  }
+  const lengthBytes = buffers.reduce((sum, buffer) => sum + buffer.lengthBytes, 0)
+  const lengthBlocks = lengthBytes / bdev.blockSize
+  const offsetBlocks = blocksOf(bdev, offsetBytes, lengthBlocks)
+  if (offsetBlocks === -1) {
+    resume(Exit.fail(refusedRange(bdev, operation, offsetBytes, lengthBytes, "buffers")))
+    return
+  }
+  const channel = channelOf(target)
+  if (channel === undefined) {
+    resume(Effect.andThen(openFor(target, operation), transferVectored(target, opcode, offsetBytes, buffers, operation)))
+    return
+  }
+  entry.opcode = opcode
+  entry.slabSlot = 0
+  entry.slabGeneration = 0
+  entry.slabOffset = 0
+  entry.lengthBytes = lengthBytes
+  entry.segments = buffers
+  const completion = submit(resume, channel, pinAll(buffers), offsetBlocks, lengthBlocks, operation)
+  entry.segments = undefined
+  return completion
+}
+
+/** One `Memory` for all of them: it is unpinned once, by the completion, and lets the others go then. */
+const pinAll = (buffers: ReadonlyArray<DmaBufferImpl>): Memory => {
+  const all = new Memory(noMemory.slab)
+  for (const buffer of buffers) buffer.memory.pins++
+  all.onUnpinned = () => {
+    for (const buffer of buffers) unpin(buffer.memory)
+  }
+  all.pins = 1
+  return all
+}
+
+/** A request over a range of the bdev that carries no data. */
+export const rangeRequest = (
+  target: IoTarget,
+  opcode: RangeOpcode,
+  range: ByteRange | undefined,
+  operation: string
+): Effect.Effect<void, IoError> => Effect.callback((resume) => startRange(target, opcode, range, operation, resume))
+
+const startRange = (
+  target: IoTarget,
+  opcode: RangeOpcode,
+  range: ByteRange | undefined,
+  operation: string,
+  resume: Resume
+): IoCompletion | undefined => {
+  const bdev = target.bdev
+  if ((bdev.allowed & (1 << opcode)) === 0) {
+    resume(Exit.fail(refusedOpcode(bdev, opcode, operation)))
+    return
+  }
+  const lengthBlocks = range === undefined ? bdev.numBlocks : range.lengthBytes / bdev.blockSize
+  const offsetBlocks = range === undefined ? 0 : blocksOf(bdev, range.offsetBytes, lengthBlocks)
+  if (offsetBlocks === -1 && range !== undefined) {
+    resume(Exit.fail(refusedRange(bdev, operation, range.offsetBytes, range.lengthBytes, "lengthBytes")))
+    return
+  }
+  const channel = channelOf(target)
+  if (channel === undefined) {
+    resume(Effect.andThen(openFor(target, operation), rangeRequest(target, opcode, range, operation)))
+    return
+  }
+  entry.opcode = opcode
+  return submitWithoutMemory(resume, channel, offsetBlocks, lengthBlocks, operation)
+}
+
+export const resetRequest = (target: IoTarget, operation: string): Effect.Effect<void, IoError> =>
+  Effect.callback((resume) => {
+    const bdev = target.bdev
+    if ((bdev.allowed & (1 << Opcode.Reset)) === 0) {
+      resume(Exit.fail(refusedOpcode(bdev, Opcode.Reset, operation)))
+      return
+    }
+    const channel = channelOf(target)
+    if (channel === undefined) {
+      resume(Effect.andThen(openFor(target, operation), resetRequest(target, operation)))
+      return
+    }
+    entry.opcode = Opcode.Reset
+    return submitWithoutMemory(resume, channel, 0, 0, operation)
+  })
+
+const submitWithoutMemory = (
+  resume: Resume,
+  channel: Channel,
+  offsetBlocks: number,
+  lengthBlocks: number,
+  operation: string
+): IoCompletion => {
+  entry.slabSlot = 0
+  entry.slabGeneration = 0
+  entry.slabOffset = 0
+  entry.lengthBytes = 0
+  noMemory.pins++
+  return submit(resume, channel, noMemory, offsetBlocks, lengthBlocks, operation)
+}
+
+/** `memory` is pinned already. */
+const submit = (
+  resume: Resume,
+  channel: Channel,
+  memory: Memory,
+  offsetBlocks: number,
+  lengthBlocks: number,
+  operation: string
+): IoCompletion => {
+  entry.channelSlot = channel.slot
+  entry.channelGeneration = channel.generation
+  entry.offsetBlocks = offsetBlocks
+  entry.lengthBlocks = lengthBlocks
+  channel.bdev.enter(1)
+  const completion = new IoCompletion(resume, channel, memory, operation)
+  completion.id = channel.queue.submit(entry, completion, 0)
+  return completion
+}
+
+/** The offset in blocks, or -1 when the range is not whole blocks inside the bdev. */
+const blocksOf = (bdev: OpenBdev, offsetBytes: number, lengthBlocks: number): number => {
+  const offsetBlocks = Math.floor(offsetBytes / bdev.blockSize)
+  return offsetBlocks * bdev.blockSize === offsetBytes && Number.isInteger(lengthBlocks) && offsetBlocks >= 0 &&
+      lengthBlocks > 0 && offsetBlocks + lengthBlocks <= bdev.numBlocks
+    ? offsetBlocks
+    : -1
+}

@@ -1,0 +1,124 @@
+/**
+ * The state of an open bdev, shared by everything that does I/O through its handle.
+ */
+import { Opcode } from "@effect-spdk/native/Layout"
+import * as Effect from "effect/Effect"
+import type { BdevEvent } from "../Bdev.ts"
+import { DeviceRemoved, Released, SpdkError } from "../SpdkError.ts"
+import { BouncePool } from "./bouncePool.ts"
+import { ThreadChannels } from "./channels.ts"
+import type { Descriptor, Engine } from "./engine.ts"
+
+/** What the I/O path checks: one bit per opcode. */
+const opcodes: ReadonlyArray<readonly [ioType: string, opcode: Opcode, writes: boolean]> = [
+  ["read", Opcode.Read, false],
+  ["write", Opcode.Write, true],
+  ["flush", Opcode.Flush, true],
+  ["unmap", Opcode.Unmap, true],
+  ["write_zeroes", Opcode.WriteZeroes, true],
+  ["reset", Opcode.Reset, false]
+]
+
+export const writingOpcodes: number = opcodes.reduce((mask, [, opcode, writes]) => (writes ? mask | (1 << opcode) : mask), 0)
+
+const supportedOpcodes = (ioTypes: ReadonlyArray<string>): number =>
+  opcodes.reduce((mask, [ioType, opcode]) => (ioTypes.includes(ioType) ? mask | (1 << opcode) : mask), 0)
+
+export class OpenBdev {
+  readonly engine: Engine
+  readonly descriptor: Descriptor
+  readonly name: string
+  readonly blockSize: number
+  readonly bufferAlignment: number
+  readonly writable: boolean
+  readonly supported: number
+  readonly channels: ThreadChannels
+  readonly bounce: BouncePool
+  /** The opcodes that may be submitted now, one bit each: none once the bdev is removed or the handle closes. */
+  allowed: number
+  numBlocks: number
+  removed: boolean
+  closing: boolean
+  /** Requests in flight on all threads, channels that are being opened included. */
+  private inFlight: number
+  private onIdle: (() => void) | undefined
+  private readonly listeners: Set<(event: BdevEvent | "closed") => void>
+
+  constructor(engine: Engine, descriptor: Descriptor, bounce: BouncePool) {
+    this.engine = engine
+    this.descriptor = descriptor
+    this.name = descriptor.info.name
+    this.blockSize = descriptor.info.blockSizeBytes
+    this.bufferAlignment = descriptor.info.bufferAlignmentBytes
+    this.writable = descriptor.writable
+    this.supported = supportedOpcodes(descriptor.info.supportedIoTypes)
+    this.allowed = this.writable ? this.supported : this.supported & ~writingOpcodes
+    this.numBlocks = descriptor.info.numBlocks
+    this.removed = false
+    this.closing = false
+    this.inFlight = 0
+    this.onIdle = undefined
+    this.listeners = new Set()
+    this.channels = new ThreadChannels(this)
+    this.bounce = bounce
+  }
+
+  enter(requests: number): void {
+    this.inFlight += requests
+  }
+
+  leave(requests: number): void {
+    this.inFlight -= requests
+    if (this.inFlight === 0 && this.onIdle !== undefined) this.onIdle()
+  }
+
+  onEvent(event: BdevEvent): void {
+    if (this.removed) return
+    if (event._tag === "Resized") this.numBlocks = event.numBlocks
+    else {
+      this.removed = true
+      this.allowed = 0
+    }
+    for (const listener of [...this.listeners]) listener(event)
+  }
+
+  /** The listener hears "closed" last, when the handle closes. */
+  listen(listener: (event: BdevEvent | "closed") => void): () => void {
+    this.listeners.add(listener)
+    return () => this.listeners.delete(listener)
+  }
+
+  /** Waits for the I/O, then gives back the channels and the descriptor. */
+  close(): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      this.closing = true
+      this.allowed = 0
+      return this.awaitIdle.pipe(
+        Effect.andThen(this.channels.closeAll),
+        Effect.andThen(this.engine.closeBdev(this.descriptor)),
+        Effect.andThen(Effect.sync(() => this.tellClosed()))
+      )
+    })
+  }
+
+  private readonly awaitIdle: Effect.Effect<void> = Effect.suspend(() =>
+    this.inFlight === 0
+      ? Effect.void
+      : Effect.callback<void>((resume) => {
+        this.onIdle = () => resume(Effect.void)
+      })
+  )
+
+  private tellClosed(): void {
+    for (const listener of [...this.listeners]) listener("closed")
+    this.listeners.clear()
+  }
+}
+
+/** Why nothing is allowed any more. */
+export const removedOrClosed = (bdev: OpenBdev, operation: string): SpdkError<DeviceRemoved | Released> =>
+  new SpdkError({
+    reason: bdev.closing
+      ? new Released({ operation, resource: bdev.name, what: "handle" })
+      : new DeviceRemoved({ operation, resource: bdev.name })
+  })

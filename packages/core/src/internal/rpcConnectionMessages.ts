@@ -1,0 +1,125 @@
+/**
+ * JSON-RPC 2.0 as SPDK speaks it: the text of a request, and the meaning of an answer.
+ */
+import * as Predicate from "effect/Predicate"
+import * as Result from "effect/Result"
+import type * as Schema from "effect/Schema"
+import { type InvalidArgument, invalid, type SpdkError } from "../SpdkError.ts"
+
+/** What a server answered. `error` is for the caller of `id`. */
+export type Answer =
+  | { readonly _tag: "Result"; readonly id: number; readonly result: Schema.Json }
+  | {
+      readonly _tag: "Error"
+      readonly id: number
+      readonly code: number
+      readonly message: string
+      readonly data: Schema.Json | undefined
+    }
+  /** Breaks the protocol; says how. */
+  | { readonly _tag: "Broken"; readonly rule: string }
+
+const broken = (rule: string): Answer => ({ _tag: "Broken", rule })
+
+/** `message` comes from `JSON.parse`. */
+export const decodeAnswer = (message: unknown): Answer => {
+  if (!Predicate.isObject(message)) return broken("sent a message that is not an object")
+  if (!("jsonrpc" in message) || message.jsonrpc !== "2.0") {
+    return broken(`sent a message whose "jsonrpc" is not "2.0"`)
+  }
+  const error = readError("error" in message ? message.error : undefined)
+  const id = "id" in message ? message.id : undefined
+  if (typeof id !== "number" || !Number.isSafeInteger(id)) {
+    return error === undefined
+      ? broken("sent a message without the id of a request")
+      : broken(`answered no request in particular: ${error.message}, code ${error.code}`)
+  }
+  if (error !== undefined) return { _tag: "Error", id, ...error }
+  if ("error" in message) return broken("sent an error without code and message")
+  if (!("result" in message)) return broken("sent an answer with neither result nor error")
+  // What JSON.parse makes is Json.
+  return { _tag: "Result", id, result: message.result as Schema.Json }
+}
+
+const readError = (error: unknown) => {
+  if (!Predicate.isObject(error)) return undefined
+  const code = "code" in error ? error.code : undefined
+  const message = "message" in error ? error.message : undefined
+  if (typeof code !== "number" || typeof message !== "string") return undefined
+  // What JSON.parse makes is Json.
+  return { code, message, data: "data" in error ? (error.data as Schema.Json) : undefined }
+}
+
+/**
+ * The parameters of a request as text, undefined when the request has none. Parameters that are undefined are left
+ * out, and an empty object is none: SPDK refuses it for methods without parameters. A bigint becomes a JSON number
+ * with all of its digits.
+ */
+export const encodeParams = (
+  method: string,
+  params: { readonly [name: string]: unknown } | undefined
+): Result.Result<string | undefined, SpdkError<InvalidArgument>> => {
+  if (params === undefined) return Result.succeed(undefined)
+  const problem: Problem = { path: [], rule: undefined, value: undefined }
+  const text = write(params, problem, new Set())
+  if (problem.rule !== undefined) {
+    return Result.fail(invalid(method, problem.path.join("."), problem.rule, problem.value))
+  }
+  return Result.succeed(text === "{}" ? undefined : text)
+}
+
+export const encodeRequest = (id: number, method: string, paramsText: string | undefined): string => {
+  const tail = paramsText === undefined ? "" : `,"params":${paramsText}`
+  return `{"jsonrpc":"2.0","id":${id},"method":${JSON.stringify(method)}${tail}}`
+}
+
+interface Problem {
+  path: Array<string>
+  rule: string | undefined
+  value: unknown
+}
+
+const refuse = (problem: Problem, rule: string, value: unknown): "null" => {
+  if (problem.rule === undefined) {
+    problem.rule = rule
+    problem.value = value
+  }
+  return "null"
+}
+
+const write = (value: unknown, problem: Problem, above: Set<object>): string => {
+  switch (typeof value) {
+    case "string":
+      return JSON.stringify(value)
+    case "boolean":
+    case "bigint":
+      return `${value}`
+    case "number":
+      return Number.isFinite(value) ? `${value}` : refuse(problem, "is not a finite number", value)
+    case "object":
+      return value === null ? "null" : writeObject(value, problem, above)
+    default:
+      return refuse(problem, `is a ${typeof value}, which JSON does not have`, undefined)
+  }
+}
+
+const writeObject = (value: object, problem: Problem, above: Set<object>): string => {
+  if (above.has(value)) return refuse(problem, "contains itself", undefined)
+  if (above.size >= 64) return refuse(problem, "nests deeper than the 64 levels that SPDK reads", undefined)
+  above.add(value)
+  const at = (key: string, element: unknown): string => {
+    if (problem.rule !== undefined) return "null"
+    problem.path.push(key)
+    const text = write(element, problem, above)
+    if (problem.rule === undefined) problem.path.pop()
+    return text
+  }
+  const text = Array.isArray(value)
+    ? `[${value.map((element: unknown, index) => at(`${index}`, element)).join(",")}]`
+    : `{${Object.entries(value)
+        .filter(([, element]) => element !== undefined)
+        .map(([key, element]) => `${JSON.stringify(key)}:${at(key, element)}`)
+        .join(",")}}`
+  above.delete(value)
+  return text
+}
