@@ -43,7 +43,13 @@ it("lets one process in at a time", async () => {
 it("takes over the lock of a process that is gone", async () => {
   const { stdout } = await runNode("console.log(process.pid)")
   writeFileSync(lock, stdout)
-  expect(await withLock(lock, () => {}, async () => "in")).toBe("in")
+  expect(
+    await withLock(
+      lock,
+      () => {},
+      async () => "in"
+    )
+  ).toBe("in")
   expect(existsSync(lock)).toBe(false)
 })
 
