@@ -1,0 +1,99 @@
+/** What one child process measures, and what it hands back. Plain data: it travels as JSON. */
+
+export type BdevSpec =
+  | { readonly type: "malloc"; readonly sizeBytes: number }
+  | { readonly type: "null"; readonly sizeBytes: number }
+  | { readonly type: "file"; readonly path: string; readonly sizeBytes: number }
+
+export type Engine = "libspdk" | "embedded"
+
+export type Job =
+  /** Random reads through the queue of the main thread, no Effect. */
+  | {
+      readonly kind: "raw"
+      readonly bdev: BdevSpec
+      readonly ioBytes: number
+      readonly depth: number
+      readonly seconds: number
+    }
+  /** Random reads by so many fibers, one `bdev.read` each. */
+  | {
+      readonly kind: "fibers"
+      readonly engine: Engine
+      readonly bdev: BdevSpec
+      readonly ioBytes: number
+      readonly depth: number
+      readonly seconds: number
+    }
+  /** Random reads by two fibers that share the depth in batches. */
+  | {
+      readonly kind: "batched"
+      readonly bdev: BdevSpec
+      readonly ioBytes: number
+      readonly depth: number
+      readonly seconds: number
+    }
+  /** Processor time of a process that has done I/O and does none any more. */
+  | { readonly kind: "idle"; readonly polling: "adaptive" | "busy" }
+  /** Heap allocations of a process while it reads. */
+  | {
+      readonly kind: "allocations"
+      readonly bdev: BdevSpec
+      readonly ioBytes: number
+      readonly depth: number
+      readonly seconds: number
+    }
+  /** Random reads of a file by `FileHandle.read`. */
+  | {
+      readonly kind: "node-fs"
+      readonly path: string
+      readonly sizeBytes: number
+      readonly ioBytes: number
+      readonly depth: number
+      readonly seconds: number
+    }
+  /** SPDK's own load generator. */
+  | {
+      readonly kind: "bdevperf"
+      readonly bdev: BdevSpec
+      readonly ioBytes: number
+      readonly depth: number
+      readonly seconds: number
+    }
+
+/** What every job can tell; a case picks its number from it. */
+export interface Outcome {
+  readonly iops: number
+  readonly meanMicros: number
+  readonly bytesPerSecond: number
+  /** Of one core, of the whole process. */
+  readonly cpuPercent: number
+  /** On reactor threads. */
+  readonly allocationsPerIo: number
+  /** On the JavaScript thread, V8's own included. */
+  readonly javaScriptAllocationsPerIo: number
+}
+
+export const outcome = (fields: Partial<Outcome>): Outcome => ({
+  iops: 0,
+  meanMicros: 0,
+  bytesPerSecond: 0,
+  cpuPercent: 0,
+  allocationsPerIo: 0,
+  javaScriptAllocationsPerIo: 0,
+  ...fields
+})
+
+/** From a count of completed reads. */
+export const throughput = (operations: number, seconds: number, depth: number, ioBytes: number): Outcome =>
+  outcome({
+    iops: operations / seconds,
+    bytesPerSecond: (operations * ioBytes) / seconds,
+    meanMicros: operations === 0 ? 0 : (seconds * 1e6 * depth) / operations
+  })
+
+export interface LibspdkStatus {
+  readonly description: string
+  /** Why libspdk does not start here; left out when it does. */
+  readonly missing?: string
+}

@@ -1,0 +1,39 @@
+/** The measured process: one job in, one line of JSON out. */
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import type { Job, LibspdkStatus, Outcome } from "./Job.ts"
+import { allocations } from "./jobs/allocations.ts"
+import { batched } from "./jobs/batched.ts"
+import { fibers } from "./jobs/fibers.ts"
+import { idle } from "./jobs/idle.ts"
+import { nodeFs } from "./jobs/nodeFs.ts"
+import { raw } from "./jobs/raw.ts"
+import { status } from "./jobs/status.ts"
+
+const perform = (
+  job: Job | { readonly kind: "status" }
+): Effect.Effect<Outcome | LibspdkStatus, unknown, Scope.Scope> => {
+  switch (job.kind) {
+    case "status":
+      return status
+    case "raw":
+      return raw(job)
+    case "fibers":
+      return fibers(job)
+    case "batched":
+      return batched(job)
+    case "idle":
+      return idle(job)
+    case "allocations":
+      return allocations(job)
+    case "node-fs":
+      return nodeFs(job)
+    case "bdevperf":
+      return Effect.die("bdevperf is a program of its own")
+  }
+}
+
+// The parent is this package's measure.ts, which sends nothing but jobs.
+const job = JSON.parse(process.argv[2] ?? "") as Job
+const answer = await Effect.runPromise(Effect.scoped(perform(job)))
+process.stdout.write(`${JSON.stringify(answer)}\n`)

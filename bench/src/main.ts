@@ -1,0 +1,137 @@
+/**
+ * `npm run bench`: every comparison in one run, ours and the peer's in turns, medians of both.
+ *
+ *   --json FILE      an array of { id, value, unit, peer, peerValue, ratio }
+ *   --picture FILE   the same as SVG
+ *   --filter TEXT    only ids that contain one of these, separated by commas
+ *   --runs N         turns (default 5)
+ *   --seconds S      length of one measurement (default 2)
+ *
+ * The exit status is 1 when a ratio is not what it must be.
+ */
+import { randomFillSync } from "node:crypto"
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join, resolve } from "node:path"
+import { parseArgs } from "node:util"
+import * as Bdevperf from "./Bdevperf.ts"
+import { type Case, cases, needs, pick, units } from "./Case.ts"
+import type { Job } from "./Job.ts"
+import { libspdkStatus, measure } from "./measure.ts"
+import * as Machine from "./Machine.ts"
+import * as Picture from "./Picture.ts"
+import * as Report from "./Report.ts"
+import { judge, type Judged, type Row, toJson } from "./Row.ts"
+import { median } from "./statistics.ts"
+
+const fileBytes = 64 * 2 ** 20
+
+/** npm runs scripts in the repository and tells here where the command was given. */
+const userPath = (path: string): string => resolve(process.env["INIT_CWD"] ?? process.cwd(), path)
+
+const wholeNumber = (name: string, text: string): number => {
+  const value = Number(text)
+  if (Number.isSafeInteger(value) && value >= 1) return value
+  throw new Error(`--${name} must be a whole number of at least 1, not "${text}"`)
+}
+
+const options = (() => {
+  const { values } = parseArgs({
+    options: {
+      json: { type: "string" },
+      picture: { type: "string" },
+      filter: { type: "string" },
+      runs: { type: "string", default: "5" },
+      seconds: { type: "string", default: "2" }
+    }
+  })
+  return {
+    json: values.json,
+    picture: values.picture,
+    filter: values.filter?.split(","),
+    runs: wholeNumber("runs", values.runs),
+    seconds: wholeNumber("seconds", values.seconds)
+  }
+})()
+
+/** Measures subject and peer in turns; who goes first changes every time. */
+const compare = async (benchCase: Case): Promise<Judged> => {
+  const { metric, peer, subject } = benchCase
+  const ours: Array<number> = []
+  const theirs: Array<number> = []
+  const once = async (job: Job, into: Array<number>) => into.push(pick(metric, await measure(job)))
+  for (let turn = 0; turn < options.runs; turn++) {
+    if (turn % 2 === 0) await once(subject, ours)
+    if (peer !== undefined) await once(peer, theirs)
+    if (turn % 2 === 1) await once(subject, ours)
+  }
+  const value = median(ours)
+  const peerValue = peer === undefined ? null : median(theirs)
+  const ratio = peerValue === null ? null : value / peerValue
+  const row: Row = {
+    id: benchCase.id,
+    value,
+    unit: units[metric],
+    peer: peer === undefined ? null : benchCase.peerName,
+    peerValue,
+    ratio
+  }
+  return judge(benchCase, row)
+}
+
+/** Why a case cannot be measured on this machine; undefined when it can. */
+const missing = (benchCase: Case, libspdk: string | undefined): string | undefined => {
+  const needed = new Set([needs(benchCase.subject), needs(benchCase.peer)])
+  if (needed.has("libspdk") && libspdk !== undefined) return libspdk
+  if (needed.has("bdevperf") && Bdevperf.program === undefined) return Bdevperf.whereLooked
+  return undefined
+}
+
+const runAll = async (chosen: ReadonlyArray<Case>): Promise<{ rows: Array<Judged>; failures: number }> => {
+  const status = await libspdkStatus()
+  const machine = await Machine.describe(status.description)
+  console.log(`${machine.join("\n")}\nmedians of ${options.runs} turns of ${options.seconds} s each\n`)
+  const rows: Array<Judged> = []
+  const notMeasurable: Array<string> = []
+  let failures = 0
+  for (const benchCase of chosen) {
+    const reason = missing(benchCase, status.missing)
+    if (reason !== undefined) {
+      notMeasurable.push(`  ${benchCase.id}: ${reason}`)
+      continue
+    }
+    process.stderr.write(`${benchCase.id} ...\n`)
+    try {
+      rows.push(await compare(benchCase))
+    } catch (error) {
+      failures++
+      console.error(`${benchCase.id} failed: ${error instanceof Error ? error.message : String(error)}`)
+    }
+  }
+  if (rows.length > 0) console.log(`\n${Report.table(rows)}`)
+  if (notMeasurable.length > 0) console.log(`\nnot measurable on this machine:\n${notMeasurable.join("\n")}`)
+  if (options.json !== undefined) {
+    writeFileSync(userPath(options.json), `${JSON.stringify(rows.map(toJson), undefined, 2)}\n`)
+  }
+  if (options.picture !== undefined) writeFileSync(userPath(options.picture), Picture.svg(rows, machine))
+  return { rows, failures }
+}
+
+const folder = mkdtempSync(join(tmpdir(), "effect-spdk-bench-"))
+try {
+  const file = { type: "file", path: join(folder, "bench.img"), sizeBytes: fileBytes } as const
+  const all = cases(options.seconds, file)
+  const { filter } = options
+  const chosen = filter === undefined ? all : all.filter(({ id }) => filter.some((part) => id.includes(part)))
+  if (chosen.length === 0) throw new Error(`no id matches; there are ${all.map(({ id }) => id).join(", ")}`)
+  writeFileSync(file.path, randomFillSync(new Uint8Array(fileBytes)))
+  const { failures, rows } = await runAll(chosen)
+  const failed = rows.filter((row) => row.passed === false).map((row) => row.id)
+  if (failed.length > 0) console.log(`\nbelow what is required: ${failed.join(", ")}`)
+  process.exitCode = failures > 0 || failed.length > 0 ? 1 : 0
+} catch (error) {
+  console.error(error instanceof Error ? error.message : error)
+  process.exitCode = 1
+} finally {
+  rmSync(folder, { recursive: true, force: true })
+}

@@ -1,0 +1,4 @@
+import { suite } from "./suites/bdevIo.ts"
+import { embedded } from "./support/engines.ts"
+
+embedded("bdev io", suite)

@@ -1,0 +1,4 @@
+import { suite } from "./suites/bdevLifecycle.ts"
+import { embedded } from "./support/engines.ts"
+
+embedded("bdev lifecycle", suite)

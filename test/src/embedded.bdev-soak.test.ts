@@ -1,0 +1,4 @@
+import { suite } from "./suites/bdevSoak.ts"
+import { embedded } from "./support/engines.ts"
+
+embedded("bdev soak", suite)

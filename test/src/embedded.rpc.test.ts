@@ -1,0 +1,4 @@
+import { suite } from "./suites/rpc.ts"
+import { embedded } from "./support/engines.ts"
+
+embedded("rpc", suite)

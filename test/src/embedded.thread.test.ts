@@ -1,0 +1,4 @@
+import { suite } from "./suites/thread.ts"
+import { embedded } from "./support/engines.ts"
+
+embedded("thread", suite)

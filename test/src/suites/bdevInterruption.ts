@@ -1,0 +1,387 @@
+/**
+ * Interruption at every point of an I/O's life. Whatever the point: the fiber ends interrupted, it does not end
+ * before the device has let go of the memory, the buffer is unpinned and usable again, nothing stays in flight.
+ */
+import * as Bdev from "@effect-spdk/core/Bdev"
+import * as DmaBuffer from "@effect-spdk/core/DmaBuffer"
+import * as Rpc from "@effect-spdk/core/Rpc"
+import * as Spdk from "@effect-spdk/core/Spdk"
+import { assert } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import { type Capabilities, type EngineLayer, long } from "../support/engines.ts"
+import {
+  blockSize,
+  contract,
+  expectInterrupted,
+  expectReason,
+  failsWith,
+  fresh,
+  mallocOpened,
+  pattern,
+  sameBytes,
+  turn,
+  until,
+  within
+} from "../support/harness.ts"
+import { errorBdev, heldReads } from "../support/held.ts"
+import { seeded } from "../support/random.ts"
+
+const inFlight = Effect.flatMap(Effect.service(Spdk.Spdk), (spdk) =>
+  Effect.map(spdk.usage, (usage) => usage.requestsInFlight))
+
+/** A delay bdev over a malloc bdev: its I/O would take an hour, and it can be aborted. */
+const slowBdev = Effect.gen(function*() {
+  const base = yield* Bdev.createMalloc({ name: fresh("base"), blockSize, numBlocks: 8192 })
+  const hour = 3_600_000_000
+  const name = yield* Bdev.createDelay({
+    base: base,
+    name: fresh("slow"),
+    readMicros: hour,
+    writeMicros: hour
+  })
+  return yield* Bdev.open(name, { write: true })
+})
+
+export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilities): void =>
+  contract(name, layer, (check) => {
+    check("a read that the device can abort ends at once, and its memory is free", () =>
+      Effect.gen(function*() {
+        const bdev = yield* slowBdev
+        assert.isTrue(bdev.supports("abort"))
+        const buffer = yield* DmaBuffer.make(4096)
+        const reading = yield* Effect.forkChild(bdev.read(0, buffer), { startImmediately: true })
+        yield* until("the read is in flight", Effect.map(inFlight, (count) => count === 1))
+        assert.strictEqual(buffer.pins, 1)
+        yield* within("the interruption", Fiber.interrupt(reading))
+        expectInterrupted(yield* Fiber.await(reading))
+        assert.strictEqual(buffer.pins, 0)
+        assert.strictEqual(yield* inFlight, 0)
+      }))
+
+    check("more than a ring holds, all interrupted: each can still be aborted", () =>
+      Effect.gen(function*() {
+        const bdev = yield* slowBdev
+        const buffer = yield* DmaBuffer.make(blockSize)
+        const fibers = yield* Effect.forEach(Array.from({ length: 8000 }), (_, index) =>
+          Effect.forkChild(bdev.read((index % 8192) * blockSize, buffer), { startImmediately: true }))
+        yield* until("all of them are in flight", Effect.map(inFlight, (count) => count === 8000))
+        yield* within("the interruption", Fiber.interruptAll(fibers))
+        for (const fiber of fibers) expectInterrupted(yield* Fiber.await(fiber))
+        assert.strictEqual(buffer.pins, 0)
+      }))
+
+    check("a read that the device keeps is waited for: the fiber ends only when the device lets go", () =>
+      Effect.gen(function*() {
+        const held = yield* heldReads()
+        yield* held.bdev.writeBytes(0, pattern(4096, 1))
+        const buffer = yield* DmaBuffer.make(4096)
+        const reading = yield* Effect.forkChild(held.bdev.read(0, buffer), { startImmediately: true })
+        yield* held.holds(1)
+        const interrupting = yield* Effect.forkChild(Fiber.interrupt(reading), { startImmediately: true })
+        yield* held.roundTrips(30)
+        assert.isUndefined(reading.pollUnsafe(), "the fiber waits for the device")
+        assert.isUndefined(interrupting.pollUnsafe())
+        assert.strictEqual(buffer.pins, 1, "the memory is the device's")
+        yield* held.letGo
+        yield* within("the interruption", Fiber.join(interrupting))
+        expectInterrupted(yield* Fiber.await(reading))
+        assert.strictEqual(buffer.pins, 0)
+        // The buffer is as good as new.
+        yield* held.bdev.read(0, buffer)
+        sameBytes(buffer.bytes, pattern(4096, 1), "the buffer after the interruption")
+      }))
+
+    check("a write that the device keeps is waited for, and took effect or not, but whole", () =>
+      Effect.gen(function*() {
+        const held = yield* heldReads("write")
+        const buffer = yield* DmaBuffer.make(blockSize)
+        buffer.bytes.fill(0x77)
+        const writing = yield* Effect.forkChild(held.bdev.write(0, buffer), { startImmediately: true })
+        yield* held.holds(1)
+        const interrupting = yield* Effect.forkChild(Fiber.interrupt(writing), { startImmediately: true })
+        yield* held.roundTrips(20)
+        assert.isUndefined(writing.pollUnsafe())
+        assert.strictEqual(buffer.pins, 1)
+        yield* held.letGo
+        yield* within("the interruption", Fiber.join(interrupting))
+        const block = yield* held.bdev.readBytes(0, blockSize)
+        assert.isTrue(block.every((byte) => byte === block[0]), "a whole block")
+      }))
+
+    check("plain reads and writes hold their pooled memory until the device lets go", () =>
+      Effect.gen(function*() {
+        const held = yield* heldReads("all")
+        const spdk = yield* Spdk.Spdk
+        const operations = [
+          held.bdev.readBytes(0, 4096),
+          held.bdev.writeBytes(0, new Uint8Array(4096)),
+          Stream.runDrain(held.bdev.stream({ lengthBytes: 4096 })),
+          held.bdev.flush(),
+          held.bdev.unmap(0, blockSize)
+        ]
+        const fibers = yield* Effect.forEach(operations, (operation) =>
+          Effect.forkChild<Effect.Effect<unknown, unknown>>(operation, { startImmediately: true }))
+        yield* held.holds(operations.length)
+        const slabs = (yield* spdk.usage).slabs
+        const interrupting = yield* Effect.forkChild(Fiber.interruptAll(fibers), { startImmediately: true })
+        yield* held.roundTrips(20)
+        for (const fiber of fibers) assert.isUndefined(fiber.pollUnsafe())
+        assert.strictEqual((yield* spdk.usage).slabs, slabs)
+        yield* held.letGo
+        yield* within("the interruption", Fiber.join(interrupting))
+        for (const fiber of fibers) expectInterrupted(yield* Fiber.await(fiber))
+      }))
+
+    check("vectored and batched I/O pin every buffer, and unpin every one", () =>
+      Effect.gen(function*() {
+        const held = yield* heldReads()
+        const buffers = yield* Effect.forEach(Array.from({ length: 8 }), () => DmaBuffer.make(blockSize))
+        const pins = () => buffers.map((buffer) => buffer.pins)
+        const none = buffers.map(() => 0)
+        const one = buffers.map(() => 1)
+        const vectored = yield* Effect.forkChild(held.bdev.readv(0, buffers), { startImmediately: true })
+        yield* held.holds(1)
+        assert.deepStrictEqual(pins(), one)
+        const batch = buffers.map((buffer, index) => ({ offsetBytes: index * blockSize, buffer }))
+        const batched = yield* Effect.forkChild(held.bdev.readBatch(batch), { startImmediately: true })
+        yield* held.holds(1 + buffers.length)
+        assert.deepStrictEqual(pins(), buffers.map(() => 2))
+        const interrupting = yield* Effect.forkChild(Fiber.interruptAll([vectored, batched]), { startImmediately: true })
+        yield* held.roundTrips(20)
+        assert.deepStrictEqual(pins(), buffers.map(() => 2))
+        yield* held.letGo
+        yield* within("the interruption", Fiber.join(interrupting))
+        assert.deepStrictEqual(pins(), none)
+      }))
+
+    check("before it is submitted: a fiber interrupted before its first step touches nothing", () =>
+      Effect.gen(function*() {
+        const bdev = yield* mallocOpened()
+        const buffer = yield* DmaBuffer.make(blockSize)
+        const before = yield* bdev.stats
+        for (let round = 0; round < 100; round++) {
+          const fiber = yield* Effect.forkChild(bdev.write(0, buffer))
+          yield* Fiber.interrupt(fiber)
+          expectInterrupted(yield* Fiber.await(fiber))
+          assert.strictEqual(buffer.pins, 0)
+        }
+        const after = yield* bdev.stats
+        assert.strictEqual(after.writeOps, before.writeOps)
+      }))
+
+    check("at submission: interrupted in the turn in which it was submitted", () =>
+      Effect.gen(function*() {
+        const bdev = yield* mallocOpened()
+        const buffer = yield* DmaBuffer.make(blockSize)
+        for (let round = 0; round < 500; round++) {
+          const fiber = yield* Effect.forkChild(bdev.read(0, buffer), { startImmediately: true })
+          yield* Fiber.interrupt(fiber)
+          assert.strictEqual(buffer.pins, 0)
+        }
+        assert.strictEqual(yield* inFlight, 0)
+      }))
+
+    check("at completion: interrupted in the turns in which its completion arrives", () =>
+      seeded((random) =>
+        Effect.gen(function*() {
+          const bdev = yield* mallocOpened()
+          yield* bdev.writeBytes(0, pattern(blockSize, 3))
+          const buffer = yield* DmaBuffer.make(blockSize)
+          let completed = 0
+          const rounds = long ? 20_000 : 1000
+          for (let round = 0; round < rounds; round++) {
+            const fiber = yield* Effect.forkChild(bdev.read(0, buffer), { startImmediately: true })
+            // Some rounds wait for the completion itself and interrupt just after, others before.
+            for (let pause = random.below(4); pause > 0; pause--) yield* Effect.yieldNow
+            if (random.chance(0.5)) yield* turn
+            yield* Fiber.interrupt(fiber)
+            const exit = yield* Fiber.await(fiber)
+            if (Exit.isSuccess(exit)) {
+              completed++
+              sameBytes(buffer.bytes, pattern(blockSize, 3), "a completed read")
+            } else expectInterrupted(exit)
+            assert.strictEqual(buffer.pins, 0)
+          }
+          assert.isAbove(completed, 0, "some reads complete before their interruption")
+          assert.isBelow(completed, rounds, "some are interrupted before their completion")
+        })
+      ))
+
+    check("in the overflow queue: requests that never reached the ring end at once, the others with the device", () =>
+      Effect.gen(function*() {
+        const held = yield* heldReads()
+        const count = 6000
+        const buffer = yield* DmaBuffer.make(blockSize)
+        const fibers = yield* Effect.forEach(Array.from({ length: count }), (_, index) =>
+          Effect.forkChild(held.bdev.read((index % 4096) * blockSize, buffer), { startImmediately: true }))
+        yield* held.holds(count)
+        assert.strictEqual(buffer.pins, count)
+        // The latest are the ones that wait on this side of a full ring.
+        const late = fibers.slice(count - 500)
+        const interrupting = yield* Effect.forkChild(Fiber.interruptAll(late), { startImmediately: true })
+        yield* held.roundTrips(10)
+        yield* held.letGo
+        yield* within("the interruption", Fiber.join(interrupting))
+        for (const fiber of late) expectInterrupted(yield* Fiber.await(fiber))
+        yield* within("the rest", Fiber.joinAll(fibers.slice(0, count - 500)))
+        assert.strictEqual(buffer.pins, 0)
+        assert.strictEqual(yield* inFlight, 0)
+      }))
+
+    check("many interrupted at once, while as many go on", () =>
+      Effect.gen(function*() {
+        const held = yield* heldReads()
+        yield* held.bdev.writeBytes(0, pattern(1000 * blockSize, 4))
+        const buffers = yield* Effect.forEach(Array.from({ length: 1000 }), () => DmaBuffer.make(blockSize))
+        const fibers = yield* Effect.forEach(buffers, (buffer, index) =>
+          Effect.forkChild(held.bdev.read(index * blockSize, buffer), { startImmediately: true }))
+        yield* held.holds(1000)
+        const odd = fibers.filter((_, index) => index % 2 === 1)
+        const even = fibers.filter((_, index) => index % 2 === 0)
+        const interrupting = yield* Effect.forkChild(Fiber.interruptAll(odd), { startImmediately: true })
+        yield* held.roundTrips(5)
+        yield* held.letGo
+        yield* within("the interruption", Fiber.join(interrupting))
+        yield* within("the others", Fiber.joinAll(even))
+        const all = pattern(1000 * blockSize, 4)
+        for (const [index, buffer] of buffers.entries()) {
+          assert.strictEqual(buffer.pins, 0)
+          if (index % 2 === 1) continue
+          sameBytes(buffer.bytes, all.subarray(index * blockSize, (index + 1) * blockSize), `read ${index}`)
+        }
+      }))
+
+    check("an interrupted batch waits for every one of its entries", () =>
+      Effect.gen(function*() {
+        const held = yield* heldReads()
+        const buffers = yield* Effect.forEach(Array.from({ length: 64 }), () => DmaBuffer.make(blockSize))
+        const batch = buffers.map((buffer, index) => ({ offsetBytes: index * blockSize, buffer }))
+        const batched = yield* Effect.forkChild(held.bdev.readBatch(batch), { startImmediately: true })
+        yield* held.holds(64)
+        const interrupting = yield* Effect.forkChild(Fiber.interrupt(batched), { startImmediately: true })
+        yield* held.roundTrips(20)
+        assert.isUndefined(batched.pollUnsafe())
+        yield* held.letGo
+        yield* within("the interruption", Fiber.join(interrupting))
+        for (const buffer of buffers) assert.strictEqual(buffer.pins, 0)
+      }))
+
+    check("a reset ends what the device keeps with Aborted", () =>
+      Effect.gen(function*() {
+        const held = yield* heldReads()
+        const buffer = yield* DmaBuffer.make(4096)
+        const reading = yield* Effect.forkChild(held.bdev.read(0, buffer), { startImmediately: true })
+        const interrupted = yield* Effect.forkChild(held.bdev.read(0, buffer), { startImmediately: true })
+        yield* held.holds(2)
+        const interrupting = yield* Effect.forkChild(Fiber.interrupt(interrupted), { startImmediately: true })
+        yield* held.roundTrips(10)
+        assert.strictEqual(buffer.pins, 2)
+        yield* within("the reset", held.bdev.reset)
+        const exit = yield* within("the read", Fiber.await(reading))
+        expectReason(exit, "Aborted")
+        yield* within("the interruption", Fiber.join(interrupting))
+        expectInterrupted(yield* Fiber.await(interrupted))
+        assert.strictEqual(buffer.pins, 0)
+      }))
+
+    check("a timeout around an I/O ends it and waits for the device", () =>
+      Effect.gen(function*() {
+        const held = yield* heldReads()
+        const buffer = yield* DmaBuffer.make(blockSize)
+        const timed = yield* Effect.forkChild(Effect.timeoutOption(held.bdev.read(0, buffer), "10 millis"), {
+          startImmediately: true
+        })
+        yield* held.holds(1)
+        yield* held.roundTrips(30)
+        assert.isUndefined(timed.pollUnsafe())
+        yield* held.letGo
+        assert.isTrue((yield* within("the timeout", Fiber.await(timed)))._tag === "Success")
+        assert.strictEqual(buffer.pins, 0)
+      }))
+
+    check("a race of two I/Os: the loser's memory is safe before the winner's result is had", () =>
+      Effect.gen(function*() {
+        const slow = yield* slowBdev
+        const quick = yield* mallocOpened()
+        yield* quick.writeBytes(0, pattern(blockSize, 5))
+        for (let round = 0; round < 50; round++) {
+          const slowBuffer = yield* DmaBuffer.make(blockSize)
+          const quickBuffer = yield* DmaBuffer.make(blockSize)
+          yield* within("the race", Effect.race(slow.read(0, slowBuffer), quick.read(0, quickBuffer)))
+          assert.strictEqual(slowBuffer.pins, 0)
+          sameBytes(quickBuffer.bytes, pattern(blockSize, 5), "the winner")
+        }
+      }))
+
+    check("uninterruptible I/O finishes though its fiber is interrupted", () =>
+      Effect.gen(function*() {
+        const held = yield* heldReads()
+        yield* held.bdev.writeBytes(0, pattern(blockSize, 6))
+        const buffer = yield* DmaBuffer.make(blockSize)
+        const reading = yield* Effect.forkChild(Effect.uninterruptible(held.bdev.read(0, buffer)), {
+          startImmediately: true
+        })
+        yield* held.holds(1)
+        const interrupting = yield* Effect.forkChild(Fiber.interrupt(reading), { startImmediately: true })
+        yield* held.roundTrips(10)
+        assert.isUndefined(reading.pollUnsafe())
+        yield* held.letGo
+        yield* within("the interruption", Fiber.join(interrupting))
+        sameBytes(buffer.bytes, pattern(blockSize, 6), "the read that could not be interrupted")
+      }))
+
+    check("opening and closing under interruption leaves no handle", () =>
+      seeded((random) =>
+        Effect.gen(function*() {
+          const created = yield* Bdev.createMalloc({ name: fresh("malloc"), blockSize, numBlocks: 64 })
+          const use = Effect.scoped(Effect.flatMap(Bdev.open(created, { write: true }), (bdev) => bdev.readBytes(0, blockSize)))
+          for (let round = 0; round < 200; round++) {
+            const fiber = yield* Effect.forkChild(use, { startImmediately: true })
+            for (let pause = random.below(12); pause > 0; pause--) yield* random.chance(0.3) ? turn : Effect.yieldNow
+            yield* within("the interruption", Fiber.interrupt(fiber))
+          }
+          // A handle left open would keep the bdev from being claimed or deleted.
+          yield* Effect.scoped(Bdev.createPassthru({ base: created, name: fresh("passthru") }))
+        })
+      ))
+
+    check("creating a bdev under interruption leaves no bdev", () =>
+      seeded((random) =>
+        Effect.gen(function*() {
+          const client = yield* Rpc.RpcClient
+          for (let round = 0; round < 60; round++) {
+            const create = Effect.scoped(Bdev.createNull({ name: fresh("null"), blockSize, numBlocks: 64 }))
+            const fiber = yield* Effect.forkChild(create, { startImmediately: true })
+            for (let pause = random.below(8); pause > 0; pause--) yield* random.chance(0.3) ? turn : Effect.yieldNow
+            yield* within("the interruption", Fiber.interrupt(fiber))
+          }
+          assert.deepStrictEqual(yield* client.call("bdev_get_bdevs"), [])
+        })
+      ))
+
+    check("closing the handle with I/O held waits for it, and what is asked for meanwhile is Released", () =>
+      Effect.gen(function*() {
+        const device = yield* errorBdev()
+        yield* device.inject({ ioType: "read", errorType: "pending" })
+        yield* Effect.addFinalizer(() => Effect.ignore(device.letGo))
+        const scope = yield* Scope.make()
+        const bdev = yield* Bdev.open(device.name).pipe(Scope.provide(scope))
+        const buffer = yield* DmaBuffer.make(blockSize)
+        const reading = yield* Effect.forkChild(bdev.read(0, buffer), { startImmediately: true })
+        yield* until("the read is in flight", Effect.map(inFlight, (count) => count === 1))
+        const closing = yield* Effect.forkChild(Scope.close(scope, Exit.void), { startImmediately: true })
+        yield* Effect.forEach(Array.from({ length: 20 }), () => turn, { discard: true })
+        assert.isUndefined(closing.pollUnsafe(), "the close waits")
+        assert.strictEqual(buffer.pins, 1)
+        yield* failsWith(bdev.read(0, buffer), "Released", { what: "handle" })
+        assert.strictEqual(buffer.pins, 1)
+        yield* device.letGo
+        yield* within("the close", Fiber.join(closing))
+        yield* within("the read", Fiber.await(reading))
+        assert.strictEqual(buffer.pins, 0)
+      }))
+  })

@@ -1,0 +1,258 @@
+/** An engine in processes of its own: how they end, what survives their death, and worker threads. */
+import { assert, describe, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import { closeSync, existsSync, fstatSync, openSync, readSync, writeFileSync } from "node:fs"
+import { join } from "node:path"
+import { expectExit, run, start } from "../support/children.ts"
+import { durableBlocks, durableBlockSize, durableScript, readStamp } from "../support/durable.ts"
+import { type Capabilities, libspdkMissing, long, scratch, scratchFile } from "../support/engines.ts"
+import { seeded } from "../support/random.ts"
+
+export const suite = (name: string, { engine }: Capabilities): void => {
+  describe(name, () => {
+    it.live("a program that ends with I/O in flight waits for it, releases everything and exits 0", () =>
+      Effect.gen(function*() {
+        const ended = yield* run("exits", [engine, "end"])
+        expectExit(ended, 0)
+        assert.match(ended.stdout, /released/)
+      }))
+
+    it.live("process.exit with I/O in flight exits with its code", () =>
+      Effect.map(run("exits", [engine, "exit"]), (ended) => expectExit(ended, 3)))
+
+    it.live("an uncaught exception with I/O in flight exits as Node's do, and says what it was", () =>
+      Effect.gen(function*() {
+        const ended = yield* run("exits", [engine, "throw"])
+        assert.isNull(ended.signal, ended.stderr)
+        assert.isAbove(ended.code ?? 0, 0)
+        assert.match(ended.stderr, /thrown on purpose/)
+      }))
+
+    it.live("an unhandled rejection with I/O in flight exits as Node's do, and says what it was", () =>
+      Effect.gen(function*() {
+        const ended = yield* run("exits", [engine, "reject"])
+        assert.isNull(ended.signal, ended.stderr)
+        assert.isAbove(ended.code ?? 0, 0)
+        assert.match(ended.stderr, /rejected on purpose/)
+      }))
+
+    it.live("process.exit while nobody waits for the program", () =>
+      Effect.map(run("exits", [engine, "abandon"]), (ended) => expectExit(ended, 0)))
+
+    for (const signal of ["SIGINT", "SIGTERM"] as const) {
+      it.live(`${signal} with I/O in flight releases everything`, () =>
+        Effect.scoped(Effect.gen(function*() {
+          const child = yield* start("exits", [engine, "interrupt"])
+          yield* child.line(/in flight/)
+          child.process.kill(signal)
+          const ended = yield* child.ended
+          assert.match(ended.stdout, /released/)
+          assert.isNull(ended.signal, ended.stderr)
+          assert.strictEqual(ended.code, 130, ended.stderr)
+        })))
+    }
+
+    it.live("the engine in the main thread and three workers at once", () =>
+      Effect.gen(function*() {
+        const ended = yield* run("workers", [engine, "end"])
+        expectExit(ended, 0)
+        assert.match(ended.stdout, /all done/)
+      }))
+
+    it.live("workers terminated in the middle of their I/O leave the main thread unharmed", () =>
+      Effect.gen(function*() {
+        const ended = yield* run("workers", [engine, "terminate"])
+        expectExit(ended, 0)
+        assert.match(ended.stdout, /all done/)
+      }))
+
+    const rounds = long ? 100 : 3
+    it.live(`${rounds} times killed: everything that was flushed is in the file`, () =>
+      seeded((random) =>
+        Effect.gen(function*() {
+          for (let round = 0; round < rounds; round++) {
+            yield* killedAndReopened(engine, random.word(), 1 + random.below(long ? 200 : 30))
+          }
+        })
+      ), long ? 1_800_000 : 60_000)
+
+    it.live("a file written on one engine holds the same bytes on the other", () =>
+      Effect.gen(function*() {
+        if (libspdkMissing !== undefined) return
+        yield* killedAndReopened(engine, 7, 3)
+      }))
+
+    startTests(engine)
+  })
+}
+
+/** Lets the flusher flush so often, kills it, and looks at the file without any engine. */
+const killedAndReopened = (engine: string, scriptSeed: number, flushes: number) =>
+  Effect.scoped(Effect.gen(function*() {
+    const path = yield* scratchFile
+    const child = yield* start("flusher", [engine, path, `${scriptSeed}`])
+    yield* child.line(new RegExp(`(flushed \\d+\\n[^]*?){${flushes}}`))
+    child.process.kill("SIGKILL")
+    const ended = yield* child.ended
+    assert.strictEqual(ended.signal, "SIGKILL", ended.stderr)
+    const safe = Number(/flushed (\d+)\n[^\n]*$/.exec(child.stdout())?.[1])
+    assert.isAbove(safe, 0)
+    checkFile(path, scriptSeed, safe)
+  }))
+
+/** Every block holds its last write before the flush, or a later one. */
+const checkFile = (path: string, scriptSeed: number, safe: number): void => {
+  const script = durableScript(scriptSeed)
+  const atLeast = new Uint32Array(durableBlocks)
+  const later = Array.from({ length: durableBlocks }, () => new Set<number>())
+  // As many writes after the flush as can have been on their way: until the next flush would have been reported.
+  for (let step = 0, beyond = false; !beyond;) {
+    const { blocks, flush } = script.next(32)
+    for (const block of blocks) {
+      step++
+      if (step <= safe) atLeast[block] = step
+      else later[block]?.add(step)
+    }
+    beyond = step > safe && flush && step > safe + 32 * 20
+  }
+  const file = openSync(path, "r")
+  try {
+    assert.strictEqual(fstatSync(file).size, durableBlocks * durableBlockSize)
+    const bytes = new Uint8Array(durableBlockSize)
+    for (let block = 0; block < durableBlocks; block++) {
+      readSync(file, bytes, 0, durableBlockSize, block * durableBlockSize)
+      const step = readStamp(bytes, block)
+      assert.isDefined(step, `block ${block} is torn or another's`)
+      const isAllowed = step === atLeast[block] || (step !== undefined && later[block]?.has(step) === true)
+      assert.isTrue(isAllowed, `block ${block} holds write ${step}; write ${atLeast[block]} was flushed`)
+    }
+  } finally {
+    closeSync(file)
+  }
+}
+
+/** Starts an engine in a process of its own and hands on what came of it. */
+const outcome = (engine: string, options: unknown) =>
+  Effect.map(run("start", [engine, JSON.stringify(options)]), (ended) => {
+    expectExit(ended, 0)
+    const line = /^outcome (.*)$/m.exec(ended.stdout)?.[1]
+    assert.isDefined(line, ended.stdout)
+    // The program printed it itself.
+    return JSON.parse(line ?? "{}") as Outcome
+  })
+
+interface Outcome {
+  readonly started?: {
+    readonly version: string
+    readonly description: string
+    readonly rpcSocket?: string
+    readonly cores: ReadonlyArray<number>
+    readonly bdevs: ReadonlyArray<string>
+  }
+  readonly failed?: Readonly<Record<string, unknown>>
+  readonly died?: string
+}
+
+const bdevConfig = (...config: ReadonlyArray<{ readonly method: string; readonly params?: unknown }>) => ({
+  subsystems: [{ subsystem: "bdev", config }]
+})
+
+const startTests = (engine: string): void => {
+  const fails = (options: unknown, fields: Readonly<Record<string, unknown>>) =>
+    Effect.map(outcome(engine, options), ({ failed, ...rest }) => {
+      assert.isDefined(failed, JSON.stringify(rest))
+      for (const [field, value] of Object.entries(fields)) {
+        if (value instanceof RegExp) assert.match(String(failed?.[field]), value)
+        else assert.deepStrictEqual(failed?.[field], value, JSON.stringify(failed))
+      }
+    })
+
+  it.live("starts by default options and says what it is", () =>
+    Effect.gen(function*() {
+      const { started } = yield* outcome(engine, {})
+      assert.isDefined(started)
+      assert.include(started?.description, engine === "libspdk" ? "SPDK" : "embedded")
+      assert.deepStrictEqual(started?.bdevs, [])
+      assert.isAtLeast(started?.cores.length ?? 0, 1)
+    }))
+
+  it.live("takes the cores, the configuration and the socket that it is told", () =>
+    Effect.gen(function*() {
+      const rpcSocket = join(scratch, `${engine}.sock`)
+      const config = bdevConfig({ method: "bdev_malloc_create", params: { name: "configured", num_blocks: 64, block_size: 512 } })
+      const { started } = yield* outcome(engine, { cores: "[0-1]", rpcSocket, config })
+      assert.deepStrictEqual(started?.cores, [0, 1])
+      assert.deepStrictEqual(started?.bdevs, ["configured"])
+      assert.strictEqual(started?.rpcSocket, rpcSocket)
+      assert.isFalse(existsSync(rpcSocket), "the socket went with its process")
+    }))
+
+  it.live("reads a configuration from a file", () =>
+    Effect.gen(function*() {
+      const path = yield* scratchFile
+      writeFileSync(path, JSON.stringify(bdevConfig({ method: "bdev_null_create", params: { name: "n", num_blocks: 64, block_size: 512 } })))
+      const { started } = yield* outcome(engine, { config: path })
+      assert.deepStrictEqual(started?.bdevs, ["n"])
+    }))
+
+  it.live("a configuration that SPDK refuses is ConfigRejected, with the call, its index and the code", () =>
+    Effect.gen(function*() {
+      const good = { method: "bdev_malloc_create", params: { name: "good", num_blocks: 64, block_size: 512 } }
+      yield* fails({ config: bdevConfig(good, good) }, {
+        _tag: "ConfigRejected",
+        method: "bdev_malloc_create",
+        index: 1,
+        code: -17
+      })
+      yield* fails({ config: bdevConfig({ method: "bdev_no_such_create", params: {} }) }, {
+        _tag: "ConfigRejected",
+        method: "bdev_no_such_create",
+        index: 0,
+        code: -32601
+      })
+    }))
+
+  it.live("configurations that are none", () =>
+    Effect.gen(function*() {
+      yield* fails({ config: join(scratch, "no-such-file.json") }, { _tag: "InvalidArgument", field: "config" })
+      const path = yield* scratchFile
+      writeFileSync(path, "{ not json")
+      yield* fails({ config: path }, { _tag: "InvalidArgument", field: "config" })
+      writeFileSync(path, "{}")
+      yield* fails({ config: path }, { _tag: "InvalidArgument", field: /^config/ })
+      yield* fails({ config: { subsystems: "all" } }, { _tag: "InvalidArgument", field: /^config/ })
+    }))
+
+  for (
+    const [what, options, field] of [
+      ["a malformed mask", { cores: "0xzz" }, /^cores/],
+      ["an empty mask", { cores: "0x0" }, /^cores/],
+      ["a backwards range", { cores: "[3-1]" }, /^cores/],
+      ["an empty name", { name: "" }, /^name/],
+      ["a name with a slash", { name: "a/b" }, /^name/],
+      ["a name too long", { name: "x".repeat(33) }, /^name/],
+      ["no memory at all", { memoryMiB: 0 }, /^memoryMiB/],
+      ["half a mebibyte", { memoryMiB: 64.5 }, /^memoryMiB/],
+      ["negative memory", { memoryMiB: -256 }, /^memoryMiB/],
+      ["memory that is a text", { memoryMiB: "256" }, /^memoryMiB/],
+      ["a log level that is none", { logLevel: "loud" }, /^logLevel/],
+      ["a polling that is none", { polling: "sometimes" }, /^polling/],
+      ["a socket path of 108 bytes", { rpcSocket: `/${"s".repeat(107)}` }, /^rpcSocket/],
+      ["an option that is none", { memory: 256 }, /memory/],
+      ["allow and block lists at once", { pci: { allow: ["0000:5e:00.0"], block: ["0000:5e:00.0"] } }, /^pci/],
+      ["a PCI address that is none", { pci: { allow: ["somewhere"] } }, /^pci/]
+    ] as const
+  ) {
+    it.live(`bad option: ${what}`, () => fails(options, { _tag: "InvalidArgument", field }))
+  }
+
+  if (engine === "libspdk") {
+    it.live("a core that does not exist", () => fails({ cores: "[1023]" }, { _tag: "InvalidArgument", field: /^cores/ }))
+
+    it.live("more memory than there is", () =>
+      Effect.map(outcome(engine, { memoryMiB: 1_048_576 }), ({ failed }) => {
+        assert.include(["StartFailed", "NoMemory"], failed?._tag)
+      }))
+  }
+}
+

@@ -1,0 +1,213 @@
+/** The control plane: SPDK's method names, parameters, results and error codes, on whatever answers them. */
+import * as Rpc from "@effect-spdk/core/Rpc"
+import { assert } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import type { Capabilities, EngineLayer } from "../support/engines.ts"
+import { contract, expectInterrupted, failsWith, fresh, until, within } from "../support/harness.ts"
+import { seeded } from "../support/random.ts"
+
+const nullBdev = (client: Rpc.RpcClient["Service"], name: string, numBlocks = 64) =>
+  Effect.acquireRelease(
+    client.call("bdev_null_create", { name, num_blocks: numBlocks, block_size: 512 }),
+    () => Effect.ignore(client.call("bdev_null_delete", { name }))
+  )
+
+const namesIn = (bdevs: unknown): ReadonlyArray<string> => {
+  assert.isTrue(Array.isArray(bdevs), "an array of bdevs")
+  // Array.isArray was asserted; the elements are looked at one by one.
+  return (bdevs as ReadonlyArray<unknown>).map((bdev) => {
+    if (typeof bdev === "object" && bdev !== null && "name" in bdev && typeof bdev.name === "string") return bdev.name
+    return assert.fail(`a bdev without a name: ${JSON.stringify(bdev)}`)
+  })
+}
+
+export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilities): void =>
+  contract(name, layer, (check) => {
+    check("lists its methods, and those of the bdevs that everybody needs are among them", () =>
+      Effect.gen(function*() {
+        const client = yield* Rpc.RpcClient
+        const methods = yield* client.call("rpc_get_methods")
+        assert.isTrue(Array.isArray(methods))
+        for (
+          const method of [
+            "rpc_get_methods",
+            "spdk_get_version",
+            "framework_get_reactors",
+            "thread_get_stats",
+            "bdev_get_bdevs",
+            "bdev_get_iostat",
+            "bdev_malloc_create",
+            "bdev_malloc_delete",
+            "bdev_null_create",
+            "bdev_null_delete",
+            "bdev_aio_create",
+            "bdev_aio_delete",
+            "bdev_passthru_create",
+            "bdev_passthru_delete",
+            "bdev_delay_create",
+            "bdev_delay_delete",
+            "bdev_error_create",
+            "bdev_error_delete",
+            "bdev_error_inject_error",
+            "bdev_error_resume_pending",
+            "bdev_split_create",
+            "bdev_split_delete"
+          ]
+        ) assert.include(methods, method)
+      }))
+
+    check("creates a bdev, lists it by name, deletes it", () =>
+      Effect.gen(function*() {
+        const client = yield* Rpc.RpcClient
+        const bdev = fresh("null")
+        assert.strictEqual(yield* client.call("bdev_null_create", { name: bdev, num_blocks: 64, block_size: 512 }), bdev)
+        assert.include(namesIn(yield* client.call("bdev_get_bdevs")), bdev)
+        assert.deepStrictEqual(namesIn(yield* client.call("bdev_get_bdevs", { name: bdev })), [bdev])
+        assert.strictEqual(yield* client.call("bdev_null_delete", { name: bdev }), true)
+        assert.notInclude(namesIn(yield* client.call("bdev_get_bdevs")), bdev)
+      }))
+
+    check("types the errors by code", () =>
+      Effect.gen(function*() {
+        const client = yield* Rpc.RpcClient
+        const bdev = fresh("null")
+        yield* nullBdev(client, bdev)
+        const missing = fresh("missing")
+        yield* failsWith(client.call("bdev_get_bdevs", { name: missing }), "NotFound", { errno: "ENODEV", errnoCode: 19 })
+        yield* failsWith(client.call("bdev_null_delete", { name: missing }), "NotFound", { errnoCode: 19 })
+        yield* failsWith(client.call("bdev_null_create", { name: bdev, num_blocks: 64, block_size: 512 }), "AlreadyExists", {
+          errno: "EEXIST",
+          errnoCode: 17
+        })
+        yield* failsWith(client.call("no_such_method"), "MethodNotFound", { method: "no_such_method" })
+        yield* failsWith(client.call(""), "MethodNotFound", { method: "" })
+        yield* failsWith(client.call("__proto__"), "MethodNotFound", { method: "__proto__" })
+        yield* failsWith(client.call("toString"), "MethodNotFound", { method: "toString" })
+      }))
+
+    check("refuses parameters as SPDK does when they are not checked first", () =>
+      Effect.gen(function*() {
+        const client = yield* Rpc.RpcClient
+        const refused = (method: string, params: Rpc.RpcParams) =>
+          Effect.map(Effect.exit(client.call(method, params)), (exit) => {
+            assert.isTrue(Exit.isFailure(exit), `${method} ${JSON.stringify(params)} must be refused`)
+          })
+        yield* refused("bdev_null_create", undefined)
+        yield* refused("bdev_null_create", { name: fresh("null") })
+        yield* refused("bdev_null_create", { name: 7, num_blocks: 64, block_size: 512 })
+        yield* refused("bdev_null_create", { name: fresh("null"), num_blocks: "many", block_size: 512 })
+        yield* refused("bdev_null_create", { name: fresh("null"), num_blocks: -1, block_size: 512 })
+        yield* refused("bdev_null_create", { name: fresh("null"), num_blocks: 64, block_size: 512, nonsense: 1 })
+        yield* refused("bdev_null_create", { name: fresh("null"), num_blocks: 0, block_size: 512 })
+        yield* refused("bdev_null_create", { name: fresh("null"), num_blocks: 64, block_size: 100 })
+        yield* refused("bdev_malloc_create", { name: fresh("malloc"), num_blocks: 0, block_size: 512 })
+        yield* refused("bdev_malloc_create", { name: fresh("malloc"), num_blocks: 64, block_size: 0 })
+        yield* refused("bdev_get_bdevs", { name: ["a"] })
+        assert.deepStrictEqual(namesIn(yield* client.call("bdev_get_bdevs")), [])
+      }))
+
+    check("checks typed parameters before it sends them, and names the one that is wrong", () =>
+      Effect.gen(function*() {
+        const reason = yield* failsWith(
+          // The wrong type is what this test is about.
+          Rpc.call("bdev_null_create", { name: "n", num_blocks: "many" as unknown as number, block_size: 512 }),
+          "InvalidArgument"
+        )
+        assert.match(reason.field, /num_blocks/)
+        const missing = yield* failsWith(
+          // As above: a required parameter is left out.
+          Rpc.call("bdev_null_create", { name: "n", block_size: 512 } as unknown as Rpc.RpcMethods["bdev_null_create"]),
+          "InvalidArgument"
+        )
+        assert.match(missing.field, /num_blocks/)
+      }))
+
+    check("decodes the results it knows", () =>
+      Effect.gen(function*() {
+        const client = yield* Rpc.RpcClient
+        const bdev = fresh("null")
+        yield* nullBdev(client, bdev, 128)
+        const [info] = yield* Rpc.call("bdev_get_bdevs", { name: bdev })
+        assert.strictEqual(info?.name, bdev)
+        assert.strictEqual(info?.num_blocks, 128)
+        assert.strictEqual(info?.block_size, 512)
+        assert.strictEqual(info?.product_name, "Null disk")
+      }))
+
+    check("has 1,000 calls in flight and gives each its own answer", () =>
+      seeded((random) =>
+        Effect.gen(function*() {
+          const client = yield* Rpc.RpcClient
+          const names = Array.from({ length: 20 }, () => fresh("null"))
+          for (const bdev of names) yield* nullBdev(client, bdev)
+          yield* Effect.forEach(Array.from({ length: 1000 }), () => {
+            const bdev = random.pick(names)
+            return random.chance(0.2)
+              ? failsWith(client.call(`no_${bdev}`), "MethodNotFound", { method: `no_${bdev}` })
+              : Effect.map(client.call("bdev_get_bdevs", { name: bdev }), (found) =>
+                assert.deepStrictEqual(namesIn(found), [bdev]))
+          }, { concurrency: "unbounded", discard: true })
+        })
+      ))
+
+    check("gives up at the deadline, says the limit, and goes on with other calls", () =>
+      Effect.gen(function*() {
+        const client = yield* Rpc.RpcClient
+        const missing = fresh("late")
+        // SPDK itself waits this long for the bdev to appear, and answers then.
+        yield* failsWith(
+          within("the deadline", client.call("bdev_get_bdevs", { name: missing, timeout: 400 }, { timeout: "50 millis" })),
+          "TimedOut",
+          { limitMillis: 50 }
+        )
+        const bdev = fresh("null")
+        yield* nullBdev(client, bdev)
+        assert.deepStrictEqual(namesIn(yield* client.call("bdev_get_bdevs", { name: bdev })), [bdev])
+        // The answer of the call that was given up arrives during this one, which has an id of its own.
+        yield* failsWith(client.call("bdev_get_bdevs", { name: fresh("late"), timeout: 500 }), "TimedOut", {
+          errno: "ETIMEDOUT",
+          errnoCode: 110
+        })
+      }))
+
+    check("waits for a bdev to appear as SPDK does", () =>
+      Effect.gen(function*() {
+        const client = yield* Rpc.RpcClient
+        const bdev = fresh("null")
+        const waiting = yield* Effect.forkChild(client.call("bdev_get_bdevs", { name: bdev, timeout: 20_000 }), {
+          startImmediately: true
+        })
+        yield* nullBdev(client, bdev)
+        assert.deepStrictEqual(namesIn(yield* within("the bdev", Fiber.join(waiting))), [bdev])
+      }))
+
+    check("forgets an interrupted call and drops its late answer", () =>
+      Effect.gen(function*() {
+        const client = yield* Rpc.RpcClient
+        const bdev = fresh("null")
+        const waiting = yield* Effect.forkChild(client.call("bdev_get_bdevs", { name: bdev, timeout: 20_000 }), {
+          startImmediately: true
+        })
+        yield* Effect.forEach(Array.from({ length: 3 }), () => client.call("spdk_get_version"), { discard: true })
+        yield* within("the interruption", Fiber.interrupt(waiting))
+        expectInterrupted(yield* Fiber.await(waiting))
+        yield* nullBdev(client, bdev)
+        yield* until(
+          "the bdev is listed",
+          Effect.map(client.call("bdev_get_bdevs"), (found) => namesIn(found).includes(bdev))
+        )
+      }))
+
+    check("keeps the order of calls that one fiber makes", () =>
+      Effect.gen(function*() {
+        const client = yield* Rpc.RpcClient
+        const bdev = fresh("null")
+        for (let round = 0; round < 50; round++) {
+          yield* client.call("bdev_null_create", { name: bdev, num_blocks: 64, block_size: 512 })
+          yield* client.call("bdev_null_delete", { name: bdev })
+        }
+        yield* failsWith(client.call("bdev_get_bdevs", { name: bdev }), "NotFound")
+      }))
+  })

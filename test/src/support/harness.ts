@@ -1,0 +1,143 @@
+/**
+ * What the suites share: expecting a typed error, waiting for a condition with a deadline, and the balance sheet
+ * that every test ends with.
+ */
+import * as Bdev from "@effect-spdk/core/Bdev"
+import * as Spdk from "@effect-spdk/core/Spdk"
+import * as SpdkError from "@effect-spdk/core/SpdkError"
+import { assert, layer as sharedLayer } from "@effect/vitest"
+import type { Vitest } from "@effect/vitest"
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as Scope from "effect/Scope"
+import type { EngineLayer } from "./engines.ts"
+
+export { pattern } from "./bytes.ts"
+
+/** Registers one test: it runs in a scope of its own and must leave the engine's usage exactly as it was. */
+export type Check = (
+  name: string,
+  effect: () => Effect.Effect<void, unknown, Spdk.Services | Scope.Scope>,
+  options?: { readonly timeoutMillis?: number }
+) => void
+
+/** One engine for all tests of a suite, on the live clock. */
+export const contract = (
+  name: string,
+  engine: EngineLayer,
+  tests: (check: Check, it: Vitest.MethodsNonLive<Spdk.Services>) => void
+): void =>
+  sharedLayer(engine, { excludeTestServices: true, timeout: "60 seconds" })(name, (it) => {
+    const check: Check = (title, effect, options) =>
+      it.effect(title, () => leavesNothing(Effect.suspend(effect)), options?.timeoutMillis)
+    tests(check, it)
+  })
+
+/** Runs in a scope of its own and compares what the engine holds before and after, every number of it. */
+export const leavesNothing = <A, E, R>(
+  effect: Effect.Effect<A, E, R>
+): Effect.Effect<A, E, Spdk.Spdk | Exclude<R, Scope.Scope>> =>
+  Effect.gen(function*() {
+    const spdk = yield* Spdk.Spdk
+    const before = yield* spdk.usage
+    const result = yield* Effect.scoped(effect)
+    assert.deepStrictEqual(yield* spdk.usage, before, "the engine holds what it held before")
+    return result
+  })
+
+/**
+ * Expects the effect to fail with this reason, and with these fields of it; hands the reason on. A success, a
+ * defect, an interruption and another reason are all told apart in the message.
+ */
+export const failsWith = <A, E, R, Tag extends SpdkError.Reason["_tag"]>(
+  effect: Effect.Effect<A, E, R>,
+  tag: Tag,
+  fields: Readonly<Record<string, unknown>> = {}
+): Effect.Effect<Extract<SpdkError.Reason, { readonly _tag: Tag }>, never, R> =>
+  Effect.map(Effect.exit(effect), (exit) => expectReason(exit, tag, fields))
+
+export const expectReason = <A, E, Tag extends SpdkError.Reason["_tag"]>(
+  exit: Exit.Exit<A, E>,
+  tag: Tag,
+  fields: Readonly<Record<string, unknown>> = {}
+): Extract<SpdkError.Reason, { readonly _tag: Tag }> => {
+  if (Exit.isSuccess(exit)) assert.fail(`expected ${tag}, but it succeeded with ${String(exit.value)}`)
+  const error = Cause.squash(exit.cause)
+  if (!SpdkError.isSpdkError(error)) assert.fail(`expected ${tag}, got ${Cause.pretty(exit.cause)}`)
+  const reason: SpdkError.Reason = error.reason
+  assert.strictEqual(reason._tag, tag, Cause.pretty(exit.cause))
+  const actual: Record<string, unknown> = { ...reason }
+  for (const [field, expected] of Object.entries(fields)) {
+    assert.deepStrictEqual(actual[field], expected, `${tag}.${field} of: ${reason.message}`)
+  }
+  // The tag has just been compared; TypeScript does not narrow a union by a type parameter.
+  return reason as Extract<SpdkError.Reason, { readonly _tag: Tag }>
+}
+
+/** Expects a failure with one of several reasons, where the moment decides which. */
+export const expectReasonIn = <A, E>(exit: Exit.Exit<A, E>, tags: ReadonlyArray<SpdkError.ReasonTag>): void => {
+  if (Exit.isSuccess(exit)) assert.fail(`expected one of ${tags.join(", ")}, but it succeeded`)
+  const error = Cause.squash(exit.cause)
+  if (!SpdkError.isSpdkError(error)) assert.fail(`expected one of ${tags.join(", ")}, got ${Cause.pretty(exit.cause)}`)
+  assert.include(tags, error.reason._tag, Cause.pretty(exit.cause))
+}
+
+/** The exit of an interrupted fiber: interrupts only, no failure hidden in it. */
+export const expectInterrupted = <A, E>(exit: Exit.Exit<A, E>): void => {
+  if (Exit.isSuccess(exit)) assert.fail("expected an interruption, but it succeeded")
+  assert.isTrue(Cause.hasInterruptsOnly(exit.cause), Cause.pretty(exit.cause))
+}
+
+/** One turn of Node's event loop. */
+export const turn: Effect.Effect<void> = Effect.callback<void>((resume) => {
+  setImmediate(() => resume(Effect.void))
+})
+
+/** Waits for a condition, looking once per turn of the event loop, and fails after the deadline by the wall clock. */
+export const until = <E, R>(
+  what: string,
+  condition: Effect.Effect<boolean, E, R>,
+  deadlineMillis = 15_000
+): Effect.Effect<void, E, R> =>
+  Effect.gen(function*() {
+    const deadline = Date.now() + deadlineMillis
+    while (!(yield* condition)) {
+      if (Date.now() > deadline) assert.fail(`not within ${deadlineMillis} ms: ${what}`)
+      yield* turn
+    }
+  })
+
+/** Fails, instead of hanging until the test's own limit, when the effect takes longer than it ever should. */
+export const within = <A, E, R>(what: string, effect: Effect.Effect<A, E, R>, millis = 20_000): Effect.Effect<A, E, R> =>
+  Effect.raceFirst(
+    effect,
+    Effect.andThen(
+      Effect.callback<void>((resume) => {
+        const timer = setTimeout(() => resume(Effect.void), millis)
+        return Effect.sync(() => clearTimeout(timer))
+      }),
+      Effect.die(new Error(`not within ${millis} ms: ${what}`))
+    )
+  )
+
+let names = 0
+/** A name that no other test of this process uses. */
+export const fresh = (prefix: string): string => `${prefix}_${++names}`
+
+export const blockSize = 512
+
+/** A malloc bdev of so many blocks of 512 bytes, opened for writing. */
+export const mallocOpened = (numBlocks = 2048) =>
+  Effect.gen(function*() {
+    const name = yield* Bdev.createMalloc({ name: fresh("malloc"), blockSize, numBlocks })
+    return yield* Bdev.open(name, { write: true })
+  })
+
+/** Compares bytes and names the first that differs: an equality of two megabyte arrays prints nothing useful. */
+export const sameBytes = (actual: Uint8Array, expected: Uint8Array, what: string): void => {
+  assert.strictEqual(actual.length, expected.length, `length of ${what}`)
+  if (Buffer.compare(actual, expected) === 0) return
+  const at = actual.findIndex((byte, index) => byte !== expected[index])
+  assert.fail(`${what} differ from byte ${at}: ${actual[at]} is there, ${expected[at]} was expected`)
+}

@@ -1,0 +1,44 @@
+/**
+ * A device that keeps I/O until it is told to let go: SPDK's error bdev with its `pending` injection. An abort does
+ * not reach what it holds, so that memory stays with the device after an interruption, as with a real device that
+ * is slow to answer.
+ */
+import * as Bdev from "@effect-spdk/core/Bdev"
+import * as Rpc from "@effect-spdk/core/Rpc"
+import * as Spdk from "@effect-spdk/core/Spdk"
+import * as Effect from "effect/Effect"
+import { blockSize, fresh, until } from "./harness.ts"
+
+/** An error bdev over a malloc bdev, opened for writing, and the means to inject errors into it. */
+export const errorBdev = (numBlocks = 4096) =>
+  Effect.gen(function*() {
+    const client = yield* Rpc.RpcClient
+    const base = yield* Bdev.createMalloc({ name: fresh("base"), blockSize, numBlocks })
+    const { inject, name } = yield* Bdev.createError({ base })
+    const bdev = yield* Bdev.open(name, { write: true })
+    const letGo = client.call("bdev_error_resume_pending", { name })
+    return { name, base, bdev, inject, letGo }
+  })
+
+/** Holds every read (or I/O of the given type) until `letGo`, which also ends the holding. */
+export const heldReads = (ioType: "read" | "write" | "flush" | "unmap" | "all" = "read") =>
+  Effect.gen(function*() {
+    const spdk = yield* Spdk.Spdk
+    const device = yield* errorBdev()
+    yield* device.inject({ ioType, errorType: "pending", count: 1_000_000 })
+    // Whatever a test forgot is let go before the bdev closes, so that its failure is not a hang.
+    yield* Effect.addFinalizer(() => Effect.ignore(device.letGo))
+    const inFlightBefore = (yield* spdk.usage).requestsInFlight
+    return {
+      ...device,
+      /** Waits until the device holds exactly so many requests of ours. */
+      holds: (count: number) =>
+        until(
+          `${count} requests are in flight`,
+          Effect.map(spdk.usage, (usage) => usage.requestsInFlight - inFlightBefore === count)
+        ),
+      /** Lets the engine work: a round trip passes through its threads and Node's event loop. */
+      roundTrips: (count: number) =>
+        Effect.forEach(Array.from({ length: count }), () => spdk.rpc.call("spdk_get_version"), { discard: true })
+    }
+  })

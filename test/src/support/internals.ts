@@ -1,0 +1,10 @@
+/**
+ * The one door to what the package's exports close: the fuzz and soak tests submit straight to an engine's queue, past
+ * every check of the public modules, because the engine must survive whatever arrives there. The compiled file is
+ * imported, which is the module that the public ones use.
+ */
+import { EngineService } from "../../../packages/core/dist/internal/engineService.js"
+import type { Descriptor, Engine, Slab } from "../../../packages/core/dist/internal/engine.js"
+
+export { EngineService }
+export type { Descriptor, Engine, Slab }

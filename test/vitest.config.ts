@@ -1,0 +1,49 @@
+/**
+ * The unit tests of the two packages, the contract suites on each engine, the examples and the scripts. SPDK starts once
+ * per process and busy machines have two cores, so that every file has a process of its own and the libspdk files
+ * take turns.
+ */
+import "./src/support/node20.ts"
+import { defineConfig } from "vitest/config"
+import { SkippedSuites } from "./src/support/reporter.ts"
+
+/** The long slice soaks for minutes; the short one answers within seconds. */
+const testTimeout = process.env["EFFECT_SPDK_LONG"] === "1" ? 1_800_000 : 60_000
+
+/** Where `npm test` wants the results as JSON. */
+const report = process.env["EFFECT_SPDK_TEST_REPORT"]
+
+const shared = {
+  pool: "forks",
+  isolate: true,
+  testTimeout,
+  hookTimeout: 60_000,
+  teardownTimeout: 30_000,
+  // The packages are linked, not installed: run what was built, as a user's Node does, instead of transforming it.
+  server: { deps: { external: [/\/packages\/[^/]+\/dist\//, /\.node$/] } }
+} as const
+
+export default defineConfig({
+  test: {
+    root: import.meta.dirname,
+    reporters: [
+      "default",
+      new SkippedSuites(),
+      ...(report === undefined ? [] : [["json", { outputFile: report }] as const])
+    ],
+    projects: [
+      { extends: false, test: { ...shared, name: "native", root: "../packages/native", include: ["test/**/*.test.ts"] } },
+      { extends: false, test: { ...shared, name: "core", root: "../packages/core", include: ["test/**/*.test.ts"] } },
+      { extends: false, test: { ...shared, name: "embedded", root: ".", include: ["src/embedded.*.test.ts", "src/wire.*.test.ts"] } },
+      { extends: false, test: { ...shared, name: "scripts", root: "../scripts", include: ["test/**/*.test.mjs"] } },
+      {
+        extends: false,
+        test: { ...shared, name: "examples", root: "../examples", include: ["*/test/**/*.test.ts"], fileParallelism: false }
+      },
+      {
+        extends: false,
+        test: { ...shared, name: "libspdk", root: ".", include: ["src/libspdk.*.test.ts"], fileParallelism: false }
+      }
+    ]
+  }
+})
