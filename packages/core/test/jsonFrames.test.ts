@@ -13,7 +13,7 @@ const split = (chunks: ReadonlyArray<Uint8Array>, limits?: Frames.FrameLimits) =
     if (!(caught instanceof Frames.FrameError)) throw caught
     error = caught
   }
-  return { messages, error, isInside: splitter.isInside() }
+  return { messages, error, isInside: splitter.unfinished() !== undefined }
 }
 
 const bytes = (text: string) => new TextEncoder().encode(text)

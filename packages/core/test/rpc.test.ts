@@ -380,6 +380,32 @@ describe("a server that breaks the protocol", () => {
     })
   )
 
+  it.effect("stopping in the middle of a message, does not swallow answers for ever", () =>
+    Effect.gen(function* () {
+      const server = yield* fakeServer((request) => {
+        const isFirst = server.connections() === 1
+        if (isFirst && request.method === "half") {
+          // In one piece with a good answer, so that it has arrived when that has.
+          request.send(`${answer(request.id, `"result":"good"`)}{"jsonrpc":"2.0","id":1,"result":{"a":`)
+        } else if (request.method !== "before") request.succeed("fine")
+      })
+      const client = yield* connect(server.path, { timeout: "2 seconds" })
+      const before = yield* Effect.forkChild(client.call("before"))
+      yield* until("the server has it", () => server.requests.length === 1)
+      assert.strictEqual(yield* client.call("half"), "good")
+      yield* TestClock.adjust("2 seconds")
+      assert.strictEqual(yield* tagOf(Fiber.join(before)), "TimedOut")
+      assert.strictEqual(server.open(), 1, "its answer may be the one that is coming")
+
+      const swallowed = yield* Effect.forkChild(client.call("swallowed"))
+      yield* until("the server has it", () => server.requests.length === 3)
+      yield* TestClock.adjust("2 seconds")
+      assert.strictEqual(yield* tagOf(Fiber.join(swallowed)), "TimedOut")
+      assert.strictEqual(yield* client.call("next"), "fine")
+      assert.strictEqual(server.connections(), 2)
+    })
+  )
+
   it.effect("by answering a call of an earlier connection", () =>
     Effect.gen(function* () {
       const earlier = ["in flight", "given up"] as const
@@ -435,9 +461,9 @@ describe("a server that breaks the protocol", () => {
         for (const tag of ended) tags.add(tag)
       }
       isTame = true
-      yield* Fiber.interrupt(clock)
       // What is left of a half message, or of answers to calls that were given up, may cost this connection.
       const tame = yield* Effect.retry(client.call("m"), { times: 3 })
+      yield* Fiber.interrupt(clock)
       assert.strictEqual(tame, "tame")
       for (const tag of tags) {
         assert.include(["Success", "RpcProtocol", "RpcUnreachable", "TimedOut", "RpcFailed"], tag, `seed ${seeds[0]}`)

@@ -11,6 +11,7 @@ import * as References from "effect/References"
 import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
+import { applyOnce } from "../src/internal/configOnce.ts"
 import { makeLogSink } from "../src/internal/log.ts"
 
 interface LogEntry {
@@ -54,6 +55,8 @@ const mallocConfig = (name: string) => ({
     }
   ]
 })
+
+const unknownMethod = { subsystem: "bdev", config: [{ method: "bdev_unheard_of" }] }
 
 describe("options", () => {
   const cases: ReadonlyArray<readonly [field: string, value: unknown, rule: RegExp]> = [
@@ -164,6 +167,31 @@ describe("config", () => {
       assert.strictEqual(reason.index, 1)
       assert.isBelow(reason.code, 0)
     })
+  )
+})
+
+describe("the configuration of a process's one SPDK", () => {
+  it.effect("is applied once, accepted again, and not replaced by another", () =>
+    Effect.gen(function* () {
+      const { call } = yield* Rpc.RpcClient
+      const called: Array<string> = []
+      const rpc: Rpc.RpcClient["Service"] = {
+        address: "counted",
+        call: (method, params, options) => {
+          called.push(method)
+          return call(method, params, options)
+        }
+      }
+      const { reason: refusal } = yield* Effect.flip(applyOnce(rpc, { subsystems: [unknownMethod] }))
+      assert.strictEqual(refusal._tag, "ConfigRejected")
+      yield* applyOnce(rpc, mallocConfig("Once"))
+      const before = called.length
+      yield* applyOnce(rpc, mallocConfig("Once"))
+      const { reason } = yield* Effect.flip(applyOnce(rpc, mallocConfig("Other")))
+      assert.strictEqual(called.length, before)
+      if (reason._tag !== "OptionsClash") return assert.fail(reason.message)
+      assert.strictEqual(reason.option, "config")
+    }).pipe(Effect.provide(Spdk.layerEmbedded()))
   )
 })
 

@@ -95,16 +95,14 @@ class RangeWriter {
 
   push(bytes: Uint8Array): Effect.Effect<void, IoError> {
     return Effect.suspend(() => {
-      const fits = Math.min(bytes.length, this.range.endBytes - this.position, this.chunkEnd() - this.position)
-      if (fits > 0) {
-        this.pieces.push(bytes.subarray(0, fits))
-        this.position += fits
-      }
-      const rest = bytes.subarray(Math.max(0, fits))
-      if (this.position === this.chunkEnd()) {
-        return rest.length === 0 ? this.writeChunk : Effect.andThen(this.writeChunk, this.push(rest))
-      }
-      return rest.length === 0 ? Effect.void : Effect.andThen(this.finish, Effect.fail(this.noSpace()))
+      if (bytes.length === 0) return Effect.void
+      if (this.position === this.range.endBytes) return Effect.andThen(this.finish, Effect.fail(this.noSpace()))
+      const chunkEnd = this.chunkEnd()
+      const fits = Math.min(bytes.length, chunkEnd - this.position)
+      this.pieces.push(bytes.subarray(0, fits))
+      this.position += fits
+      const full = this.position === chunkEnd ? this.writeChunk : Effect.void
+      return fits === bytes.length ? full : Effect.andThen(full, this.push(bytes.subarray(fits)))
     })
   }
 

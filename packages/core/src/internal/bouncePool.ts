@@ -16,7 +16,6 @@ import { onlyReasons } from "./reasons.ts"
 export const maxBounceBytes = 4 * 2 ** 20
 const minBounceBytes = 4096
 const maxBytes = 32 * 2 ** 20
-const alignment = 4096
 
 type LeaseError = SpdkErrorOf<"InvalidArgument" | "NoMemory">
 
@@ -25,6 +24,9 @@ interface Waiter {
   memory: Memory | undefined
   resume: (exit: Effect.Effect<void>) => void
 }
+
+/** No bdev requires more than its block size, and a lease is at least one block long. */
+const alignmentOf = (classBytes: number): number => Math.min(classBytes, 65_536)
 
 const classOf = (lengthBytes: number): number => Math.max(minBounceBytes, 2 ** Math.ceil(Math.log2(lengthBytes)))
 
@@ -94,7 +96,7 @@ export class BouncePool {
 
   private allocate(classBytes: number): Effect.Effect<Memory, LeaseError> {
     const allocate = Effect.map(
-      onlyReasons(["InvalidArgument", "NoMemory"])(this.engineMemory.allocate(classBytes, alignment)),
+      onlyReasons(["InvalidArgument", "NoMemory"])(this.engineMemory.allocate(classBytes, alignmentOf(classBytes))),
       (slab) => new Memory(slab)
     )
     return Effect.catch(allocate, (error) =>
@@ -138,7 +140,8 @@ export class BouncePool {
   private returnReservation(classBytes: number): Effect.Effect<void> {
     return Effect.sync(() => {
       this.leasedBytes -= classBytes
-      for (const waiter of this.waiters) {
+      // A snapshot: who finds the engine without memory waits again.
+      for (const waiter of [...this.waiters]) {
         if (this.leasedBytes + waiter.classBytes > maxBytes) return
         this.waiters.delete(waiter)
         this.leasedBytes += waiter.classBytes

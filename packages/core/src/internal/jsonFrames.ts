@@ -18,8 +18,8 @@ export const defaultLimits: FrameLimits = { maxMessageBytes: 64 * 1024 * 1024, m
 export interface FrameSplitter {
   /** Takes the next bytes and hands over each message that is complete now. Throws FrameError; then it is of no more use. */
   readonly push: (chunk: Uint8Array, onMessage: (message: unknown) => void) => void
-  /** Whether a message has begun and not ended. */
-  readonly isInside: () => boolean
+  /** The message that has begun and not ended, by its number from 0; undefined between messages. */
+  readonly unfinished: () => number | undefined
 }
 
 const openBrace = 0x7b
@@ -33,6 +33,7 @@ const isBlank = (byte: number) => byte === 0x20 || byte === 0x0a || byte === 0x0
 
 export const make = (limits: FrameLimits = defaultLimits): FrameSplitter => {
   const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
+  let messages = 0
   let depth = 0
   let inString = false
   let escaped = false
@@ -80,7 +81,9 @@ export const make = (limits: FrameLimits = defaultLimits): FrameSplitter => {
       } else if (byte === closeBrace || byte === closeBracket) {
         if (--depth === 0) {
           checkLength(at + 1 - start)
-          onMessage(parse(chunk.subarray(start, at + 1)))
+          const message = parse(chunk.subarray(start, at + 1))
+          messages++
+          onMessage(message)
         }
       }
     }
@@ -96,7 +99,7 @@ export const make = (limits: FrameLimits = defaultLimits): FrameSplitter => {
     }
   }
 
-  return { push, isInside: () => depth > 0 }
+  return { push, unfinished: () => (depth > 0 ? messages : undefined) }
 }
 
 /** The beginning of bytes, printable. */

@@ -9,6 +9,7 @@ import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Result from "effect/Result"
 import type * as Schedule from "effect/Schedule"
 import type * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
@@ -24,7 +25,7 @@ import {
   SpdkError,
   TimedOut
 } from "../SpdkError.ts"
-import { defaultLimits, FrameError, make as makeSplitter } from "./jsonFrames.ts"
+import { defaultLimits, FrameError, type FrameSplitter, make as makeSplitter } from "./jsonFrames.ts"
 import { type Answer, decodeAnswer, encodeParams, encodeRequest } from "./rpcConnectionMessages.ts"
 
 export type RpcAddress = { readonly path: string } | { readonly host: string; readonly port: number }
@@ -45,12 +46,27 @@ export const formatAddress = (address: RpcAddress): string => {
 /** One try to connect ends after this, so that a silent host does not hold up the Schedule. */
 const connectLimit = Duration.seconds(10)
 
+/**
+ * A message that began before a call was sent and has not ended when the call times out, after this or longer, will
+ * not end: a server that stopped in the middle of it would swallow every later answer.
+ */
+const stuckLimit = Duration.seconds(1)
+
 type CallError = SpdkError<RpcReason>
 
-/** A call that is under way. */
-interface Pending {
+/** A call, and where the stream of answers stood when it was sent. */
+interface Call {
   readonly method: string
   readonly resource: string | undefined
+  readonly paramsText: string | undefined
+  /** undefined until it is sent. */
+  socket: Net.Socket | undefined
+  /** The answer that had begun and not ended. */
+  unfinished: number | undefined
+}
+
+interface Pending {
+  readonly call: Call
   readonly resume: (effect: Effect.Effect<Schema.Json, CallError>) => void
 }
 
@@ -62,6 +78,8 @@ export class RpcConnection {
   private readonly options: ConnectionOptions
   private readonly scope: Scope.Scope
   private socket: Net.Socket | undefined = undefined
+  /** Of `socket`. */
+  private splitter: FrameSplitter = makeSplitter()
   private attempt: Deferred.Deferred<Net.Socket, SpdkError<RpcUnreachable | Released>> | undefined = undefined
   private readonly pending = new Map<number, Pending>()
   private readonly forgotten = new Set<number>()
@@ -81,18 +99,18 @@ export class RpcConnection {
   ): Effect.Effect<Schema.Json, CallError> {
     return Effect.suspend(() => {
       const limit = timeout === undefined ? this.options.timeout : Duration.fromInputUnsafe(timeout)
-      const resource = resourceOf(params)
-      const sent = Effect.flatMap(Effect.fromResult(encodeParams(method, params)), (text) =>
-        this.exchange(method, text, resource)
-      )
+      const encoded = encodeParams(method, params)
+      if (Result.isFailure(encoded)) return Effect.fail(encoded.failure)
+      const call: Call = {
+        method,
+        resource: resourceOf(params),
+        paramsText: encoded.success,
+        socket: undefined,
+        unfinished: undefined
+      }
+      const sent = this.exchange(call)
       if (!Duration.isFinite(limit)) return sent
-      return Effect.timeoutOrElse(sent, {
-        duration: limit,
-        orElse: () =>
-          fail(
-            new TimedOut({ operation: method, resource, limitMillis: Duration.toMillis(limit), detail: this.address })
-          )
-      })
+      return Effect.timeoutOrElse(sent, { duration: limit, orElse: () => this.timedOut(call, limit) })
     })
   }
 
@@ -102,27 +120,38 @@ export class RpcConnection {
     if (this.socket !== undefined) this.end(this.socket, (call) => new Released({ ...call, what: "RPC client" }))
   }
 
-  private exchange(
-    method: string,
-    paramsText: string | undefined,
-    resource: string | undefined
-  ): Effect.Effect<Schema.Json, CallError> {
+  private exchange(call: Call): Effect.Effect<Schema.Json, CallError> {
     const connected = Effect.mapError(
       this.connected,
-      ({ reason }) => new SpdkError({ reason: readdress(reason, method, resource) })
+      ({ reason }) => new SpdkError({ reason: readdress(reason, call) })
     )
     return Effect.flatMap(connected, (socket) =>
       Effect.callback<Schema.Json, CallError>((resume) => {
         // It broke between the connection and this line. Nothing is sent, so that going round again is safe.
-        if (this.socket !== socket) return resume(this.exchange(method, paramsText, resource))
+        if (this.socket !== socket) return resume(this.exchange(call))
         const id = this.nextId++
-        this.pending.set(id, { method, resource, resume })
-        socket.write(encodeRequest(id, method, paramsText))
+        this.pending.set(id, { call, resume })
+        call.socket = socket
+        call.unfinished = this.splitter.unfinished()
+        socket.write(encodeRequest(id, call.method, call.paramsText))
         return Effect.sync(() => {
           if (this.pending.delete(id)) this.forgotten.add(id)
         })
       })
     )
+  }
+
+  private timedOut(call: Call, limit: Duration.Duration): Effect.Effect<never, SpdkError<TimedOut>> {
+    return Effect.suspend(() => {
+      const isStuck =
+        call.unfinished !== undefined &&
+        call.socket === this.socket &&
+        call.unfinished === this.splitter.unfinished() &&
+        Duration.isGreaterThanOrEqualTo(limit, stuckLimit)
+      if (isStuck && call.socket !== undefined) this.endBroken(call.socket, "stopped in the middle of a message")
+      const limitMillis = Duration.toMillis(limit)
+      return fail(new TimedOut({ operation: call.method, resource: call.resource, limitMillis, detail: this.address }))
+    })
   }
 
   /** The open socket; whoever comes first makes the attempt, and all who come meanwhile wait for the same one. */
@@ -173,6 +202,7 @@ export class RpcConnection {
 
   private adopt(socket: Net.Socket): void {
     const splitter = makeSplitter({ ...defaultLimits, maxMessageBytes: this.options.maxMessageBytes })
+    this.splitter = splitter
     const onEnd = (cause?: NodeJS.ErrnoException) =>
       this.end(
         socket,
@@ -202,16 +232,17 @@ export class RpcConnection {
 
   private answered(socket: Net.Socket, answer: Answer): void {
     if (answer._tag === "Broken") return this.endBroken(socket, answer.rule)
-    const call = this.pending.get(answer.id)
-    if (call === undefined) {
+    const pending = this.pending.get(answer.id)
+    if (pending === undefined) {
       if (!this.forgotten.delete(answer.id)) this.endBroken(socket, `answered id ${answer.id}, which nobody asked for`)
       return
     }
     this.pending.delete(answer.id)
-    call.resume(
+    const { method, resource } = pending.call
+    pending.resume(
       answer._tag === "Result"
         ? Effect.succeed(answer.result)
-        : Effect.fail(fromRpcCode(call.method, answer.code, answer.message, answer.data, call.resource))
+        : Effect.fail(fromRpcCode(method, answer.code, answer.message, answer.data, resource))
     )
   }
 
@@ -224,27 +255,26 @@ export class RpcConnection {
     if (this.socket !== socket) return
     this.socket = undefined
     socket.destroy()
-    const calls = [...this.pending.values()]
+    const inFlight = [...this.pending.values()]
     this.pending.clear()
     this.forgotten.clear()
-    for (const call of calls) {
-      call.resume(fail(reason({ operation: call.method, resource: call.resource })))
+    for (const { call, resume } of inFlight) {
+      resume(fail(reason({ operation: call.method, resource: call.resource })))
     }
   }
 }
 
 /** The reason of the attempt that all who waited share, in the words of one of them. */
-const readdress = <A extends RpcUnreachable | Released>(
-  reason: A,
-  operation: string,
-  resource: string | undefined
+const readdress = (
+  reason: RpcUnreachable | Released,
+  { method: operation, resource }: Call
 ): RpcUnreachable | Released =>
   reason._tag === "Released"
     ? new Released({ operation, resource, what: reason.what })
     : new RpcUnreachable({ operation, resource, address: reason.address, errno: reason.errno, cause: reason.cause })
 
 /** The parameter that says what a call is about, for its errors. */
-const resourceOf = (params: { readonly [name: string]: unknown } | undefined): string | undefined => {
+export const resourceOf = (params: { readonly [name: string]: unknown } | undefined): string | undefined => {
   if (params === undefined) return undefined
   for (const key of ["name", "bdev_name", "base_bdev_name", "base_bdev", "nqn", "lvs_name", "filename"]) {
     const value = params[key]

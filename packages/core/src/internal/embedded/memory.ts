@@ -37,7 +37,7 @@ export class SlabMemory {
   readonly lengthBytes: number
   readonly alignmentBytes: number
   generation: number
-  bytes: Uint8Array
+  bytes: Uint8Array<ArrayBuffer>
   /** Requests in flight. */
   pins = 0
   isClosed = false

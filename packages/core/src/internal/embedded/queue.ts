@@ -32,9 +32,11 @@ export class EmbeddedQueue implements Queue, Runnable, IoOwner {
   private readonly context: QueueContext
   private readonly thread: LogicalThread
   private readonly requests = new RequestPool()
-  private ring: Array<Request> = []
+  /** Submitted and not looked at yet: a circle with room for a power of two. */
+  private ring: Array<Request | undefined> = new Array(256).fill(undefined)
   private head = 0
-  private isClosing = false
+  private tail = 0
+  isClosed = false
   private onIdle: (() => void) | undefined = undefined
 
   constructor(context: QueueContext, thread: LogicalThread) {
@@ -47,7 +49,8 @@ export class EmbeddedQueue implements Queue, Runnable, IoOwner {
     request.fill(entry, completion, index)
     request.owner = this
     this.inFlight++
-    this.ring.push(request)
+    if (this.tail - this.head === this.ring.length) this.growRing()
+    this.ring[this.tail++ & (this.ring.length - 1)] = request
     if (!this.isScheduled) this.context.reactor.schedule(this)
     return request.id
   }
@@ -60,28 +63,27 @@ export class EmbeddedQueue implements Queue, Runnable, IoOwner {
     else this.context.reactor.post(() => this.abortNow(id))
   }
 
+  // Entries are handed over in groups anyway: those of one turn.
+  cork(): void {}
+  uncork(): void {}
+
   run(): boolean {
     const { reactor } = this.context
     const startMillis = performance.now()
     try {
       for (let count = 0; count < runsPerSlice && !reactor.isExhausted; count++) {
-        const request = this.ring[this.head]
-        if (request === undefined) break
-        this.head++
+        if (this.head === this.tail) break
+        const request = this.ring[this.head++ & (this.ring.length - 1)]
+        if (request === undefined) continue
         reactor.spent += 1 + (request.lengthBytes >>> 12)
         this.dispatch(request)
       }
     } finally {
-      if (this.head === this.ring.length) {
-        this.ring.length = 0
-        this.head = 0
-      } else if (this.head > 1024 && this.head * 2 > this.ring.length) {
-        this.ring.splice(0, this.head)
-        this.head = 0
-      }
+      // Keeps the counts small, which V8 counts faster.
+      if (this.head === this.tail) this.head = this.tail = 0
       this.busyMillis += performance.now() - startMillis
     }
-    return this.ring.length > 0
+    return this.head !== this.tail
   }
 
   /** A bdev has ended the I/O. */
@@ -92,10 +94,17 @@ export class EmbeddedQueue implements Queue, Runnable, IoOwner {
 
   /** Refuses what comes from now on, cancels timers, and calls `done` when nothing is in flight. */
   close(done: () => void): void {
-    this.isClosing = true
+    this.isClosed = true
     this.onIdle = done
     for (const request of this.requests.inState("timer")) this.context.reactor.post(() => this.abortNow(request.id))
     if (this.inFlight === 0) this.idle()
+  }
+
+  private growRing(): void {
+    const { ring } = this
+    const grown: Array<Request | undefined> = new Array(ring.length * 2).fill(undefined)
+    for (let at = this.head; at < this.tail; at++) grown[at & (grown.length - 1)] = ring[at & (ring.length - 1)]
+    this.ring = grown
   }
 
   private abortNow(id: RequestId): void {
@@ -111,7 +120,7 @@ export class EmbeddedQueue implements Queue, Runnable, IoOwner {
   }
 
   private dispatch(request: Request): void {
-    if (this.isClosing) return this.refuse(request, ECANCELED, Detail.Closing)
+    if (this.isClosed) return this.refuse(request, ECANCELED, Detail.Closing)
     const segmentCount = request.ranges?.length ?? 0
     if (segmentCount > Segment.max) return this.refuse(request, EINVAL, Detail.TooManySegments)
     switch (request.opcode) {
@@ -230,7 +239,7 @@ export class EmbeddedQueue implements Queue, Runnable, IoOwner {
     this.requests.give(request)
     if (openChannel !== undefined) handles.requestEnded(openChannel)
     completion.complete(index, status.errno, detail, status.nvme)
-    if (this.isClosing && this.inFlight === 0) this.idle()
+    if (this.isClosed && this.inFlight === 0) this.idle()
   }
 
   private idle(): void {

@@ -1,0 +1,73 @@
+/**
+ * The embedded engine: SPDK's contract in TypeScript, for laptops and tests. Everything runs on the JS thread.
+ */
+import { readFileSync } from "node:fs"
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import * as CpuSet from "../../CpuSet.ts"
+import type { ErrnoReason, SpdkError, StartFailed } from "../../SpdkError.ts"
+import type { Engine } from "../engine.ts"
+import type { ResolvedOptions } from "../options.ts"
+import { withinLimit } from "../release.ts"
+import { EngineState } from "./engineState.ts"
+import { addBdevMethods } from "./rpcBdev.ts"
+import { addBdevModules } from "./rpcBdevModules.ts"
+import { makeClient } from "./rpcClient.ts"
+import { addFramework } from "./rpcFramework.ts"
+import { serve } from "./rpcServer.ts"
+import { RpcTable } from "./rpcTable.ts"
+import * as Timers from "./timers.ts"
+
+export type EmbeddedOptions = Pick<
+  ResolvedOptions,
+  "name" | "cores" | "memoryMiB" | "rpcSocket" | "logLevel" | "onLog"
+>
+
+/**
+ * An engine of its own: nothing is shared with others in the process. The end of the scope ends what is in flight,
+ * removes all bdevs and takes back all memory; it dies with TimedOut when a device does not let go.
+ */
+export const make = Effect.fnUntraced(function*(
+  options: EmbeddedOptions
+): Effect.fn.Return<Engine, SpdkError<ErrnoReason | StartFailed>, Scope.Scope> {
+  const state = new EngineState(options, yield* Timers.make)
+  yield* Effect.addFinalizer(() => withinLimit("Spdk.layer", options.name, state.release))
+  const version = packageVersion()
+  const table = new RpcTable()
+  addBdevModules(table, state.registry)
+  addBdevMethods(table, state.registry)
+  let stopServing = () => {}
+  addFramework(table, {
+    registry: state.registry,
+    version,
+    cores: options.cores,
+    startMillis: performance.now(),
+    threads: () => [...state.threads],
+    printLevel: state.printLevel,
+    stopServing: () => stopServing()
+  })
+  const { memoryMiB, rpcSocket } = options
+  if (rpcSocket !== undefined) stopServing = (yield* serve(rpcSocket, table)).stop
+  return {
+    kind: "embedded",
+    version: `embedded ${version}`,
+    description: `the embedded engine ${version} "${options.name}" with ${memoryMiB} MiB of memory on cores ` +
+      `${CpuSet.toList(options.cores)}, ${rpcSocket === undefined ? "no RPC socket" : `RPC socket ${rpcSocket}`}`,
+    rpcSocket,
+    rpc: makeClient(table),
+    memory: state.slabs,
+    mainThread: state.mainThread,
+    spawn: state.spawn,
+    openBdev: state.openBdev,
+    closeBdev: state.closeBdev,
+    openChannel: state.openChannel,
+    closeChannel: state.closeChannel,
+    registerPoller: state.registerPoller,
+    usage: state.usage
+  }
+})
+
+const packageVersion = (): string => {
+  const json: unknown = JSON.parse(readFileSync(new URL("../../../package.json", import.meta.url), "utf8"))
+  return typeof json === "object" && json !== null && "version" in json ? String(json.version) : "0.0.0"
+}

@@ -1,0 +1,51 @@
+/**
+ * The RPC client of the engine itself: the method table without a socket. Parameters and results cross as JSON text,
+ * so that a program finds the same here as with a server.
+ */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import type * as Schema from "effect/Schema"
+import type { RpcCallOptions, RpcClient, RpcParams } from "../../Rpc.ts"
+import { fail, fromRpcCode, type RpcReason, type SpdkError, TimedOut } from "../../SpdkError.ts"
+import { resourceOf } from "../rpcConnection.ts"
+import { encodeParams } from "../rpcConnectionMessages.ts"
+import type { RpcTable } from "./rpcTable.ts"
+
+export const address = "embedded"
+
+const defaultTimeout = Duration.seconds(60)
+
+export const makeClient = (table: RpcTable): RpcClient["Service"] => ({
+  address,
+  call: (method, params, options) => call(table, method, params, options)
+})
+
+const call = (
+  table: RpcTable,
+  method: string,
+  params: RpcParams,
+  options: RpcCallOptions | undefined
+): Effect.Effect<Schema.Json, SpdkError<RpcReason>> =>
+  Effect.suspend(() => {
+    const resource = resourceOf(params)
+    const limit = options?.timeout === undefined ? defaultTimeout : Duration.fromInputUnsafe(options.timeout)
+    const answered = Effect.fromResult(encodeParams(method, params)).pipe(
+      Effect.flatMap((text) =>
+        table.call(method, text === undefined ? undefined : JSON.parse(text)).pipe(
+          Effect.mapError(({ code, message }) => fromRpcCode(method, code, message, undefined, resource))
+        )
+      ),
+      // Nobody gets at the engine's own objects. What came from JSON.stringify is Json.
+      Effect.map((result) => JSON.parse(JSON.stringify(result)) as Schema.Json)
+    )
+    const timedOut = () =>
+      fail(new TimedOut({ operation: method, resource, limitMillis: Duration.toMillis(limit), detail: address }))
+    return Effect.flatMap(Effect.forkChild(answered, { startImmediately: true }), (fiber) => {
+      // Most methods have answered by now, and need no clock.
+      const exit = fiber.pollUnsafe()
+      if (exit !== undefined) return exit
+      const joined = Effect.onInterrupt(Fiber.join(fiber), () => Fiber.interrupt(fiber))
+      return Duration.isFinite(limit) ? Effect.timeoutOrElse(joined, { duration: limit, orElse: timedOut }) : joined
+    })
+  })

@@ -1,0 +1,111 @@
+/**
+ * The RPC methods of the embedded engine: names, parameters and answers are SPDK's. A socket and the in-process
+ * client both come here, with what JSON.parse made of a request.
+ */
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Schema from "effect/Schema"
+import { type RpcMethods, rpcMethods } from "../../generated/RpcMethods.ts"
+import type { Json } from "./bdev.ts"
+import { strerror } from "./status.ts"
+
+/** An error answer. SPDK's codes are JSON-RPC's own, or negative errno numbers. */
+export class RpcFault {
+  readonly _tag = "RpcFault"
+  readonly code: number
+  readonly message: string
+
+  constructor(code: number, message: string) {
+    this.code = code
+    this.message = message
+  }
+}
+
+export const invalidRequest = new RpcFault(-32600, "Invalid request")
+export const methodNotFound = new RpcFault(-32601, "Method not found")
+export const invalidParams = (message = "Invalid parameters"): RpcFault => new RpcFault(-32602, message)
+export const parseError = new RpcFault(-32700, "Parse error")
+/** What most methods answer to parameters that they cannot decode. */
+export const decodeFailed = new RpcFault(-32603, "spdk_json_decode_object failed")
+export const errnoFault = (errnoNegative: number): RpcFault => new RpcFault(errnoNegative, strerror(-errnoNegative))
+
+/** Only before the framework starts, which in this engine it always has. */
+const tooLate = new RpcFault(
+  -1,
+  "Method may only be called before framework is initialized. Use --wait-for-rpc command line parameter and then " +
+    "issue this RPC before the framework_start_init RPC."
+)
+
+export type Answer = Effect.Effect<Json, RpcFault>
+type Handler = (params: unknown) => Answer
+type Name = keyof RpcMethods
+
+export class RpcTable {
+  private readonly handlers = new Map<string, Handler>()
+  private readonly startupOnly = new Set<string>()
+
+  /** A method whose parameters the generated Schema describes. `onInvalid` is what SPDK's handler answers to others. */
+  add<N extends Name>(
+    name: N,
+    run: (params: RpcMethods[N]) => Answer,
+    options: { readonly onInvalid?: RpcFault; readonly isOptional?: boolean } = {}
+  ): void {
+    let decode: ((params: unknown) => Exit.Exit<RpcMethods[N], Schema.SchemaError>) | undefined
+    this.handlers.set(name, (params) => {
+      // Without parameters at all, SPDK's decoder fails even when each of them is optional.
+      if (params === undefined && options.isOptional !== true) return Effect.fail(options.onInvalid ?? decodeFailed)
+      decode ??= Schema.decodeUnknownExit(rpcMethods[name](), { onExcessProperty: "error" })
+      const decoded = isPlain(params ?? {}) ? decode(params ?? {}) : undefined
+      return decoded !== undefined && Exit.isSuccess(decoded)
+        ? run(decoded.value)
+        : Effect.fail(options.onInvalid ?? decodeFailed)
+    })
+  }
+
+  /** A method that takes no parameters, not even an empty object; `complaint` is SPDK's to those who send some. */
+  addBare(name: Name, complaint: string, run: () => Answer): void {
+    this.handlers.set(name, (params) => (params === undefined ? run() : Effect.fail(invalidParams(complaint))))
+  }
+
+  /** A method that does not look at its parameters. */
+  addBlind(name: Name, run: () => Answer): void {
+    this.handlers.set(name, run)
+  }
+
+  addStartupOnly(name: Name): void {
+    this.startupOnly.add(name)
+    this.handlers.set(name, () => Effect.fail(tooLate))
+  }
+
+  names(current: boolean): ReadonlyArray<string> {
+    return [...this.handlers.keys()].filter((name) => !current || !this.startupOnly.has(name))
+  }
+
+  call(method: string, params: unknown): Answer {
+    const handler = this.handlers.get(method)
+    return handler === undefined ? Effect.fail(methodNotFound) : Effect.suspend(() => handler(params))
+  }
+}
+
+/** An object, with nothing in it that a C string cannot hold. */
+const isPlain = (params: unknown): boolean =>
+  typeof params === "object" && params !== null && !Array.isArray(params) && !hasNul(params)
+
+const hasNul = (value: unknown): boolean => {
+  if (typeof value === "string") return value.includes("\0")
+  return typeof value === "object" && value !== null && Object.values(value).some(hasNul)
+}
+
+/** The answer of a function that returns a negative errno or what it made. */
+export const orErrno = <A>(made: A | number, answer: (made: A) => Json): Answer =>
+  typeof made === "number" ? Effect.fail(errnoFault(made)) : Effect.succeed(answer(made))
+
+/** true for 0. */
+export const trueOrErrno = (errno: number): Answer => (errno === 0 ? Effect.succeed(true) : Effect.fail(errnoFault(errno)))
+
+/** The answer of something that is removed: true once it is gone. */
+export const whenGone = (remove: (onDone: (errno: number) => void) => number): Answer =>
+  Effect.callback((resume) => {
+    const errno = remove((errno) => resume(trueOrErrno(errno)))
+    if (errno !== 0) resume(trueOrErrno(errno))
+  })
