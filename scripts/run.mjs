@@ -20,7 +20,7 @@ if (major < needed[0] || (major === needed[0] && minor < needed[1])) {
       },
       (error) => {
         console.error(error instanceof Error && error.name === "SetupError" ? error.message : error)
-        process.exitCode = 1
+        process.exitCode = error?.exitCode ?? 1
       }
     )
 }

@@ -1,7 +1,7 @@
 /**
- * The unit tests of the two packages, the contract suites on each engine, the examples and the scripts. SPDK starts once
- * per process and busy machines have two cores, so that every file has a process of its own and the libspdk files
- * take turns.
+ * The unit tests of the two packages, the contract suites on each engine, the examples, the bench and the scripts.
+ * SPDK starts once per process and busy machines have two cores, so that every file has a process of its own and the
+ * libspdk files take turns.
  */
 import "./src/support/node20.ts"
 import { defineConfig } from "vitest/config"
@@ -14,14 +14,14 @@ const testTimeout = process.env["EFFECT_SPDK_LONG"] === "1" ? 1_800_000 : 60_000
 const report = process.env["EFFECT_SPDK_TEST_REPORT"]
 
 const shared = {
-  pool: "forks",
+  pool: "forks" as const,
   isolate: true,
   testTimeout,
   hookTimeout: 60_000,
   teardownTimeout: 30_000,
   // The packages are linked, not installed: run what was built, as a user's Node does, instead of transforming it.
   server: { deps: { external: [/\/packages\/[^/]+\/dist\//, /\.node$/] } }
-} as const
+}
 
 export default defineConfig({
   test: {
@@ -29,12 +29,13 @@ export default defineConfig({
     reporters: [
       "default",
       new SkippedSuites(),
-      ...(report === undefined ? [] : [["json", { outputFile: report }] as const])
+      ...(report === undefined ? [] : [["json", { outputFile: report }] satisfies [string, object]])
     ],
     projects: [
       { extends: false, test: { ...shared, name: "native", root: "../packages/native", include: ["test/**/*.test.ts"] } },
       { extends: false, test: { ...shared, name: "core", root: "../packages/core", include: ["test/**/*.test.ts"] } },
       { extends: false, test: { ...shared, name: "embedded", root: ".", include: ["src/embedded.*.test.ts", "src/wire.*.test.ts"] } },
+      { extends: false, test: { ...shared, name: "bench", root: "../bench", include: ["test/**/*.test.ts"] } },
       { extends: false, test: { ...shared, name: "scripts", root: "../scripts", include: ["test/**/*.test.mjs"] } },
       {
         extends: false,

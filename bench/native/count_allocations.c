@@ -41,6 +41,8 @@ __attribute__((constructor)) static void open_counters(void)
 	if (path == NULL) {
 		return;
 	}
+	/* Programs that the measured process runs would count into the same pairs. */
+	unsetenv("LD_PRELOAD");
 	fd = open(path, O_RDWR | O_CLOEXEC);
 	if (fd < 0) {
 		return;

@@ -25,9 +25,12 @@ const compile = async (target: string): Promise<void> => {
   })
 }
 
+/** LD_PRELOAD separates its paths by spaces and colons. */
+const preloadableFolder = (): string => (/[\s:]/.test(tmpdir()) ? "/tmp" : tmpdir())
+
 /** Runs `body` with the environment in which a process counts. */
 export const withCounter = async <A>(body: (env: Readonly<Record<string, string>>) => Promise<A>): Promise<A> => {
-  const folder = mkdtempSync(join(tmpdir(), "effect-spdk-allocations-"))
+  const folder = mkdtempSync(join(preloadableFolder(), "effect-spdk-allocations-"))
   try {
     const library = join(folder, "count_allocations.so")
     const counters = join(folder, "counters")

@@ -1,6 +1,5 @@
 /** The measured process: one job in, one line of JSON out. */
 import * as Effect from "effect/Effect"
-import type * as Scope from "effect/Scope"
 import type { Job, LibspdkStatus, Outcome } from "./Job.ts"
 import { allocations } from "./jobs/allocations.ts"
 import { batched } from "./jobs/batched.ts"
@@ -10,9 +9,7 @@ import { nodeFs } from "./jobs/nodeFs.ts"
 import { raw } from "./jobs/raw.ts"
 import { status } from "./jobs/status.ts"
 
-const perform = (
-  job: Job | { readonly kind: "status" }
-): Effect.Effect<Outcome | LibspdkStatus, unknown, Scope.Scope> => {
+const perform = (job: Job | { readonly kind: "status" }): Effect.Effect<Outcome | LibspdkStatus, unknown> => {
   switch (job.kind) {
     case "status":
       return status
@@ -35,5 +32,5 @@ const perform = (
 
 // The parent is this package's measure.ts, which sends nothing but jobs.
 const job = JSON.parse(process.argv[2] ?? "") as Job
-const answer = await Effect.runPromise(Effect.scoped(perform(job)))
+const answer = await Effect.runPromise(perform(job))
 process.stdout.write(`${JSON.stringify(answer)}\n`)

@@ -117,12 +117,16 @@ const runAll = async (chosen: ReadonlyArray<Case>): Promise<{ rows: Array<Judged
   return { rows, failures }
 }
 
+/** A part that is an id selects that one alone. */
+const matches = (id: string, part: string, all: ReadonlyArray<Case>): boolean =>
+  all.some((other) => other.id === part) ? id === part : id.includes(part)
+
 const folder = mkdtempSync(join(tmpdir(), "effect-spdk-bench-"))
 try {
   const file = { type: "file", path: join(folder, "bench.img"), sizeBytes: fileBytes } as const
   const all = cases(options.seconds, file)
   const { filter } = options
-  const chosen = filter === undefined ? all : all.filter(({ id }) => filter.some((part) => id.includes(part)))
+  const chosen = filter === undefined ? all : all.filter(({ id }) => filter.some((part) => matches(id, part, all)))
   if (chosen.length === 0) throw new Error(`no id matches; there are ${all.map(({ id }) => id).join(", ")}`)
   writeFileSync(file.path, randomFillSync(new Uint8Array(fileBytes)))
   const { failures, rows } = await runAll(chosen)

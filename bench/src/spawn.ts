@@ -8,10 +8,15 @@ import { availableParallelism } from "node:os"
 export const javaScriptCore = 0
 export const reactorCore = availableParallelism() > 1 ? 1 : 0
 
+const linesOfFailure = 8
+
 export interface Ended {
   readonly stdout: string
   readonly stderr: string
 }
+
+/** Of what a failed program printed, the part that says why. */
+const excerpt = (text: string): string => text.trim().split("\n").slice(0, linesOfFailure).join("\n")
 
 /** Runs a program to its end. Rejects, with what it printed, when it fails or takes longer than `limitMillis`. */
 export const run = (
@@ -49,7 +54,7 @@ export const run = (
     child.once("close", (code, signal) => {
       finish()
       if (code === 0) resolve({ stdout, stderr })
-      else reject(new Error(`${program} ended with ${signal ?? code}\n${stderr.trim()}\n${stdout.trim()}`.trim()))
+      else reject(new Error(`${program} ended with ${signal ?? code}\n${excerpt(stderr)}\n${excerpt(stdout)}`.trim()))
     })
   })
 

@@ -14,18 +14,37 @@ export class SetupError extends Error {
   name = "SetupError"
 }
 
+/** A signal ended a step: nothing more is to be done. */
+export class Interrupted extends SetupError {
+  constructor(exitCode) {
+    super("interrupted")
+    this.exitCode = exitCode
+  }
+}
+
+/** The signals by which people and supervisors end a run. */
 const forwarded = ["SIGINT", "SIGTERM", "SIGHUP"]
+
+const signalExitCode = (signal) => 128 + (constants.signals[signal] ?? 0)
+
+/** True for processes that such a signal ended, and for those that ended themselves because of one. A crash is none. */
+export const isInterruption = (exitCode) => forwarded.some((signal) => signalExitCode(signal) === exitCode)
 
 /**
  * Runs a program to its end and resolves with its exit code (128 + number for a signal) and, with `capture`,
- * what it printed. Signals that reach this process go on to the child, which decides how to end.
+ * what it printed, which `show` passes on as it comes. Signals that reach this process go on to the child, which
+ * decides how to end.
  */
-export const exec = (command, args, { capture = false, cwd = root, env = process.env } = {}) =>
+export const exec = (command, args, { capture = false, show = !capture, cwd = root, env = process.env } = {}) =>
   new Promise((resolve) => {
     const child = spawn(command, args, { cwd, env, stdio: capture ? ["ignore", "pipe", "pipe"] : "inherit" })
     const chunks = []
-    child.stdout?.on("data", (chunk) => chunks.push(chunk))
-    child.stderr?.on("data", (chunk) => chunks.push(chunk))
+    const keep = (into) => (chunk) => {
+      chunks.push(chunk)
+      if (show) into.write(chunk)
+    }
+    child.stdout?.on("data", keep(process.stdout))
+    child.stderr?.on("data", keep(process.stderr))
     const forward = (signal) => child.kill(signal)
     for (const signal of forwarded) process.on(signal, forward)
     const done = (code, extra = "") => {
@@ -33,7 +52,7 @@ export const exec = (command, args, { capture = false, cwd = root, env = process
       resolve({ code, output: Buffer.concat(chunks).toString("utf8") + extra })
     }
     child.on("error", (error) => done(127, `${command}: ${error.message}\n`))
-    child.on("close", (code, signal) => done(code ?? 128 + (constants.signals[signal] ?? 0)))
+    child.on("close", (code, signal) => done(code ?? signalExitCode(signal)))
   })
 
 /** Runs a script of ours, or a tool's JavaScript entry, with the Node that runs this. */

@@ -5,7 +5,7 @@
 import { createHash } from "node:crypto"
 import { accessSync, constants, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs"
 import { homedir } from "node:os"
-import { exec, inRoot, node, npm, root, SetupError } from "./exec.mjs"
+import { exec, inRoot, Interrupted, isInterruption, node, npm, root, SetupError } from "./exec.mjs"
 import { withLock } from "./lock.mjs"
 import { toolEntry } from "./tools.mjs"
 
@@ -69,15 +69,21 @@ export const pnpm = (args, options) =>
     ...options
   })
 
+/** Stops the set-up when a step failed, with what it printed. */
+const checkStep = (what, { code, output }) => {
+  if (isInterruption(code)) throw new Interrupted(code)
+  if (code !== 0) throw new SetupError(`${output.trim()}\n${what} failed (exit ${code}), see above`)
+}
+
 const install = async () => {
   const hash = installHash()
   if (isInstalled(hash)) return
   say(`installing dependencies with ${packageManager()} ...`)
-  const { code, output } = await pnpm(
+  const installed = await pnpm(
     ["install", "--frozen-lockfile", "--prefer-offline", "--ignore-scripts", "--config.confirmModulesPurge=false"],
     { capture: true }
   )
-  if (code !== 0) throw new SetupError(`${output.trim()}\ninstalling the dependencies failed (exit ${code}), see above`)
+  checkStep("installing the dependencies", installed)
   writeFileSync(stampPath, hash)
 }
 
@@ -85,10 +91,7 @@ const install = async () => {
 export const typescript = (projects, options) =>
   node(toolEntry("typescript", "tsc"), ["-b", ...projects.map((name) => inRoot(name))], options)
 
-const compile = async (projects) => {
-  const { code, output } = await typescript(projects, { capture: true })
-  if (code !== 0) throw new SetupError(`${output.trim()}\ncompiling failed (exit ${code}), see above`)
-}
+const compile = async (projects) => checkStep("compiling", await typescript(projects, { capture: true }))
 
 const lastLine = (text) => text.trim().split("\n").at(-1) ?? ""
 
@@ -98,6 +101,7 @@ const lastLine = (text) => text.trim().split("\n").at(-1) ?? ""
  */
 const buildAddon = async () => {
   const built = await node(inRoot("scripts", "build-addon.mjs"), [], { capture: true })
+  if (isInterruption(built.code)) throw new Interrupted(built.code)
   if (built.code === 3) return { libspdk: "missing", why: lastLine(built.output), output: "" }
   if (built.code !== 0) return { libspdk: "broken", why: "the addon does not build", output: built.output }
   const probe = "process.stdout.write(require(process.argv[1]).version)"

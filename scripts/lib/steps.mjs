@@ -1,5 +1,6 @@
 /** Runs named steps one after the other, all of them, and counts what passed. */
 import { appendFileSync } from "node:fs"
+import { isInterruption } from "./exec.mjs"
 
 /** Where a run leaves its counts for .ci/run: one JSON object a line. */
 const countsFile = process.env.EFFECT_SPDK_COUNTS
@@ -23,7 +24,7 @@ export const runSteps = async (command, steps) => {
     const started = Date.now()
     console.log(`\n== ${command}: ${name}`)
     const result = await run()
-    if (result.code > 128) return result.code
+    if (isInterruption(result.code)) return result.code
     const counts = result.code === undefined ? result : one(result.code)
     total = add(total, counts)
     if (counts.failed > 0) failed.push(name)

@@ -29,4 +29,4 @@ export const allocations = (job: Job & { readonly kind: "allocations" }) =>
     const perIo = (select: (thread: Allocations.ThreadCount) => boolean) =>
       (total(end, select) - total(begin, select)) / operations
     return outcome({ allocationsPerIo: perIo(isReactor), javaScriptAllocationsPerIo: perIo(isJavaScript) })
-  }).pipe(Effect.provide(engineLayer("libspdk")))
+  }).pipe(Effect.scoped, Effect.provide(engineLayer("libspdk")))

@@ -43,4 +43,4 @@ export const batched = (job: Job & { readonly kind: "batched" }) =>
     const { operations, seconds } = yield* measureLoad(load, job.seconds)
     yield* Fiber.join(readers)
     return throughput(operations, seconds, job.depth, job.ioBytes)
-  }).pipe(Effect.provide(engineLayer("libspdk")))
+  }).pipe(Effect.scoped, Effect.provide(engineLayer("libspdk")))

@@ -38,4 +38,4 @@ export const fibers = (job: Job & { readonly kind: "fibers" }) =>
     const { operations, seconds } = yield* measureLoad(load, job.seconds)
     yield* Fiber.join(readers)
     return throughput(operations, seconds, job.depth, job.ioBytes)
-  }).pipe(Effect.provide(engineLayer(job.engine)))
+  }).pipe(Effect.scoped, Effect.provide(engineLayer(job.engine)))

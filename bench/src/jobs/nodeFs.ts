@@ -28,4 +28,4 @@ export const nodeFs = (job: Job & { readonly kind: "node-fs" }) =>
     const { operations, seconds } = yield* measureLoad(load, job.seconds)
     yield* Fiber.join(all)
     return throughput(operations, seconds, job.depth, job.ioBytes)
-  })
+  }).pipe(Effect.scoped)

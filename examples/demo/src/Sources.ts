@@ -9,7 +9,7 @@ import { DemoError } from "./DemoError.ts"
 export interface Source {
   /** Absolute. */
   readonly path: string
-  /** Relative to where the command was given, for people. */
+  /** For people: relative to where the command was given, where it lies below. */
   readonly label: string
   readonly sizeBytes: number
 }
@@ -38,10 +38,15 @@ export const collect = Effect.fn("demo.collect")(function* (
   const path = yield* Path.Path
   const found = new Map<string, Source>()
 
+  const label = (absolute: string): string => {
+    const relative = path.relative(options.base, absolute)
+    return relative.startsWith("..") ? absolute : relative
+  }
+
   const add = (absolute: string, info: FileSystem.File.Info) =>
     found.set(absolute, {
       path: absolute,
-      label: path.relative(options.base, absolute),
+      label: label(absolute),
       sizeBytes: ByteSize.toNumberUnsafe(info.size)
     })
 

@@ -79,9 +79,11 @@ const transfer = Effect.fn("demo.transfer")(function* (layout: Sources.Layout, o
   yield* Console.log(`${verified.length} files, ${layout.totalBytes} bytes verified`)
 })
 
+const parseSize = (text: string) => ByteSize.fromString(/^\d+$/.test(text) ? `${text} B` : text)
+
 const sizeFlag = Flag.String("size").pipe(
   Flag.withDescription('Size of the device, such as "64 MiB" (default: what the files need)'),
-  Flag.filterMap(ByteSize.fromString, (text) => `"${text}" is not a size such as "64 MiB"`),
+  Flag.filterMap(parseSize, () => 'a size such as "64 MiB", or a number of bytes'),
   Flag.optional
 )
 

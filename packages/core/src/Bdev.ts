@@ -36,9 +36,10 @@ import type { BdevIo, IoError } from "./BdevIo.ts"
 import { BdevTypeId, openBdev } from "./internal/bdevHandle.ts"
 import type { DescriptorEvent, DescriptorInfo } from "./internal/engine.ts"
 import { EngineService } from "./internal/engineService.ts"
+import { checkName } from "./internal/names.ts"
 import * as release from "./internal/release.ts"
 import type { RpcClient } from "./Rpc.ts"
-import { failInvalid, type RpcReason, type SpdkError, type SpdkErrorOf } from "./SpdkError.ts"
+import type { RpcReason, SpdkError, SpdkErrorOf } from "./SpdkError.ts"
 import type { SpdkThread } from "./SpdkThread.ts"
 
 export * from "./BdevCreate.ts"
@@ -137,8 +138,8 @@ export const isBdev = (u: unknown): u is Bdev => Predicate.hasProperty(u, BdevTy
 
 /**
  * How long a release may wait for its device: of a handle, of a channel, of DMA memory, and the deletion of a bdev. When the
- * time is over the release dies with `TimedOut`, and what it holds is given back if the device ever answers. Default: 30
- * seconds.
+ * time is over the release dies with `TimedOut`, and what it holds is given back if the device ever answers. It is read where
+ * the thing is opened, so provide it around that. Default: 30 seconds.
  *
  * @since 0.1.0
  * @category references
@@ -179,11 +180,11 @@ export type OpenError = SpdkErrorOf<
 export const open: (
   name: string,
   options?: OpenOptions
-) => Effect.Effect<Bdev, OpenError, EngineService | Scope.Scope> = Effect.fn("Bdev.open")(function*(
+) => Effect.Effect<Bdev, OpenError, EngineService | Scope.Scope> = Effect.fn("Bdev.open")(function* (
   name: string,
   options?: OpenOptions
 ) {
-  if (name === "") return yield* failInvalid("Bdev.open", "name", "is empty", name)
+  yield* checkName("Bdev.open", name)
   const engine = yield* EngineService
   return yield* openBdev(engine, name, options?.write ?? false)
 })
@@ -277,12 +278,14 @@ const created = <R>(
   create: Effect.Effect<string, Create.CreateError, R>,
   write = true
 ): Layer.Layer<Bdev, LayerError, EngineService | Exclude<R, Scope.Scope>> =>
-  Layer.effect(Bdev, Effect.flatMap(create, (name) => open(name, { write })))
+  Layer.effect(
+    Bdev,
+    Effect.flatMap(create, (name) => open(name, { write }))
+  )
 
 const over = (
   create: (base: string) => Effect.Effect<string, Create.CreateError, RpcClient | Scope.Scope>
-): Layer.Layer<Bdev, LayerError, Bdev | LayerServices> =>
-  created(Effect.flatMap(Bdev, (base) => create(base.name)))
+): Layer.Layer<Bdev, LayerError, Bdev | LayerServices> => created(Effect.flatMap(Bdev, (base) => create(base.name)))
 
 const fromConfig = <Options, E, R>(
   options: Config.Wrap<Options>,

@@ -6,15 +6,12 @@
 import * as Effect from "effect/Effect"
 import type * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
-import * as crypto from "node:crypto"
-import * as path from "node:path"
 import type { BdevErrorInjectErrorType, BdevErrorInjectIoType } from "./generated/RpcTypes.ts"
-import { prepareFile } from "./internal/bdevFile.ts"
-import { bytesOf } from "./internal/byteSize.ts"
+import { blocksOf, fileOf, generatedName, requireBase } from "./internal/bdevOptions.ts"
 import { withinLimit } from "./internal/release.ts"
 import * as Rpc from "./Rpc.ts"
 import { RpcClient } from "./Rpc.ts"
-import { failInvalid, type InvalidArgument, type RpcReason, type SpdkError } from "./SpdkError.ts"
+import { failInvalid, type RpcReason, type SpdkError } from "./SpdkError.ts"
 
 /** Why a bdev is not made: what the RPC method answers. @since 0.1.0 @category errors */
 export type CreateError = SpdkError<RpcReason>
@@ -27,7 +24,7 @@ export interface MemoryOptions {
   /** In bytes, a multiple of the block size. Either this or `numBlocks`. */
   readonly size?: Size | undefined
   readonly numBlocks?: number | undefined
-  /** In bytes. Default 4096. */
+  /** In bytes, a multiple of 512. Default 4096. */
   readonly blockSize?: number | undefined
   readonly uuid?: string | undefined
 }
@@ -48,28 +45,26 @@ export interface MallocOptions extends MemoryOptions {
  * As all functions here: returns the name; the end of the scope deletes the bdev, and waits for that up to
  * `ReleaseTimeout`. Whoever has it open sees `Removed`. A bdev that somebody else deleted before is no error then; another
  * failure of the deletion dies.
+ * Interruption waits for SPDK's answer, and deletes what was made.
  *
  * @since 0.1.0
  * @category creation
  */
-export const createMalloc: (
-  options: MallocOptions
-) => Effect.Effect<string, CreateError, RpcClient | Scope.Scope> = Effect.fn("Bdev.createMalloc")(function*(
-  options: MallocOptions
-) {
-  const blocks = yield* blocksOf("Bdev.createMalloc", options)
-  return yield* scoped(
-    (rpc) =>
-      Rpc.callWith(rpc, "bdev_malloc_create", {
-        ...blocks,
-        name: options.name,
-        uuid: options.uuid,
-        optimal_io_boundary: options.optimalIoBoundaryBlocks,
-        physical_block_size: options.physicalBlockSize
-      }),
-    (rpc, name) => Rpc.callWith(rpc, "bdev_malloc_delete", { name })
-  )
-})
+export const createMalloc: (options: MallocOptions) => Effect.Effect<string, CreateError, RpcClient | Scope.Scope> =
+  Effect.fn("Bdev.createMalloc")(function* (options: MallocOptions) {
+    const blocks = yield* blocksOf("Bdev.createMalloc", options)
+    return yield* scoped(
+      (rpc) =>
+        Rpc.callWith(rpc, "bdev_malloc_create", {
+          ...blocks,
+          name: options.name,
+          uuid: options.uuid,
+          optimal_io_boundary: options.optimalIoBoundaryBlocks,
+          physical_block_size: options.physicalBlockSize
+        }),
+      (rpc, created) => Rpc.callWith(rpc, "bdev_malloc_delete", { name: created })
+    )
+  })
 
 /** @since 0.1.0 @category models */
 export interface NullOptions extends MemoryOptions {
@@ -83,18 +78,15 @@ export interface NullOptions extends MemoryOptions {
  * @since 0.1.0
  * @category creation
  */
-export const createNull: (
-  options: NullOptions
-) => Effect.Effect<string, CreateError, RpcClient | Scope.Scope> = Effect.fn("Bdev.createNull")(function*(
-  options: NullOptions
-) {
-  const blocks = yield* blocksOf("Bdev.createNull", options)
-  const name = options.name ?? generatedName("null")
-  return yield* scoped(
-    (rpc) => Rpc.callWith(rpc, "bdev_null_create", { ...blocks, name, uuid: options.uuid }),
-    (rpc, name) => Rpc.callWith(rpc, "bdev_null_delete", { name })
-  )
-})
+export const createNull: (options: NullOptions) => Effect.Effect<string, CreateError, RpcClient | Scope.Scope> =
+  Effect.fn("Bdev.createNull")(function* (options: NullOptions) {
+    const blocks = yield* blocksOf("Bdev.createNull", options)
+    const name = options.name ?? generatedName("null")
+    return yield* scoped(
+      (rpc) => Rpc.callWith(rpc, "bdev_null_create", { ...blocks, name, uuid: options.uuid }),
+      (rpc, created) => Rpc.callWith(rpc, "bdev_null_delete", { name: created })
+    )
+  })
 
 /** @since 0.1.0 @category models */
 export type FileCreation = "missing" | "always" | "never"
@@ -105,7 +97,7 @@ export interface FileOptions {
   readonly path: string
   /** Default: generated. */
   readonly name?: string | undefined
-  /** In bytes. Default: 4096 when `size` is given, otherwise what SPDK finds. */
+  /** In bytes, a power of two from 512. Default: 4096 for a file, and what SPDK finds for a block device. */
   readonly blockSize?: number | undefined
   /** What the file must have at least, in bytes; a multiple of the block size. */
   readonly size?: Size | undefined
@@ -132,25 +124,22 @@ export interface AioOptions extends FileOptions {
  * @since 0.1.0
  * @category creation
  */
-export const createFile: (
-  options: AioOptions
-) => Effect.Effect<string, CreateError, RpcClient | Scope.Scope> = Effect.fn("Bdev.createFile")(function*(
-  options: AioOptions
-) {
-  const file = yield* fileOf("Bdev.createFile", options)
-  const name = options.name ?? generatedName("file")
-  return yield* scoped(
-    (rpc) =>
-      Rpc.callWith(rpc, "bdev_aio_create", {
-        ...file,
-        name,
-        uuid: options.uuid,
-        readonly: options.readonly,
-        fallocate: options.fallocate
-      }),
-    (rpc, name) => Rpc.callWith(rpc, "bdev_aio_delete", { name })
-  )
-})
+export const createFile: (options: AioOptions) => Effect.Effect<string, CreateError, RpcClient | Scope.Scope> =
+  Effect.fn("Bdev.createFile")(function* (options: AioOptions) {
+    const file = yield* fileOf("Bdev.createFile", options)
+    const name = options.name ?? generatedName("file")
+    return yield* scoped(
+      (rpc) =>
+        Rpc.callWith(rpc, "bdev_aio_create", {
+          ...file,
+          name,
+          uuid: options.uuid,
+          readonly: options.readonly,
+          fallocate: options.fallocate
+        }),
+      (rpc, created) => Rpc.callWith(rpc, "bdev_aio_delete", { name: created })
+    )
+  })
 
 /**
  * As `createFile`, by io_uring (`bdev_uring_create`). `MethodNotFound` where SPDK was built without it, and on the embedded
@@ -159,22 +148,19 @@ export const createFile: (
  * @since 0.1.0
  * @category creation
  */
-export const createUring: (
-  options: FileOptions
-) => Effect.Effect<string, CreateError, RpcClient | Scope.Scope> = Effect.fn("Bdev.createUring")(function*(
-  options: FileOptions
-) {
-  const file = yield* fileOf("Bdev.createUring", options)
-  const name = options.name ?? generatedName("uring")
-  return yield* scoped(
-    (rpc) => Rpc.callWith(rpc, "bdev_uring_create", { ...file, name, uuid: options.uuid }),
-    (rpc, name) => Rpc.callWith(rpc, "bdev_uring_delete", { name })
-  )
-})
+export const createUring: (options: FileOptions) => Effect.Effect<string, CreateError, RpcClient | Scope.Scope> =
+  Effect.fn("Bdev.createUring")(function* (options: FileOptions) {
+    const file = yield* fileOf("Bdev.createUring", options)
+    const name = options.name ?? generatedName("uring")
+    return yield* scoped(
+      (rpc) => Rpc.callWith(rpc, "bdev_uring_create", { ...file, name, uuid: options.uuid }),
+      (rpc, created) => Rpc.callWith(rpc, "bdev_uring_delete", { name: created })
+    )
+  })
 
 /** @since 0.1.0 @category models */
 export interface PassthruOptions {
-  /** The name of the bdev below, which is claimed: nobody else can write to it. */
+  /** The name of the bdev below. It is claimed: nobody can open it for writing any more. `NotFound` when there is none. */
   readonly base: string
   /** Default: generated. */
   readonly name?: string | undefined
@@ -182,17 +168,15 @@ export interface PassthruOptions {
 }
 
 /** A bdev that hands everything to another one (`bdev_passthru_create`). @since 0.1.0 @category creation */
-export const createPassthru: (
-  options: PassthruOptions
-) => Effect.Effect<string, CreateError, RpcClient | Scope.Scope> = Effect.fn("Bdev.createPassthru")(function*(
-  options: PassthruOptions
-) {
-  const name = options.name ?? generatedName("passthru")
-  return yield* scoped(
-    (rpc) => Rpc.callWith(rpc, "bdev_passthru_create", { name, base_bdev_name: options.base, uuid: options.uuid }),
-    (rpc, name) => Rpc.callWith(rpc, "bdev_passthru_delete", { name })
-  )
-})
+export const createPassthru: (options: PassthruOptions) => Effect.Effect<string, CreateError, RpcClient | Scope.Scope> =
+  Effect.fn("Bdev.createPassthru")(function* (options: PassthruOptions) {
+    yield* requireBase(options.base)
+    const name = options.name ?? generatedName("passthru")
+    return yield* scoped(
+      (rpc) => Rpc.callWith(rpc, "bdev_passthru_create", { name, base_bdev_name: options.base, uuid: options.uuid }),
+      (rpc, created) => Rpc.callWith(rpc, "bdev_passthru_delete", { name: created })
+    )
+  })
 
 /** @since 0.1.0 @category models */
 export interface DelayOptions extends PassthruOptions {
@@ -205,28 +189,26 @@ export interface DelayOptions extends PassthruOptions {
 }
 
 /** A bdev that completes later than the one below it (`bdev_delay_create`). @since 0.1.0 @category creation */
-export const createDelay: (
-  options: DelayOptions
-) => Effect.Effect<string, CreateError, RpcClient | Scope.Scope> = Effect.fn("Bdev.createDelay")(function*(
-  options: DelayOptions
-) {
-  const name = options.name ?? generatedName("delay")
-  const readMicros = options.readMicros ?? 0
-  const writeMicros = options.writeMicros ?? 0
-  return yield* scoped(
-    (rpc) =>
-      Rpc.callWith(rpc, "bdev_delay_create", {
-        name,
-        base_bdev_name: options.base,
-        uuid: options.uuid,
-        avg_read_latency: readMicros,
-        p99_read_latency: options.readP99Micros ?? readMicros,
-        avg_write_latency: writeMicros,
-        p99_write_latency: options.writeP99Micros ?? writeMicros
-      }),
-    (rpc, name) => Rpc.callWith(rpc, "bdev_delay_delete", { name })
-  )
-})
+export const createDelay: (options: DelayOptions) => Effect.Effect<string, CreateError, RpcClient | Scope.Scope> =
+  Effect.fn("Bdev.createDelay")(function* (options: DelayOptions) {
+    yield* requireBase(options.base)
+    const name = options.name ?? generatedName("delay")
+    const readMicros = options.readMicros ?? 0
+    const writeMicros = options.writeMicros ?? 0
+    return yield* scoped(
+      (rpc) =>
+        Rpc.callWith(rpc, "bdev_delay_create", {
+          name,
+          base_bdev_name: options.base,
+          uuid: options.uuid,
+          avg_read_latency: readMicros,
+          p99_read_latency: options.readP99Micros ?? readMicros,
+          avg_write_latency: writeMicros,
+          p99_write_latency: options.writeP99Micros ?? writeMicros
+        }),
+      (rpc, created) => Rpc.callWith(rpc, "bdev_delay_delete", { name: created })
+    )
+  })
 
 /** @since 0.1.0 @category models */
 export interface ErrorOptions {
@@ -266,36 +248,36 @@ export interface ErrorBdev {
  * @since 0.1.0
  * @category creation
  */
-export const createError: (
-  options: ErrorOptions
-) => Effect.Effect<ErrorBdev, CreateError, RpcClient | Scope.Scope> = Effect.fn("Bdev.createError")(function*(
-  options: ErrorOptions
-) {
-  const rpc = yield* RpcClient
-  const name = yield* scoped(
-    (rpc) =>
-      Effect.as(
-        Rpc.callWith(rpc, "bdev_error_create", { base_name: options.base, uuid: options.uuid }),
-        `EE_${options.base}`
-      ),
-    (rpc, name) => Rpc.callWith(rpc, "bdev_error_delete", { name })
-  )
-  return {
-    name,
-    inject: (injection) =>
-      Effect.asVoid(Rpc.callWith(rpc, "bdev_error_inject_error", {
-        name,
-        io_type: injection.ioType,
-        error_type: injection.errorType,
-        num: injection.count,
-        queue_depth: injection.queueDepth,
-        corrupt_offset: injection.corruptOffset,
-        corrupt_value: injection.corruptValue,
-        nvme_sct: injection.nvmeSct,
-        nvme_sc: injection.nvmeSc
-      }))
-  }
-})
+export const createError: (options: ErrorOptions) => Effect.Effect<ErrorBdev, CreateError, RpcClient | Scope.Scope> =
+  Effect.fn("Bdev.createError")(function* (options: ErrorOptions) {
+    const client = yield* RpcClient
+    yield* requireBase(options.base)
+    const name = yield* scoped(
+      (rpc) =>
+        Effect.as(
+          Rpc.callWith(rpc, "bdev_error_create", { base_name: options.base, uuid: options.uuid }),
+          `EE_${options.base}`
+        ),
+      (rpc, created) => Rpc.callWith(rpc, "bdev_error_delete", { name: created })
+    )
+    return {
+      name,
+      inject: (injection) =>
+        Effect.asVoid(
+          Rpc.callWith(client, "bdev_error_inject_error", {
+            name,
+            io_type: injection.ioType,
+            error_type: injection.errorType,
+            num: injection.count,
+            queue_depth: injection.queueDepth,
+            corrupt_offset: injection.corruptOffset,
+            corrupt_value: injection.corruptValue,
+            nvme_sct: injection.nvmeSct,
+            nvme_sc: injection.nvmeSc
+          })
+        )
+    }
+  })
 
 /** @since 0.1.0 @category models */
 export interface SplitOptions {
@@ -315,7 +297,8 @@ export interface SplitOptions {
 export const createSplit: (
   options: SplitOptions
 ) => Effect.Effect<ReadonlyArray<string>, CreateError, RpcClient | Scope.Scope> = Effect.fn("Bdev.createSplit")(
-  function*(options: SplitOptions) {
+  function* (options: SplitOptions) {
+    yield* requireBase(options.base)
     return yield* scoped(
       (rpc) =>
         Rpc.callWith(rpc, "bdev_split_create", {
@@ -345,22 +328,19 @@ export interface CreateOptions {
  * @since 0.1.0
  * @category creation
  */
-export const create: (
-  options: CreateOptions
-) => Effect.Effect<string, CreateError, RpcClient | Scope.Scope> = Effect.fn("Bdev.create")(function*(
-  options: CreateOptions
-) {
-  const { deleteMethod, deleteParams, method, params } = options
-  const given = options.name ?? (typeof params?.["name"] === "string" ? params["name"] : undefined)
-  const name = yield* scoped(
-    (rpc) =>
-      Effect.map(rpc.call(method, params), (result) => options.name ?? (typeof result === "string" ? result : given)),
-    (rpc, name) => rpc.call(deleteMethod, deleteParams ?? (name === undefined ? undefined : { name }))
-  )
-  return name === undefined
-    ? yield* failInvalid("Bdev.create", "name", `is missing, and ${method} answered none`)
-    : name
-})
+export const create: (options: CreateOptions) => Effect.Effect<string, CreateError, RpcClient | Scope.Scope> =
+  Effect.fn("Bdev.create")(function* (options: CreateOptions) {
+    const { deleteMethod, deleteParams, method, params } = options
+    const given = options.name ?? (typeof params?.["name"] === "string" ? params["name"] : undefined)
+    const name = yield* scoped(
+      (rpc) =>
+        Effect.map(rpc.call(method, params), (result) => options.name ?? (typeof result === "string" ? result : given)),
+      (rpc, created) => rpc.call(deleteMethod, deleteParams ?? (created === undefined ? undefined : { name: created }))
+    )
+    return name === undefined
+      ? yield* failInvalid("Bdev.create", "name", `is missing, and ${method} answered none`)
+      : name
+  })
 
 /** Deletes at the end of the scope, with the time limit of releases. */
 const scoped = <A>(
@@ -370,39 +350,8 @@ const scoped = <A>(
   Effect.flatMap(RpcClient, (rpc) =>
     Effect.acquireRelease(acquire(rpc), (created) => {
       const gone = Effect.catch(remove(rpc, created), (error) =>
-        error.reason._tag === "NotFound" ? Effect.void : Effect.die(error))
+        error.reason._tag === "NotFound" ? Effect.void : Effect.die(error)
+      )
       return withinLimit("Bdev.delete", `${created}`, Effect.asVoid(gone))
-    }))
-
-const generatedName = (kind: string): string => `${kind}-${crypto.randomBytes(4).toString("hex")}`
-
-const blocksOf = (
-  operation: string,
-  options: MemoryOptions
-): Effect.Effect<{ readonly block_size: number; readonly num_blocks: number }, SpdkError<InvalidArgument>> => {
-  const block_size = options.blockSize ?? 4096
-  if (options.numBlocks !== undefined) {
-    return options.size === undefined
-      ? Effect.succeed({ block_size, num_blocks: options.numBlocks })
-      : failInvalid(operation, "size", "excludes numBlocks: give one of them", options.size)
-  }
-  if (options.size === undefined) return failInvalid(operation, "size", "is missing, and so is numBlocks")
-  return Effect.map(sizeOf(operation, options.size, block_size), (bytes) => ({ block_size, num_blocks: bytes / block_size }))
-}
-
-const sizeOf = (operation: string, size: Size, blockSize: number): Effect.Effect<number, SpdkError<InvalidArgument>> =>
-  Effect.flatMap(bytesOf(operation, "size", size), (bytes) =>
-    Number.isSafeInteger(bytes / blockSize)
-      ? Effect.succeed(bytes)
-      : failInvalid(operation, "size", `is not a multiple of the block size ${blockSize}`, size))
-
-const fileOf = Effect.fnUntraced(function*(operation: string, options: FileOptions) {
-  if (options.path === "") return yield* failInvalid(operation, "path", "is empty", options.path)
-  const filename = path.resolve(options.path)
-  const blockSize = options.blockSize ?? (options.size === undefined ? undefined : 4096)
-  const sizeBytes = options.size === undefined
-    ? undefined
-    : yield* sizeOf(operation, options.size, blockSize ?? 4096)
-  if (sizeBytes !== undefined) yield* prepareFile(operation, filename, sizeBytes, options.create ?? "missing")
-  return { filename, block_size: blockSize }
-})
+    })
+  )

@@ -76,27 +76,8 @@ export const list: Effect.Effect<ReadonlyArray<BdevInfo>, SpdkError<RpcReason>, 
  */
 export const find = (name: string): Effect.Effect<BdevInfo, SpdkError<RpcReason>, RpcClient> =>
   Effect.flatMap(Rpc.call("bdev_get_bdevs", { name }), ([bdev]) =>
-    bdev === undefined ? notFound("bdev_get_bdevs", name) : Effect.succeed(toInfo(bdev)))
-
-/** The counts of one bdev. @internal */
-export const statsOf = (rpc: RpcClient["Service"], name: string): Effect.Effect<BdevStats, SpdkError<RpcReason>> =>
-  Effect.flatMap(Rpc.callWith(rpc, "bdev_get_iostat", { names: [name] }), ({ bdevs, tick_rate }) => {
-    const stat = bdevs[0]
-    // By channel only on request.
-    if (stat === undefined || "channels" in stat) return notFound("bdev_get_iostat", name)
-    const micros = (ticks: number) => (ticks / tick_rate) * 1e6
-    return Effect.succeed<BdevStats>({
-      readBytes: stat.bytes_read,
-      readOps: stat.num_read_ops,
-      writtenBytes: stat.bytes_written,
-      writeOps: stat.num_write_ops,
-      unmappedBytes: stat.bytes_unmapped,
-      unmapOps: stat.num_unmap_ops,
-      readLatencyMicros: micros(stat.read_latency_ticks),
-      writeLatencyMicros: micros(stat.write_latency_ticks),
-      unmapLatencyMicros: micros(stat.unmap_latency_ticks)
-    })
-  })
+    bdev === undefined ? notFound("bdev_get_bdevs", name) : Effect.succeed(toInfo(bdev))
+  )
 
 const toInfo = (bdev: BdevRecord): BdevInfo => ({
   name: bdev.name,

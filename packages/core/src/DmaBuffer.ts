@@ -83,7 +83,7 @@ export type MakeError = SpdkErrorOf<"InvalidArgument" | "NoMemory">
 export const make: (
   lengthBytes: number,
   options?: MakeOptions
-) => Effect.Effect<DmaBuffer, MakeError, EngineService | Scope.Scope> = Effect.fnUntraced(function*(
+) => Effect.Effect<DmaBuffer, MakeError, EngineService | Scope.Scope> = Effect.fnUntraced(function* (
   lengthBytes: number,
   options?: MakeOptions
 ) {
@@ -96,7 +96,7 @@ export const make: (
       onlyReasons(["InvalidArgument", "NoMemory"])(engine.memory.allocate(lengthBytes, alignment)),
       (slab) => new Memory(slab)
     ),
-    (memory) => freeMemory(engine.memory, memory, "DmaBuffer.release")
+    (released) => freeMemory(engine.memory, released, "DmaBuffer.release")
   )
   return bufferOf(memory, lengthBytes)
 })
@@ -135,18 +135,17 @@ export interface DmaPool {
  * @since 0.1.0
  * @category constructors
  */
-export const pool: (
-  options: PoolOptions
-) => Effect.Effect<DmaPool, MakeError, EngineService | Scope.Scope> = Effect.fnUntraced(function*(options: PoolOptions) {
-  const operation = "DmaBuffer.pool"
-  const engine = yield* EngineService
-  const alignment = options.alignment ?? defaultAlignment
-  yield* checkMemory(operation, options.lengthBytes, alignment)
-  if (!Number.isSafeInteger(options.capacity) || options.capacity < 1) {
-    return yield* failInvalid(operation, "capacity", "is not a whole number above 0", options.capacity)
-  }
-  return yield* makePool(engine.memory, options.lengthBytes, alignment, options.capacity)
-})
+export const pool: (options: PoolOptions) => Effect.Effect<DmaPool, MakeError, EngineService | Scope.Scope> =
+  Effect.fnUntraced(function* (options: PoolOptions) {
+    const operation = "DmaBuffer.pool"
+    const engine = yield* EngineService
+    const alignment = options.alignment ?? defaultAlignment
+    yield* checkMemory(operation, options.lengthBytes, alignment)
+    if (!Number.isSafeInteger(options.capacity) || options.capacity < 1) {
+      return yield* failInvalid(operation, "capacity", "is not a whole number above 0", options.capacity)
+    }
+    return yield* makePool(engine.memory, options.lengthBytes, alignment, options.capacity)
+  })
 
 const defaultAlignment = 4096
 

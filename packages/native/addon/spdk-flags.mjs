@@ -2,8 +2,6 @@
 // two additions: modules register themselves by constructor, so the linker must keep libraries that nothing names; and
 // `spdk_syslibs` carries what the static parts need (isa-l, io_uring), without which the addon links and fails to load.
 import { execFileSync } from "node:child_process"
-import { createRequire } from "node:module"
-import { dirname } from "node:path"
 
 const required = [
   "spdk_event", "spdk_event_bdev", "spdk_event_accel", "spdk_event_sock", "spdk_event_scheduler", "spdk_event_iobuf",
@@ -26,8 +24,8 @@ const packages = [...required, ...optional.filter(exists)]
 
 if (process.argv[2] === "--cflags") {
   // Headers of others as system headers: our warnings are about our files.
-  const nodeAddonApi = dirname(createRequire(import.meta.url).resolve("node-addon-api"))
-  const flags = [...pkgConfig("--cflags", ...packages), `-I${nodeAddonApi}`]
+  // Relative to node-gyp's build folder: an absolute path may hold spaces, and make would take it apart.
+  const flags = [...pkgConfig("--cflags", ...packages), "-I../node_modules/node-addon-api"]
   console.log(flags.map((flag) => flag.replace(/^-I/, "-isystem")).join("\n"))
 } else {
   const libdir = pkgConfig("--variable=libdir", "spdk_event")[0]

@@ -33,28 +33,30 @@ import { seeded } from "../support/random.ts"
 const inFlight = Effect.flatMap(Effect.service(Spdk.Spdk), (spdk) =>
   Effect.map(spdk.usage, (usage) => usage.requestsInFlight))
 
-/** A delay bdev over a malloc bdev: its I/O would take an hour, and it can be aborted. */
-const slowBdev = Effect.gen(function*() {
-  const base = yield* Bdev.createMalloc({ name: fresh("base"), blockSize, numBlocks: 8192 })
-  const hour = 3_600_000_000
-  const name = yield* Bdev.createDelay({
-    base: base,
-    name: fresh("slow"),
-    readMicros: hour,
-    writeMicros: hour
+const hourMicros = 3_600_000_000
+
+/** A delay bdev over a malloc bdev. What it delays can be aborted. */
+const slowBdev = (delayMicros: number) =>
+  Effect.gen(function*() {
+    const base = yield* Bdev.createMalloc({ name: fresh("base"), blockSize, numBlocks: 8192 })
+    const name = yield* Bdev.createDelay({ base, name: fresh("slow"), readMicros: delayMicros, writeMicros: delayMicros })
+    return yield* Bdev.open(name, { write: true })
   })
-  return yield* Bdev.open(name, { write: true })
-})
+
+/** Until the delay bdev has what was submitted: while a request is on its way through the stack, an abort misses it. */
+const settled = Effect.flatMap(Effect.service(Spdk.Spdk), (spdk) =>
+  Effect.forEach(Array.from({ length: 50 }), () => spdk.rpc.call("spdk_get_version"), { discard: true }))
 
 export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilities): void =>
   contract(name, layer, (check) => {
     check("a read that the device can abort ends at once, and its memory is free", () =>
       Effect.gen(function*() {
-        const bdev = yield* slowBdev
+        const bdev = yield* slowBdev(hourMicros)
         assert.isTrue(bdev.supports("abort"))
         const buffer = yield* DmaBuffer.make(4096)
         const reading = yield* Effect.forkChild(bdev.read(0, buffer), { startImmediately: true })
         yield* until("the read is in flight", Effect.map(inFlight, (count) => count === 1))
+        yield* settled
         assert.strictEqual(buffer.pins, 1)
         yield* within("the interruption", Fiber.interrupt(reading))
         expectInterrupted(yield* Fiber.await(reading))
@@ -64,11 +66,12 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
 
     check("more than a ring holds, all interrupted: each can still be aborted", () =>
       Effect.gen(function*() {
-        const bdev = yield* slowBdev
+        const bdev = yield* slowBdev(hourMicros)
         const buffer = yield* DmaBuffer.make(blockSize)
         const fibers = yield* Effect.forEach(Array.from({ length: 8000 }), (_, index) =>
           Effect.forkChild(bdev.read((index % 8192) * blockSize, buffer), { startImmediately: true }))
         yield* until("all of them are in flight", Effect.map(inFlight, (count) => count === 8000))
+        yield* settled
         yield* within("the interruption", Fiber.interruptAll(fibers))
         for (const fiber of fibers) expectInterrupted(yield* Fiber.await(fiber))
         assert.strictEqual(buffer.pins, 0)
@@ -305,7 +308,7 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
 
     check("a race of two I/Os: the loser's memory is safe before the winner's result is had", () =>
       Effect.gen(function*() {
-        const slow = yield* slowBdev
+        const slow = yield* slowBdev(5000)
         const quick = yield* mallocOpened()
         yield* quick.writeBytes(0, pattern(blockSize, 5))
         for (let round = 0; round < 50; round++) {

@@ -291,7 +291,7 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
         const reading = yield* Effect.forkChild(held.bdev.read(0, buffer).pipe(SpdkThread.on(thread)), {
           startImmediately: true
         })
-        yield* held.holds(1)
+        yield* held.holds(1, thread)
         const closing = yield* Effect.forkChild(Scope.close(scope, Exit.void), { startImmediately: true })
         yield* held.roundTrips(20)
         assert.isUndefined(closing.pollUnsafe(), "the thread waits for its request")

@@ -10,6 +10,7 @@ import type { Vitest } from "@effect/vitest"
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
 import type * as Scope from "effect/Scope"
 import type { EngineLayer } from "./engines.ts"
 
@@ -108,18 +109,26 @@ export const until = <E, R>(
     }
   })
 
-/** Fails, instead of hanging until the test's own limit, when the effect takes longer than it ever should. */
+/**
+ * Fails, instead of hanging until the test's own limit, when the effect takes longer than it ever should. What hangs may
+ * be what cannot be interrupted, so nobody waits for it then.
+ */
 export const within = <A, E, R>(what: string, effect: Effect.Effect<A, E, R>, millis = 20_000): Effect.Effect<A, E, R> =>
-  Effect.raceFirst(
-    effect,
-    Effect.andThen(
-      Effect.callback<void>((resume) => {
-        const timer = setTimeout(() => resume(Effect.void), millis)
-        return Effect.sync(() => clearTimeout(timer))
-      }),
-      Effect.die(new Error(`not within ${millis} ms: ${what}`))
-    )
-  )
+  Effect.flatMap(Effect.forkDetach(effect, { startImmediately: true }), (fiber) =>
+    Effect.callback<A, E>((resume) => {
+      const timer = setTimeout(() => {
+        fiber.interruptUnsafe()
+        resume(Effect.die(new Error(`not within ${millis} ms: ${what}`)))
+      }, millis)
+      fiber.addObserver((exit) => {
+        clearTimeout(timer)
+        resume(exit)
+      })
+      return Effect.suspend(() => {
+        clearTimeout(timer)
+        return Fiber.interrupt(fiber)
+      })
+    }))
 
 let names = 0
 /** A name that no other test of this process uses. */

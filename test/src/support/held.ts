@@ -6,6 +6,7 @@
 import * as Bdev from "@effect-spdk/core/Bdev"
 import * as Rpc from "@effect-spdk/core/Rpc"
 import * as Spdk from "@effect-spdk/core/Spdk"
+import type * as SpdkThread from "@effect-spdk/core/SpdkThread"
 import * as Effect from "effect/Effect"
 import { blockSize, fresh, until } from "./harness.ts"
 
@@ -28,17 +29,21 @@ export const heldReads = (ioType: "read" | "write" | "flush" | "unmap" | "all" =
     yield* device.inject({ ioType, errorType: "pending", count: 1_000_000 })
     // Whatever a test forgot is let go before the bdev closes, so that its failure is not a hang.
     yield* Effect.addFinalizer(() => Effect.ignore(device.letGo))
+    const roundTrips = (count: number) =>
+      Effect.forEach(Array.from({ length: count }), () => spdk.rpc.call("spdk_get_version"), { discard: true })
     const inFlightBefore = (yield* spdk.usage).requestsInFlight
     return {
       ...device,
-      /** Waits until the device holds exactly so many requests of ours. */
-      holds: (count: number) =>
+      /**
+       * Waits until exactly so many requests of ours are in flight and the engine has taken from the thread's queue what
+       * fits: a message follows the requests. With more than a queue holds no message passes, and RPC calls must do.
+       */
+      holds: (count: number, thread: SpdkThread.SpdkThread = spdk.mainThread) =>
         until(
           `${count} requests are in flight`,
           Effect.map(spdk.usage, (usage) => usage.requestsInFlight - inFlightBefore === count)
-        ),
+        ).pipe(Effect.andThen(count <= 1024 ? thread.call(Effect.void) : roundTrips(20))),
       /** Lets the engine work: a round trip passes through its threads and Node's event loop. */
-      roundTrips: (count: number) =>
-        Effect.forEach(Array.from({ length: count }), () => spdk.rpc.call("spdk_get_version"), { discard: true })
+      roundTrips
     }
   })

@@ -29,7 +29,10 @@ export const readBytes = (
       forEachPiece(target.bdev, lengthBytes, (start, length) =>
         target.bdev.bounce.lease(length, (buffer) =>
           Effect.map(transfer(target, Opcode.Read, offsetBytes + start, buffer, operation), () =>
-            bytes.set(buffer.bytes, start)))),
+            bytes.set(buffer.bytes, start)
+          )
+        )
+      ),
       bytes
     )
   })
@@ -47,7 +50,8 @@ export const writeBytes = (
       target.bdev.bounce.lease(length, (buffer) => {
         buffer.bytes.set(bytes.subarray(start, start + length))
         return transfer(target, Opcode.Write, offsetBytes + start, buffer, operation)
-      }))
+      })
+    )
   })
 
 const forEachPiece = (
@@ -78,12 +82,23 @@ const refuse = (
 ): IoError | undefined => {
   if ((bdev.allowed & (1 << opcode)) === 0) return refusedOpcode(bdev, opcode, operation)
   const { blockSize, numBlocks } = bdev
-  const isRange = Number.isSafeInteger(offsetBytes) && Number.isSafeInteger(lengthBytes) && offsetBytes >= 0 &&
-    lengthBytes > 0 && offsetBytes % blockSize === 0 && lengthBytes % blockSize === 0 &&
+  const isRange =
+    Number.isSafeInteger(offsetBytes) &&
+    Number.isSafeInteger(lengthBytes) &&
+    offsetBytes >= 0 &&
+    lengthBytes > 0 &&
+    offsetBytes % blockSize === 0 &&
+    lengthBytes % blockSize === 0 &&
     offsetBytes + lengthBytes <= numBlocks * blockSize
   if (!isRange) return refusedRange(bdev, operation, offsetBytes, lengthBytes, lengthField)
   return lengthBytes > maxBytesLength
-    ? invalid(operation, lengthField, `is more than one Uint8Array takes here, ${maxBytesLength}`, lengthBytes, bdev.name)
+    ? invalid(
+        operation,
+        lengthField,
+        `is more than one Uint8Array takes here, ${maxBytesLength}`,
+        lengthBytes,
+        bdev.name
+      )
     : undefined
 }
 
@@ -104,7 +119,9 @@ export const readRange = (
   const last = Math.ceil(endBytes / blockSize) * blockSize
   return bounce.lease(last - first, (buffer) =>
     Effect.map(transfer(target, Opcode.Read, first, buffer, operation), () =>
-      buffer.bytes.slice(startBytes - first, endBytes - first)))
+      buffer.bytes.slice(startBytes - first, endBytes - first)
+    )
+  )
 }
 
 /**
@@ -131,13 +148,15 @@ export const writeRange = (
     if (first < startBytes) before.push(readUnit(first))
     if (endBytes < last && (lastUnit > first || first === startBytes)) before.push(readUnit(lastUnit))
     return Effect.all(before, { discard: true, concurrency: 2 }).pipe(
-      Effect.andThen(Effect.sync(() => {
-        let at = startBytes - first
-        for (const piece of pieces) {
-          buffer.bytes.set(piece, at)
-          at += piece.length
-        }
-      })),
+      Effect.andThen(
+        Effect.sync(() => {
+          let at = startBytes - first
+          for (const piece of pieces) {
+            buffer.bytes.set(piece, at)
+            at += piece.length
+          }
+        })
+      ),
       Effect.andThen(transfer(target, Opcode.Write, first, buffer, operation))
     )
   })

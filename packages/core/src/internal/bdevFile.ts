@@ -4,38 +4,42 @@
 import * as Effect from "effect/Effect"
 import * as fs from "node:fs/promises"
 import type { FileCreation } from "../BdevCreate.ts"
-import { type ErrnoReason, fromErrno, invalid, IoFailed, SpdkError } from "../SpdkError.ts"
+import { type ErrnoReason, failInvalid, fromErrno, IoFailed, SpdkError } from "../SpdkError.ts"
 
 type FileError = SpdkError<ErrnoReason>
 
-/** See `FileOptions.create`. */
+/**
+ * See `FileOptions.create`. Returns the length of the file afterwards, or undefined for what is no regular file: a block
+ * device, or something that only the server can see.
+ */
 export const prepareFile = (
   operation: string,
   path: string,
   sizeBytes: number | undefined,
   creation: FileCreation
-): Effect.Effect<void, FileError> =>
-  Effect.flatMap(
-    attempt(operation, path, () => prepare(path, sizeBytes, creation)),
-    (lengthBytes) =>
-      sizeBytes === undefined || lengthBytes === undefined || lengthBytes >= sizeBytes
-        ? Effect.void
-        : Effect.fail(invalid(operation, "size", `is more than the file has, ${lengthBytes} bytes`, sizeBytes, path))
-  )
+): Effect.Effect<number | undefined, FileError> =>
+  sizeBytes === undefined
+    ? Effect.promise(() => lengthOf(path).catch(() => undefined))
+    : creation === "never"
+      ? Effect.flatMap(
+          attempt(operation, path, () => lengthOf(path)),
+          (lengthBytes) =>
+            lengthBytes === undefined || lengthBytes >= sizeBytes
+              ? Effect.succeed(lengthBytes)
+              : failInvalid(operation, "size", `is more than the file has, ${lengthBytes} bytes`, sizeBytes, path)
+        )
+      : attempt(operation, path, () => make(path, sizeBytes, creation))
 
-/** The length of the file afterwards; undefined for what is no regular file, and has the length it has. */
-const prepare = async (
-  path: string,
-  sizeBytes: number | undefined,
-  creation: FileCreation
-): Promise<number | undefined> => {
-  const makes = creation !== "never" && sizeBytes !== undefined
-  const flags = makes ? fs.constants.O_RDWR | fs.constants.O_CREAT : fs.constants.O_RDONLY
-  const file = await fs.open(path, flags, 0o600)
+const lengthOf = async (path: string): Promise<number | undefined> => {
+  const stats = await fs.stat(path)
+  return stats.isFile() ? stats.size : undefined
+}
+
+const make = async (path: string, sizeBytes: number, creation: FileCreation): Promise<number | undefined> => {
+  const file = await fs.open(path, fs.constants.O_RDWR | fs.constants.O_CREAT, 0o600)
   try {
     const before = await file.stat()
     if (!before.isFile()) return undefined
-    if (!makes) return before.size
     if (creation === "always") await file.truncate(0)
     else if (before.size >= sizeBytes) return before.size
     await file.truncate(sizeBytes)
@@ -53,8 +57,6 @@ const attempt = <A>(operation: string, resource: string, run: () => Promise<A>):
     catch: (cause): FileError => {
       const context = { operation, resource, cause }
       const errno = cause instanceof Error && "errno" in cause ? cause.errno : undefined
-      return typeof errno === "number"
-        ? fromErrno(errno, context)
-        : new SpdkError({ reason: new IoFailed(context) })
+      return typeof errno === "number" ? fromErrno(errno, context) : new SpdkError({ reason: new IoFailed(context) })
     }
   })

@@ -2,16 +2,28 @@
  * The public handles over an open bdev: `Bdev` by the channel of the fiber's thread, `BdevChannel` by one of its own.
  */
 import { Opcode } from "@effect-spdk/native/Layout"
+import type * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Queue from "effect/Queue"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import type { BatchEntry, Bdev, BdevBatch, BdevChannel, BdevEvent, BdevIo, BdevOperation, ByteRange, RangeOptions } from "../Bdev.ts"
-import { type BdevStats, statsOf } from "../BdevInfo.ts"
+import type {
+  BatchEntry,
+  Bdev,
+  BdevBatch,
+  BdevChannel,
+  BdevEvent,
+  BdevIo,
+  BdevOperation,
+  ByteRange,
+  RangeOptions
+} from "../Bdev.ts"
+import type { BdevStats } from "../BdevInfo.ts"
 import type { DmaBuffer } from "../DmaBuffer.ts"
 import { NotSupported, type RpcReason, SpdkError } from "../SpdkError.ts"
 import type { SpdkThread } from "../SpdkThread.ts"
 import { readBytes, writeBytes } from "./bdevBytes.ts"
+import { statsOf } from "./bdevStats.ts"
 import { sinkRange, streamRange } from "./bdevStream.ts"
 import { bouncePoolOf } from "./bouncePool.ts"
 import { type Channel, openChannel } from "./channels.ts"
@@ -156,8 +168,14 @@ class BdevImpl extends BdevIoImpl implements Bdev {
 
   get channel(): Effect.Effect<BdevChannel, IoError, Scope.Scope> {
     const bdev = this.target.bdev
-    const acquire = Effect.flatMap(CurrentThread, (thread) => openChannel(bdev, thread, "Bdev.channel"))
-    const release = (channel: Channel) => withinLimit("BdevChannel.close", bdev.name, channel.close())
+    const acquire = Effect.tap(
+      Effect.flatMap(CurrentThread, (thread) => openChannel(bdev, thread, "Bdev.channel")),
+      (channel) => Effect.sync(() => bdev.channels.track(channel))
+    )
+    const release = (channel: Channel) => {
+      bdev.channels.untrack(channel)
+      return withinLimit("BdevChannel.close", bdev.name, channel.close())
+    }
     return Effect.map(Effect.acquireRelease(acquire, release), (channel) => new BdevChannelImpl(bdev, channel))
   }
 
@@ -170,18 +188,17 @@ class BdevImpl extends BdevIoImpl implements Bdev {
 const eventsOf = (bdev: OpenBdev): Stream.Stream<BdevEvent> =>
   Stream.callback<BdevEvent>((queue) =>
     Effect.sync(() => {
-      const onEvent = (event: BdevEvent | "closed") => {
-        if (event !== "closed") Queue.offerUnsafe(queue, event)
-        if (event === "closed" || event._tag === "Removed") Queue.endUnsafe(queue)
-      }
       // What comes too late hears at least how it ended.
-      if (bdev.removed) onEvent({ _tag: "Removed" })
-      else if (bdev.closing) onEvent("closed")
-      return bdev.listen(onEvent)
-    }).pipe(
-      Effect.flatMap((unlisten) => Effect.addFinalizer(() => Effect.sync(unlisten)))
-    )
+      if (bdev.removed) deliver(queue, { _tag: "Removed" })
+      else if (bdev.closing) deliver(queue, "closed")
+      return bdev.listen((event) => deliver(queue, event))
+    }).pipe(Effect.flatMap((unlisten) => Effect.addFinalizer(() => Effect.sync(unlisten))))
   )
+
+const deliver = (queue: Queue.Queue<BdevEvent, Cause.Done>, event: BdevEvent | "closed"): void => {
+  if (event !== "closed") Queue.offerUnsafe(queue, event)
+  if (event === "closed" || event._tag === "Removed") Queue.endUnsafe(queue)
+}
 
 const openReasons = onlyReasons([
   "Busy",
@@ -196,9 +213,9 @@ const openReasons = onlyReasons([
   "Released"
 ])
 
-export const openBdev = Effect.fnUntraced(function*(engine: Engine, name: string, write: boolean) {
+export const openBdev = Effect.fnUntraced(function* (engine: Engine, name: string, write: boolean) {
   const bounce = yield* bouncePoolOf(engine)
-  const bdev = yield* Effect.acquireRelease(
+  const opened = yield* Effect.acquireRelease(
     Effect.suspend(() => {
       // The engine may tell of an event before the descriptor is in our hands.
       const early: Array<DescriptorEvent> = []
@@ -217,11 +234,11 @@ export const openBdev = Effect.fnUntraced(function*(engine: Engine, name: string
     }),
     (bdev) => withinLimit("Bdev.close", bdev.name, bdev.close())
   )
-  if (!Number.isSafeInteger(bdev.numBlocks * bdev.blockSize)) {
+  if (!Number.isSafeInteger(opened.numBlocks * opened.blockSize)) {
     const detail = "its size in bytes is not a safe integer, which all offsets and lengths are here"
     return yield* Effect.fail(
       new SpdkError({ reason: new NotSupported({ operation: "Bdev.open", resource: name, detail }) })
     )
   }
-  return new BdevImpl(bdev)
+  return new BdevImpl(opened)
 })

@@ -63,7 +63,8 @@ export const sinkRange = (
       if (range instanceof SpdkError) return Effect.fail(range)
       const writer = new RangeWriter(target, range, scope, operation)
       const consume = Effect.flatMap(upstream, (chunks) =>
-        Effect.forEach(chunks, (chunk) => writer.push(chunk), { discard: true }))
+        Effect.forEach(chunks, (chunk) => writer.push(chunk), { discard: true })
+      )
       return Effect.forever(consume, { disableYield: true }).pipe(
         Pull.catchDone(() => Effect.map(writer.finish, (bytes): Sink.End<number> => [bytes]))
       )
@@ -126,7 +127,9 @@ class RangeWriter {
     this.pieces = []
     this.chunkStart = this.position
     const start = Effect.map(
-      Effect.forkIn(writeRange(target, chunkStart, pieces, unitBytes, operation), this.scope, { startImmediately: true }),
+      Effect.forkIn(writeRange(target, chunkStart, pieces, unitBytes, operation), this.scope, {
+        startImmediately: true
+      }),
       (fiber) => {
         this.writes.push(fiber)
       }

@@ -50,7 +50,8 @@ export class BouncePool {
     const classBytes = classOf(lengthBytes)
     return Effect.uninterruptibleMask((restore) =>
       Effect.flatMap(this.take(classBytes, restore), (memory) =>
-        Effect.onExit(restore(use(bufferOf(memory, lengthBytes))), () => this.giveBack(classBytes, memory)))
+        Effect.onExit(restore(use(bufferOf(memory, lengthBytes))), () => this.giveBack(classBytes, memory))
+      )
     )
   }
 
@@ -100,7 +101,8 @@ export class BouncePool {
       (slab) => new Memory(slab)
     )
     return Effect.catch(allocate, (error) =>
-      this.idleBytes === 0 ? Effect.fail(error) : Effect.andThen(this.freeIdle, allocate))
+      this.idleBytes === 0 ? Effect.fail(error) : Effect.andThen(this.freeIdle, allocate)
+    )
   }
 
   private wait(
@@ -118,8 +120,10 @@ export class BouncePool {
         if (this.waiters.delete(waiter)) return Effect.void
         return this.returnReservation(classBytes)
       })
-      return Effect.flatMap(Effect.onInterrupt(restore(turn), () => cancel), () =>
-        this.takeReserved(classBytes, restore))
+      return Effect.flatMap(
+        Effect.onInterrupt(restore(turn), () => cancel),
+        () => this.takeReserved(classBytes, restore)
+      )
     })
   }
 
@@ -141,7 +145,7 @@ export class BouncePool {
     return Effect.sync(() => {
       this.leasedBytes -= classBytes
       // A snapshot: who finds the engine without memory waits again.
-      for (const waiter of [...this.waiters]) {
+      for (const waiter of Array.from(this.waiters)) {
         if (this.leasedBytes + waiter.classBytes > maxBytes) return
         this.waiters.delete(waiter)
         this.leasedBytes += waiter.classBytes
@@ -154,7 +158,9 @@ export class BouncePool {
     const memories = [...this.idle.values()].flat()
     this.idle.clear()
     this.idleBytes = 0
-    return Effect.forEach(memories, (memory) => freeMemory(this.engineMemory, memory, "BouncePool.close"), { discard: true })
+    return Effect.forEach(memories, (memory) => freeMemory(this.engineMemory, memory, "BouncePool.close"), {
+      discard: true
+    })
   })
 }
 

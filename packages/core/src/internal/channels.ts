@@ -52,10 +52,11 @@ export class Channel {
   }
 }
 
-/** The implicit channels of one handle. */
-export class ThreadChannels {
+/** The channels of one handle. */
+export class BdevChannels {
   private readonly bdev: OpenBdev
   private readonly byThread = new Map<SpdkThread | undefined, Channel>()
+  private readonly explicit = new Set<Channel>()
   private readonly opening = new Map<SpdkThread | undefined, Deferred.Deferred<void, IoError>>()
   private lastContext: Context.Context<never> | undefined = undefined
   private last: Channel | undefined = undefined
@@ -94,9 +95,19 @@ export class ThreadChannels {
     })
   }
 
+  /** An explicit channel, which must not outlive the handle: a descriptor waits for its channels. */
+  track(channel: Channel): void {
+    this.explicit.add(channel)
+  }
+
+  untrack(channel: Channel): void {
+    this.explicit.delete(channel)
+  }
+
   readonly closeAll: Effect.Effect<void> = Effect.suspend(() => {
-    const channels = [...this.byThread.values()]
+    const channels = [...this.byThread.values(), ...this.explicit]
     this.byThread.clear()
+    this.explicit.clear()
     this.last = undefined
     this.lastContext = undefined
     return Effect.forEach(channels, (channel) => channel.close(), { discard: true, concurrency: "unbounded" })

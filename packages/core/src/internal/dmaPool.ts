@@ -46,7 +46,8 @@ class DmaPoolImpl implements DmaPool {
           Effect.acquireRelease(
             Effect.sync(() => new Memory(slab)),
             (memory) => releaseMemory(memory, "DmaPool.release", () => this.giveBack(slab))
-          ))
+          )
+        )
       ),
       (memory) => bufferOf(memory, this.lengthBytes)
     )
@@ -94,8 +95,10 @@ class DmaPoolImpl implements DmaPool {
         // The turn came, and the interruption with it.
         if (taker.slab !== undefined) this.put(taker.slab)
       })
-      return Effect.flatMap(Effect.onInterrupt(restore(turn), () => cancel), () =>
-        taker.slab === undefined ? Effect.die(new Error("a turn without a slab")) : Effect.succeed(taker.slab))
+      return Effect.flatMap(
+        Effect.onInterrupt(restore(turn), () => cancel),
+        () => (taker.slab === undefined ? Effect.die(new Error("a turn without a slab")) : Effect.succeed(taker.slab))
+      )
     })
   }
 }
@@ -106,12 +109,10 @@ export const makePool = (
   alignment: number,
   capacity: number
 ): Effect.Effect<DmaPool, SpdkErrorOf<"InvalidArgument" | "NoMemory">, Scope.Scope> =>
-  Effect.gen(function*() {
+  Effect.gen(function* () {
     // The finalizer stands first, so that a NoMemory half-way gives back what there is.
-    const pool = yield* Effect.acquireRelease(
-      Effect.sync(() => new DmaPoolImpl(engineMemory, lengthBytes, capacity)),
-      (pool) => Effect.sync(() => pool.close())
-    )
+    const pool = new DmaPoolImpl(engineMemory, lengthBytes, capacity)
+    yield* Effect.addFinalizer(() => Effect.sync(() => pool.close()))
     for (let i = 0; i < capacity; i++) {
       yield* Effect.uninterruptible(
         Effect.map(

@@ -7,7 +7,7 @@
  * Everything here runs on the JS thread.
  */
 import { Opcode } from "@effect-spdk/native/Layout"
-import { makeEntry } from "@effect-spdk/native/Queue"
+import { type Entry, makeEntry } from "@effect-spdk/native/Queue"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
@@ -29,8 +29,9 @@ export interface IoTarget {
 type Transfer = typeof Opcode.Read | typeof Opcode.Write
 type RangeOpcode = typeof Opcode.Flush | typeof Opcode.Unmap | typeof Opcode.WriteZeroes
 
-// `submit` of a queue copies the entry.
+// `submit` of a queue copies the entry. Each is filled completely each time: what runs inside of `submit` may use it too.
 const entry = makeEntry()
+const vectoredEntry = makeEntry()
 
 /** The channel to submit by, or undefined when one has to be opened (or nothing is usable): `openFor` knows. */
 export const channelOf = (target: IoTarget): Channel | undefined => {
@@ -45,10 +46,10 @@ export const openFor = (target: IoTarget, operation: string): Effect.Effect<void
   target.channel === undefined
     ? Effect.flatMap(CurrentThread, (thread) => target.bdev.channels.open(thread, operation))
     : Effect.fail(
-      target.channel.closed
-        ? releasedChannel(target.bdev, operation)
-        : releasedThread(operation, target.channel.thread)
-    )
+        target.channel.closed
+          ? releasedChannel(target.bdev, operation)
+          : releasedThread(operation, target.channel.thread)
+      )
 
 /** Reads into or writes from one buffer. */
 export const transfer = (
@@ -89,8 +90,13 @@ const startTransfer = (
   const offsetBlocks = Math.floor(offsetBytes / blockSize)
   const lengthBlocks = Math.floor(lengthBytes / blockSize)
   if (
-    !(offsetBlocks * blockSize === offsetBytes && lengthBlocks * blockSize === lengthBytes && offsetBlocks >= 0 &&
-      lengthBlocks > 0 && offsetBlocks + lengthBlocks <= bdev.numBlocks)
+    !(
+      offsetBlocks * blockSize === offsetBytes &&
+      lengthBlocks * blockSize === lengthBytes &&
+      offsetBlocks >= 0 &&
+      lengthBlocks > 0 &&
+      offsetBlocks + lengthBlocks <= bdev.numBlocks
+    )
   ) {
     resume(Exit.fail(refusedRange(bdev, operation, offsetBytes, lengthBytes, "buffer.byteLength")))
     return
@@ -138,9 +144,10 @@ const startVectored = (
   resume: Resume
 ): IoCompletion | undefined => {
   const bdev = target.bdev
-  const refused = (bdev.allowed & (1 << opcode)) === 0
-    ? refusedOpcode(bdev, opcode, operation)
-    : refusedBuffers(bdev, operation, buffers)
+  const refused =
+    (bdev.allowed & (1 << opcode)) === 0
+      ? refusedOpcode(bdev, opcode, operation)
+      : refusedBuffers(bdev, operation, buffers)
   if (refused !== undefined) {
     resume(Exit.fail(refused))
     return
@@ -154,18 +161,15 @@ const startVectored = (
   }
   const channel = channelOf(target)
   if (channel === undefined) {
-    resume(Effect.andThen(openFor(target, operation), transferVectored(target, opcode, offsetBytes, buffers, operation)))
+    resume(
+      Effect.andThen(openFor(target, operation), transferVectored(target, opcode, offsetBytes, buffers, operation))
+    )
     return
   }
-  entry.opcode = opcode
-  entry.slabSlot = 0
-  entry.slabGeneration = 0
-  entry.slabOffset = 0
-  entry.lengthBytes = lengthBytes
-  entry.segments = buffers
-  const completion = submit(resume, channel, pinAll(buffers), offsetBlocks, lengthBlocks, operation)
-  entry.segments = undefined
-  return completion
+  vectoredEntry.opcode = opcode
+  vectoredEntry.lengthBytes = lengthBytes
+  vectoredEntry.segments = buffers
+  return submit(vectoredEntry, resume, channel, pinAll(buffers), offsetBlocks, lengthBlocks, operation)
 }
 
 /** One `Memory` for all of them: it is unpinned once, by the completion, and lets the others go then. */
@@ -210,8 +214,7 @@ const startRange = (
     resume(Effect.andThen(openFor(target, operation), rangeRequest(target, opcode, range, operation)))
     return
   }
-  entry.opcode = opcode
-  return submitWithoutMemory(resume, channel, offsetBlocks, lengthBlocks, operation)
+  return submitWithoutMemory(opcode, resume, channel, offsetBlocks, lengthBlocks, operation)
 }
 
 export const resetRequest = (target: IoTarget, operation: string): Effect.Effect<void, IoError> =>
@@ -226,27 +229,29 @@ export const resetRequest = (target: IoTarget, operation: string): Effect.Effect
       resume(Effect.andThen(openFor(target, operation), resetRequest(target, operation)))
       return
     }
-    entry.opcode = Opcode.Reset
-    return submitWithoutMemory(resume, channel, 0, 0, operation)
+    return submitWithoutMemory(Opcode.Reset, resume, channel, 0, 0, operation)
   })
 
 const submitWithoutMemory = (
+  opcode: Opcode,
   resume: Resume,
   channel: Channel,
   offsetBlocks: number,
   lengthBlocks: number,
   operation: string
 ): IoCompletion => {
+  entry.opcode = opcode
   entry.slabSlot = 0
   entry.slabGeneration = 0
   entry.slabOffset = 0
   entry.lengthBytes = 0
   noMemory.pins++
-  return submit(resume, channel, noMemory, offsetBlocks, lengthBlocks, operation)
+  return submit(entry, resume, channel, noMemory, offsetBlocks, lengthBlocks, operation)
 }
 
 /** `memory` is pinned already. */
 const submit = (
+  filled: Entry,
   resume: Resume,
   channel: Channel,
   memory: Memory,
@@ -254,21 +259,24 @@ const submit = (
   lengthBlocks: number,
   operation: string
 ): IoCompletion => {
-  entry.channelSlot = channel.slot
-  entry.channelGeneration = channel.generation
-  entry.offsetBlocks = offsetBlocks
-  entry.lengthBlocks = lengthBlocks
+  filled.channelSlot = channel.slot
+  filled.channelGeneration = channel.generation
+  filled.offsetBlocks = offsetBlocks
+  filled.lengthBlocks = lengthBlocks
   channel.bdev.enter(1)
   const completion = new IoCompletion(resume, channel, memory, operation)
-  completion.id = channel.queue.submit(entry, completion, 0)
+  completion.id = channel.queue.submit(filled, completion, 0)
   return completion
 }
 
 /** The offset in blocks, or -1 when the range is not whole blocks inside the bdev. */
 const blocksOf = (bdev: OpenBdev, offsetBytes: number, lengthBlocks: number): number => {
   const offsetBlocks = Math.floor(offsetBytes / bdev.blockSize)
-  return offsetBlocks * bdev.blockSize === offsetBytes && Number.isInteger(lengthBlocks) && offsetBlocks >= 0 &&
-      lengthBlocks > 0 && offsetBlocks + lengthBlocks <= bdev.numBlocks
+  return offsetBlocks * bdev.blockSize === offsetBytes &&
+    Number.isInteger(lengthBlocks) &&
+    offsetBlocks >= 0 &&
+    lengthBlocks > 0 &&
+    offsetBlocks + lengthBlocks <= bdev.numBlocks
     ? offsetBlocks
     : -1
 }

@@ -80,14 +80,15 @@ class BatchRun extends Effectable.Class<void> implements Completion {
     this.pending = buffers.length
     for (const memory of memories) memory.pins++
     this.target.bdev.enter(buffers.length)
-    entry.opcode = this.opcode
-    entry.channelSlot = channel.slot
-    entry.channelGeneration = channel.generation
     queue.cork()
     for (let i = 0; i < buffers.length; i++) {
       const buffer = buffers[i]
       if (buffer === undefined) continue
       const { memory } = buffer
+      // All of it, because what runs inside of `submit` may use the same object.
+      entry.opcode = this.opcode
+      entry.channelSlot = channel.slot
+      entry.channelGeneration = channel.generation
       entry.slabSlot = memory.slot
       entry.slabGeneration = memory.generation
       entry.slabOffset = buffer.offsetBytes
@@ -116,7 +117,8 @@ class BatchRun extends Effectable.Class<void> implements Completion {
     return Effect.callback<void>((resume) => {
       // How it ends does not matter any more.
       this.resume = () => resume(Effect.void)
-      for (const id of [...this.ids]) queue.abort(id)
+      // A copy: what completes now may start the next run.
+      this.ids.slice().forEach((id) => queue.abort(id))
     })
   }
 
@@ -245,7 +247,9 @@ class PreparedBatch implements BdevBatch {
     for (let i = 0; i < offsetsBytes.length; i++) {
       const offsetBytes = offsetsBytes[i] ?? -1
       const offsetBlocks = Math.floor(offsetBytes / blockSize)
-      const isInside = offsetBlocks * blockSize === offsetBytes && offsetBlocks >= 0 &&
+      const isInside =
+        offsetBlocks * blockSize === offsetBytes &&
+        offsetBlocks >= 0 &&
         offsetBlocks + (lengthsBlocks[i] ?? 0) <= numBlocks
       if (!isInside) return this.refusedEntry(i)
       offsetsBlocks[i] = offsetBlocks
@@ -277,9 +281,15 @@ const checkEntries = (
     const { lengthBytes, memory } = buffer
     const offsetBlocks = Math.floor(offsetBytes / blockSize)
     const lengthBlocks = Math.floor(lengthBytes / blockSize)
-    const isFit = memory !== undefined && !memory.released && buffer.alignment >= bufferAlignment &&
-      offsetBlocks * blockSize === offsetBytes && lengthBlocks * blockSize === lengthBytes && offsetBlocks >= 0 &&
-      lengthBlocks > 0 && offsetBlocks + lengthBlocks <= numBlocks
+    const isFit =
+      memory !== undefined &&
+      !memory.released &&
+      buffer.alignment >= bufferAlignment &&
+      offsetBlocks * blockSize === offsetBytes &&
+      lengthBlocks * blockSize === lengthBytes &&
+      offsetBlocks >= 0 &&
+      lengthBlocks > 0 &&
+      offsetBlocks + lengthBlocks <= numBlocks
     if (!isFit) return refuseEntry(target, operation, i, offsetBytes, buffer)
     requests.add(buffer, offsetBlocks, lengthBlocks)
   }
@@ -294,6 +304,8 @@ const refuseEntry = (
   buffer: DmaBufferImpl
 ): IoError => {
   const path = `entries[${index}].`
-  return refusedBuffer(target.bdev, operation, buffer, `${path}buffer`) ??
+  return (
+    refusedBuffer(target.bdev, operation, buffer, `${path}buffer`) ??
     refusedRange(target.bdev, operation, offsetBytes, buffer.lengthBytes, "buffer.byteLength", path)
+  )
 }

@@ -28,11 +28,18 @@ export const refusedRange = (
 ): IoError => {
   const offsetRule = wholeBlocksRule(bdev.blockSize, offsetBytes)
   if (offsetRule !== undefined) return invalid(operation, `${path}offsetBytes`, offsetRule, offsetBytes, bdev.name)
-  const lengthRule = lengthBytes === 0 ? "is 0, and an I/O moves at least one block" : wholeBlocksRule(bdev.blockSize, lengthBytes)
+  const lengthRule =
+    lengthBytes === 0 ? "is 0, and an I/O moves at least one block" : wholeBlocksRule(bdev.blockSize, lengthBytes)
   if (lengthRule !== undefined) return invalid(operation, `${path}${lengthField}`, lengthRule, lengthBytes, bdev.name)
   const sizeBytes = bdev.numBlocks * bdev.blockSize
   if (offsetBytes >= sizeBytes) {
-    return invalid(operation, `${path}offsetBytes`, `lies past the end of the bdev at ${sizeBytes}`, offsetBytes, bdev.name)
+    return invalid(
+      operation,
+      `${path}offsetBytes`,
+      `lies past the end of the bdev at ${sizeBytes}`,
+      offsetBytes,
+      bdev.name
+    )
   }
   const rule = `runs past the end of the bdev at ${sizeBytes} when it starts at ${offsetBytes}`
   return invalid(operation, `${path}${lengthField}`, rule, lengthBytes, bdev.name)
@@ -53,7 +60,13 @@ export const refusedBuffer = (
 ): IoError | undefined => {
   // Callers without types do pass other things.
   if (buffer?.memory === undefined) {
-    return invalid(operation, path, "is not a DmaBuffer; readBytes and writeBytes take plain memory", undefined, bdev.name)
+    return invalid(
+      operation,
+      path,
+      "is not a DmaBuffer; readBytes and writeBytes take plain memory",
+      undefined,
+      bdev.name
+    )
   }
   if (buffer.memory.released) {
     return new SpdkError({ reason: new Released({ operation, resource: bdev.name, what: "buffer" }) })
@@ -77,7 +90,8 @@ export const refusedBuffers = (
   for (let i = 0; i < buffers.length; i++) {
     const buffer = buffers[i]
     if (buffer === undefined) return invalid(operation, `buffers[${i}]`, "is missing", undefined, bdev.name)
-    const refused = refusedBuffer(bdev, operation, buffer, `buffers[${i}]`) ??
+    const refused =
+      refusedBuffer(bdev, operation, buffer, `buffers[${i}]`) ??
       (buffer.lengthBytes === 0 || buffer.lengthBytes % bdev.blockSize !== 0
         ? refusedRange(bdev, operation, 0, buffer.lengthBytes, `buffers[${i}].byteLength`)
         : undefined)

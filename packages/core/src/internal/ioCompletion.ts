@@ -66,6 +66,13 @@ export const ioError = (
   if (!bdev.removed || error.reason._tag === "DeviceRemoved") return error
   const { errno, errnoCode } = error.reason
   return new SpdkError({
-    reason: new DeviceRemoved({ operation, resource: bdev.name, detail: note, errno, errnoCode, nvme: error.reason.nvme })
+    reason: new DeviceRemoved({
+      operation,
+      resource: bdev.name,
+      detail: note,
+      errno,
+      errnoCode,
+      nvme: error.reason.nvme
+    })
   })
 }

@@ -52,8 +52,8 @@ export const awaitUnpinned = (memory: Memory): Effect.Effect<void> =>
     memory.pins === 0
       ? Effect.void
       : Effect.callback<void>((resume) => {
-        memory.onUnpinned = () => resume(Effect.void)
-      })
+          memory.onUnpinned = () => resume(Effect.void)
+        })
   )
 
 /** From here on no I/O takes the memory; what is in flight is waited for, and only then `giveBack` runs. */
@@ -63,10 +63,10 @@ export const releaseMemory = (memory: Memory, operation: string, giveBack: () =>
     return memory.pins === 0
       ? Effect.sync(giveBack)
       : withinLimit(
-        operation,
-        `slab ${memory.slot}, used by ${memory.pins} requests`,
-        Effect.andThen(awaitUnpinned(memory), Effect.sync(giveBack))
-      )
+          operation,
+          `slab ${memory.slot}, used by ${memory.pins} requests`,
+          Effect.andThen(awaitUnpinned(memory), Effect.sync(giveBack))
+        )
   })
 
 export const freeMemory = (engineMemory: EngineMemory, memory: Memory, operation: string): Effect.Effect<void> =>

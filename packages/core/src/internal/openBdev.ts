@@ -5,8 +5,8 @@ import { Opcode } from "@effect-spdk/native/Layout"
 import * as Effect from "effect/Effect"
 import type { BdevEvent } from "../Bdev.ts"
 import { DeviceRemoved, Released, SpdkError } from "../SpdkError.ts"
-import { BouncePool } from "./bouncePool.ts"
-import { ThreadChannels } from "./channels.ts"
+import type { BouncePool } from "./bouncePool.ts"
+import { BdevChannels } from "./channels.ts"
 import type { Descriptor, Engine } from "./engine.ts"
 
 /** What the I/O path checks: one bit per opcode. */
@@ -19,7 +19,10 @@ const opcodes: ReadonlyArray<readonly [ioType: string, opcode: Opcode, writes: b
   ["reset", Opcode.Reset, false]
 ]
 
-export const writingOpcodes: number = opcodes.reduce((mask, [, opcode, writes]) => (writes ? mask | (1 << opcode) : mask), 0)
+export const writingOpcodes: number = opcodes.reduce(
+  (mask, [, opcode, writes]) => (writes ? mask | (1 << opcode) : mask),
+  0
+)
 
 const supportedOpcodes = (ioTypes: ReadonlyArray<string>): number =>
   opcodes.reduce((mask, [ioType, opcode]) => (ioTypes.includes(ioType) ? mask | (1 << opcode) : mask), 0)
@@ -32,7 +35,7 @@ export class OpenBdev {
   readonly bufferAlignment: number
   readonly writable: boolean
   readonly supported: number
-  readonly channels: ThreadChannels
+  readonly channels: BdevChannels
   readonly bounce: BouncePool
   /** The opcodes that may be submitted now, one bit each: none once the bdev is removed or the handle closes. */
   allowed: number
@@ -59,7 +62,7 @@ export class OpenBdev {
     this.inFlight = 0
     this.onIdle = undefined
     this.listeners = new Set()
-    this.channels = new ThreadChannels(this)
+    this.channels = new BdevChannels(this)
     this.bounce = bounce
   }
 
@@ -79,7 +82,7 @@ export class OpenBdev {
       this.removed = true
       this.allowed = 0
     }
-    for (const listener of [...this.listeners]) listener(event)
+    for (const listener of this.listeners) listener(event)
   }
 
   /** The listener hears "closed" last, when the handle closes. */
@@ -105,12 +108,12 @@ export class OpenBdev {
     this.inFlight === 0
       ? Effect.void
       : Effect.callback<void>((resume) => {
-        this.onIdle = () => resume(Effect.void)
-      })
+          this.onIdle = () => resume(Effect.void)
+        })
   )
 
   private tellClosed(): void {
-    for (const listener of [...this.listeners]) listener("closed")
+    for (const listener of this.listeners) listener("closed")
     this.listeners.clear()
   }
 }

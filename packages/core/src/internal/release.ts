@@ -25,7 +25,9 @@ export const withinLimit = (
 ): Effect.Effect<void> =>
   Effect.flatMap(Effect.forkDetach(release, { startImmediately: true, uninterruptible: true }), (fiber) => {
     const exit = fiber.pollUnsafe()
-    return exit !== undefined ? exit : Effect.flatMap(ReleaseTimeout, (limit) => awaitFiber(fiber, limit, operation, resource))
+    return exit !== undefined
+      ? exit
+      : Effect.flatMap(ReleaseTimeout, (limit) => awaitFiber(fiber, limit, operation, resource))
   })
 
 const awaitFiber = (
@@ -38,5 +40,6 @@ const awaitFiber = (
     Option.isSome(exit)
       ? exit.value
       : Effect.die(
-        new SpdkError({ reason: new TimedOut({ operation, resource, limitMillis: Duration.toMillis(limit) }) })
-      ))
+          new SpdkError({ reason: new TimedOut({ operation, resource, limitMillis: Duration.toMillis(limit) }) })
+        )
+  )

@@ -3,7 +3,12 @@
  * For what no real engine can be brought to do at will.
  */
 import type { Completion, Entry, Handle, Queue, RequestId } from "@effect-spdk/native/Queue"
+import * as Bdev from "@effect-spdk/core/Bdev"
+import * as DmaBuffer from "@effect-spdk/core/DmaBuffer"
+import type { IoReason, SpdkError as AnySpdkError } from "@effect-spdk/core/SpdkError"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import type * as Scope from "effect/Scope"
 import type { Descriptor, DescriptorEvent, DescriptorInfo, Engine, Slab } from "../../src/internal/engine.ts"
 import { EngineService } from "../../src/internal/engineService.ts"
 import { NoMemory, SpdkError } from "../../src/SpdkError.ts"
@@ -41,7 +46,9 @@ export class FakeQueue implements Queue {
   }
 
   /** Completes the oldest request, or the one of this id. */
-  complete(answer: { readonly id?: RequestId; readonly status?: number; readonly detail?: number; readonly nvme?: number } = {}): void {
+  complete(
+    answer: { readonly id?: RequestId; readonly status?: number; readonly detail?: number; readonly nvme?: number } = {}
+  ): void {
     const at = answer.id === undefined ? 0 : this.requests.findIndex((request) => request.id === answer.id)
     const [request] = this.requests.splice(at, 1)
     if (request === undefined) throw new Error("no such request is in flight")
@@ -160,3 +167,26 @@ const detach = (slab: Slab): void => {
   // The fake's slabs never stand on shared memory.
   structuredClone(buffer, { transfer: [buffer as ArrayBuffer] })
 }
+
+/** A handle whose channel is open already: tests of what comes later need not see that. */
+export const openFake = Effect.fnUntraced(function* (engine: FakeEngine) {
+  const bdev = yield* Bdev.open("fake", { write: true })
+  const buffer = yield* DmaBuffer.make(4096)
+  const first = yield* Effect.forkChild(bdev.read(0, buffer), { startImmediately: true })
+  yield* untilInFlight(engine, 1)
+  engine.queue.complete()
+  yield* Fiber.join(first)
+  return { bdev, buffer }
+})
+
+export const untilInFlight = (engine: FakeEngine, count: number) =>
+  Effect.repeat(Effect.yieldNow, { until: () => engine.queue.inFlight >= count })
+
+export const start = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.forkChild(effect, { startImmediately: true })
+
+export const withFake = <A, E>(
+  test: (engine: FakeEngine) => Effect.Effect<A, E, EngineService | Scope.Scope>,
+  engine = new FakeEngine()
+) => Effect.scoped(engine.provide(test(engine)))
+
+export const tagOf = (error: AnySpdkError<IoReason>) => error.reason._tag

@@ -86,7 +86,9 @@ class AioBdev extends Bdev {
 
   override driverSpecific() {
     const { fallocate, filename, isReadonly, nowait } = this.options
-    return { aio: { filename, block_size_override: this.options.blockSize !== 0, readonly: isReadonly, fallocate, nowait } }
+    return {
+      aio: { filename, block_size_override: this.options.blockSize !== 0, readonly: isReadonly, fallocate, nowait }
+    }
   }
 
   override configCall(): Json {
@@ -170,7 +172,10 @@ export const createAio = (registry: BdevRegistry, options: AioOptions): Bdev | n
   let fd: number
   try {
     // So that opening a named pipe does not wait for its other end.
-    fd = fs.openSync(options.filename, (options.isReadonly ? fs.constants.O_RDONLY : fs.constants.O_RDWR) | fs.constants.O_NONBLOCK)
+    fd = fs.openSync(
+      options.filename,
+      (options.isReadonly ? fs.constants.O_RDONLY : fs.constants.O_RDWR) | fs.constants.O_NONBLOCK
+    )
   } catch (error) {
     return -errnoOf(error)
   }

@@ -55,6 +55,7 @@ class DelayLine {
   }
 
   private arm(micros: number): void {
+    if (this.timer !== undefined) this.timers.cancel(this.timer)
     this.timer = this.timers.after(micros, () => this.bdev.reactor.post(this.finishDue))
   }
 

@@ -9,7 +9,7 @@ export class BdevDescriptor {
   readonly bdev: Bdev
   isWritable: boolean
   isClosed = false
-  readonly onEvent: (type: BdevEventType) => void
+  onEvent: (type: BdevEventType) => void
 
   constructor(bdev: Bdev, isWritable: boolean, onEvent: (type: BdevEventType) => void) {
     this.bdev = bdev

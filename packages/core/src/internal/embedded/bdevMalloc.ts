@@ -49,6 +49,7 @@ class MallocBdev extends Bdev {
       case Opcode.Unmap:
       case Opcode.WriteZeroes:
         this.bytes.fill(0, start, start + io.lengthBlocks * this.blockSize)
+        this.reactor.spent += (io.lengthBlocks * this.blockSize) / 16_384
         return io.finish(success)
       case Opcode.Flush:
       case Opcode.Reset:

@@ -83,9 +83,10 @@ export const resizeNull = (registry: BdevRegistry, name: string, newSizeMiB: num
   if (typeof descriptor === "number") return descriptor
   const { bdev } = descriptor
   const mib = 1024 * 1024
-  const errno = bdev.moduleName !== moduleName || newSizeMiB < Math.floor((bdev.blockSize * bdev.numBlocks) / mib)
-    ? -EINVAL
-    : registry.resize(bdev, Math.floor((newSizeMiB * mib) / bdev.blockSize))
+  const errno =
+    bdev.moduleName !== moduleName || newSizeMiB < Math.floor((bdev.blockSize * bdev.numBlocks) / mib)
+      ? -EINVAL
+      : registry.resize(bdev, Math.floor((newSizeMiB * mib) / bdev.blockSize))
   registry.close(descriptor)
   return errno
 }

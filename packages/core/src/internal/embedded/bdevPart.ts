@@ -15,7 +15,7 @@ export class PartBase {
   readonly registry: BdevRegistry
   readonly moduleName: string
   readonly bdev: Bdev
-  readonly parts = new Set<PartBdev>()
+  readonly parts: Set<PartBdev>
   private readonly descriptor: BdevDescriptor
   private readonly onClose: () => void
 
@@ -26,18 +26,23 @@ export class PartBase {
     baseName: string,
     onClose: () => void = () => {}
   ): PartBase | number {
-    let base: PartBase | undefined
-    const descriptor = openBase(registry, baseName, false, () => [...(base?.parts ?? [])])
-    if (typeof descriptor === "number") return descriptor
-    base = new PartBase(registry, moduleName, descriptor, onClose)
-    return base
+    const parts = new Set<PartBdev>()
+    const descriptor = openBase(registry, baseName, false, () => [...parts])
+    return typeof descriptor === "number" ? descriptor : new PartBase(registry, moduleName, descriptor, parts, onClose)
   }
 
-  private constructor(registry: BdevRegistry, moduleName: string, descriptor: BdevDescriptor, onClose: () => void) {
+  private constructor(
+    registry: BdevRegistry,
+    moduleName: string,
+    descriptor: BdevDescriptor,
+    parts: Set<PartBdev>,
+    onClose: () => void
+  ) {
     this.registry = registry
     this.moduleName = moduleName
     this.descriptor = descriptor
     this.bdev = descriptor.bdev
+    this.parts = parts
     this.onClose = onClose
   }
 
@@ -122,4 +127,3 @@ const partUuid = (base: Bdev, offsetBlocks: number, numBlocks: number): string =
   name.writeBigUInt64LE(BigInt(numBlocks), 24)
   return Uuid.derive(namespace, name)
 }
-

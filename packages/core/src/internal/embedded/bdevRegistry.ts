@@ -65,8 +65,8 @@ export class BdevRegistry {
     }
     this.names.set(bdev.name, bdev)
     this.bdevs.add(bdev)
-    for (const module of this.virtualModules) module.examine(bdev)
     this.context.notifications.add("bdev_register", bdev.name)
+    for (const module of this.virtualModules) module.examine(bdev)
     for (const waiter of [...this.waiters]) waiter()
     return 0
   }

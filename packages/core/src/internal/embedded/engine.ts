@@ -18,16 +18,13 @@ import { serve } from "./rpcServer.ts"
 import { RpcTable } from "./rpcTable.ts"
 import * as Timers from "./timers.ts"
 
-export type EmbeddedOptions = Pick<
-  ResolvedOptions,
-  "name" | "cores" | "memoryMiB" | "rpcSocket" | "logLevel" | "onLog"
->
+export type EmbeddedOptions = Pick<ResolvedOptions, "name" | "cores" | "memoryMiB" | "rpcSocket" | "logLevel" | "onLog">
 
 /**
  * An engine of its own: nothing is shared with others in the process. The end of the scope ends what is in flight,
  * removes all bdevs and takes back all memory; it dies with TimedOut when a device does not let go.
  */
-export const make = Effect.fnUntraced(function*(
+export const make = Effect.fnUntraced(function* (
   options: EmbeddedOptions
 ): Effect.fn.Return<Engine, SpdkError<ErrnoReason | StartFailed>, Scope.Scope> {
   const state = new EngineState(options, yield* Timers.make)
@@ -51,7 +48,8 @@ export const make = Effect.fnUntraced(function*(
   return {
     kind: "embedded",
     version: `embedded ${version}`,
-    description: `the embedded engine ${version} "${options.name}" with ${memoryMiB} MiB of memory on cores ` +
+    description:
+      `the embedded engine ${version} "${options.name}" with ${memoryMiB} MiB of memory on cores ` +
       `${CpuSet.toList(options.cores)}, ${rpcSocket === undefined ? "no RPC socket" : `RPC socket ${rpcSocket}`}`,
     rpcSocket,
     rpc: makeClient(table),

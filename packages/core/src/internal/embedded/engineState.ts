@@ -115,8 +115,12 @@ export class EngineState {
     const threads = [...this.threads]
     for (const thread of threads) {
       for (const poller of [...thread.pollers]) this.removePoller(thread, poller)
+      thread.queue.abortSubmitted()
     }
-    return Effect.forEach(threads, (thread) => this.closeQueue(thread), { concurrency: "unbounded", discard: true }).pipe(
+    return Effect.forEach(threads, (thread) => this.closeQueue(thread), {
+      concurrency: "unbounded",
+      discard: true
+    }).pipe(
       // At the same time: what a bdev holds back ends with the bdev.
       Effect.zip(this.removeAllBdevs, { concurrent: true }),
       Effect.andThen(Effect.sync(() => this.slabs.freeAll()))
@@ -154,7 +158,10 @@ export class EngineState {
 
   private addThread(name: string, cores: CpuSet.CpuSet, core: number): LogicalThread {
     const { handles, reactor, slabs, timers } = this
-    const thread = new LogicalThread({ handles, reactor, slabs, timers }, { id: this.nextThreadId++, name, cores, core })
+    const thread = new LogicalThread(
+      { handles, reactor, slabs, timers },
+      { id: this.nextThreadId++, name, cores, core }
+    )
     this.threads.add(thread)
     return thread
   }
@@ -173,7 +180,10 @@ export class EngineState {
   }
 
   private closeThread(thread: LogicalThread): Effect.Effect<void> {
-    return Effect.andThen(this.closeQueue(thread), Effect.sync(() => this.threads.delete(thread)))
+    return Effect.andThen(
+      this.closeQueue(thread),
+      Effect.sync(() => this.threads.delete(thread))
+    )
   }
 
   private closeQueue(thread: LogicalThread): Effect.Effect<void> {
@@ -216,4 +226,3 @@ export class EngineState {
 
 const deviceRemoved = (operation: string, descriptor: OpenDescriptor): SpdkError =>
   new SpdkError({ reason: new DeviceRemoved({ operation, resource: descriptor.info.name }) })
-

@@ -10,6 +10,9 @@ import type { LogicalThread } from "./thread.ts"
 
 type Done = () => void
 
+/** The first of a slot is random: a guessed handle is hardly ever somebody's. */
+export const nextGeneration = (last = Math.floor(Math.random() * 2 ** 32)): number => (last + 1) % 2 ** 32 || 1
+
 /** Slots that are used again under a new generation. */
 class SlotTable<A> {
   private readonly entries: Array<A | undefined> = []
@@ -18,7 +21,7 @@ class SlotTable<A> {
 
   open(make: (slot: number, generation: number) => A): A {
     const slot = this.freeSlots.pop() ?? this.entries.length
-    const generation = ((this.generations[slot] ?? 0) + 1) % 2 ** 32 || 1
+    const generation = nextGeneration(this.generations[slot])
     const entry = make(slot, generation)
     this.entries[slot] = entry
     this.generations[slot] = generation
@@ -96,15 +99,14 @@ export class Handles {
 
   /** A negative errno when it cannot be opened. */
   openDescriptor(name: string, write: boolean, onEvent: (event: DescriptorEvent) => void): OpenDescriptor | number {
-    let open: OpenDescriptor | undefined
-    const descriptor = this.registry.open(name, write, (type) => {
-      if (open === undefined || open.isClosed) return
+    const descriptor = this.registry.open(name, write)
+    if (typeof descriptor === "number") return descriptor
+    const open = this.descriptors.open((slot, generation) => new OpenDescriptor(slot, generation, descriptor))
+    this.descriptorCount++
+    descriptor.onEvent = (type) => {
       if (type === "resized") onEvent({ _tag: "Resized", numBlocks: open.bdev.numBlocks })
       else this.removed(open, onEvent)
-    })
-    if (typeof descriptor === "number") return descriptor
-    this.descriptorCount++
-    open = this.descriptors.open((slot, generation) => new OpenDescriptor(slot, generation, descriptor))
+    }
     return open
   }
 

@@ -45,13 +45,14 @@ export class IoStat {
 
   /** `startMillis` 0 is an I/O that was not timed; the ones that were stand for `weight`. */
   count(opcode: number, bytes: number, startMillis: number, isSampled: boolean): void {
-    const stat = opcode === Opcode.Read
-      ? this.read
-      : opcode === Opcode.Write
-      ? this.written
-      : opcode === Opcode.Unmap
-      ? this.unmapped
-      : undefined
+    const stat =
+      opcode === Opcode.Read
+        ? this.read
+        : opcode === Opcode.Write
+          ? this.written
+          : opcode === Opcode.Unmap
+            ? this.unmapped
+            : undefined
     if (stat === undefined) return
     stat.bytes += bytes
     stat.operations++

@@ -6,10 +6,10 @@
 import * as Effect from "effect/Effect"
 import { invalid, NoMemory, SpdkError } from "../../SpdkError.ts"
 import type { EngineMemory, Slab } from "../engine.ts"
+import { nextGeneration } from "./handles.ts"
 
 const operation = "DmaBuffer.make"
 const maxLengthBytes = 2 ** 31
-const maxGeneration = 2 ** 32
 
 /** What there is, and what of it slabs and malloc bdevs hold. */
 export class MemoryBudget {
@@ -73,7 +73,7 @@ export class SlabTable implements EngineMemory {
         return Effect.fail(invalid(operation, "alignment", "is not a power of two", alignmentBytes))
       }
       const memory = this.open(lengthBytes, alignmentBytes)
-      return memory === undefined ? Effect.fail(this.noMemory(lengthBytes)) : Effect.succeed(slabOf(memory))
+      return memory === undefined ? Effect.fail(this.noMemory(lengthBytes)) : Effect.succeed(new SlabView(memory))
     })
 
   free = (slab: Slab): void => {
@@ -89,16 +89,16 @@ export class SlabTable implements EngineMemory {
     if (memory === undefined) return slab
     detach(memory)
     memory.generation = this.nextGeneration(memory.slot)
-    return slabOf(memory)
+    return new SlabView(memory)
   }
 
   /** The slab of this name, unless it was given back, or its bytes were taken away by a transfer of the view. */
   find(slot: number, generation: number): SlabMemory | undefined {
     const memory = this.slabs[slot]
     return memory === undefined ||
-        memory.generation !== generation ||
-        memory.isClosed ||
-        memory.bytes.length !== memory.lengthBytes
+      memory.generation !== generation ||
+      memory.isClosed ||
+      memory.bytes.length !== memory.lengthBytes
       ? undefined
       : memory
   }
@@ -110,7 +110,7 @@ export class SlabTable implements EngineMemory {
   /** The end of the engine. Whoever still holds a view finds it detached. */
   freeAll(): void {
     for (const memory of this.slabs) {
-      if (memory !== undefined && !memory.isClosed) this.free(slabOf(memory))
+      if (memory !== undefined && !memory.isClosed) this.free(new SlabView(memory))
     }
   }
 
@@ -142,7 +142,7 @@ export class SlabTable implements EngineMemory {
   }
 
   private nextGeneration(slot: number): number {
-    const generation = ((this.generations[slot] ?? 0) + 1) % maxGeneration || 1
+    const generation = nextGeneration(this.generations[slot])
     this.generations[slot] = generation
     return generation
   }
@@ -160,13 +160,26 @@ export class SlabTable implements EngineMemory {
   }
 }
 
-const slabOf = (memory: SlabMemory): Slab => ({
-  slot: memory.slot,
-  generation: memory.generation,
-  lengthBytes: memory.lengthBytes,
-  alignmentBytes: memory.alignmentBytes,
-  view: memory.bytes
-})
+/** One life of a slab, as its user has it. The bytes are no property, so that nobody prints them by accident. */
+class SlabView implements Slab {
+  readonly slot: number
+  readonly generation: number
+  readonly lengthBytes: number
+  readonly alignmentBytes: number
+  readonly #view: Uint8Array
+
+  constructor(memory: SlabMemory) {
+    this.slot = memory.slot
+    this.generation = memory.generation
+    this.lengthBytes = memory.lengthBytes
+    this.alignmentBytes = memory.alignmentBytes
+    this.#view = memory.bytes
+  }
+
+  get view(): Uint8Array {
+    return this.#view
+  }
+}
 
 /** Moves the bytes to a new ArrayBuffer without copying them. Every view of the old one has length 0 from here on. */
 const detach = (memory: SlabMemory): void => {

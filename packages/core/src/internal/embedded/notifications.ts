@@ -3,7 +3,13 @@
  */
 const capacity = 1024
 
-export const notificationTypes = ["fsdev_register", "fsdev_unregister", "bdev_register", "bdev_unregister", "bdev_resize"] as const
+export const notificationTypes = [
+  "fsdev_register",
+  "fsdev_unregister",
+  "bdev_register",
+  "bdev_unregister",
+  "bdev_resize"
+] as const
 export type NotificationType = (typeof notificationTypes)[number]
 
 export interface Notification {

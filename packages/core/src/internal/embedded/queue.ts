@@ -75,7 +75,7 @@ export class EmbeddedQueue implements Queue, Runnable, IoOwner {
         if (this.head === this.tail) break
         const request = this.ring[this.head++ & (this.ring.length - 1)]
         if (request === undefined) continue
-        reactor.spent += 1 + (request.lengthBytes >>> 12)
+        reactor.spent++
         this.dispatch(request)
       }
     } finally {
@@ -98,6 +98,11 @@ export class EmbeddedQueue implements Queue, Runnable, IoOwner {
     this.onIdle = done
     for (const request of this.requests.inState("timer")) this.context.reactor.post(() => this.abortNow(request.id))
     if (this.inFlight === 0) this.idle()
+  }
+
+  /** Tries to abort whatever a bdev has. */
+  abortSubmitted(): void {
+    for (const { id } of this.requests.inState("submitted")) this.abort(id)
   }
 
   private growRing(): void {
@@ -145,6 +150,9 @@ export class EmbeddedQueue implements Queue, Runnable, IoOwner {
 
   private startTimer(request: Request): void {
     if (request.isAbortRequested) return this.complete(request, cancelled)
+    if (!Number.isSafeInteger(request.offsetBlocks) || request.offsetBlocks < 0) {
+      return this.refuse(request, EINVAL, Detail.None)
+    }
     const { reactor, timers } = this.context
     const { id } = request
     request.state = "timer"
@@ -152,7 +160,8 @@ export class EmbeddedQueue implements Queue, Runnable, IoOwner {
       reactor.post(() => {
         const due = this.requests.find(id)
         if (due !== undefined) this.complete(due, success)
-      }))
+      })
+    )
   }
 
   private startIo(request: Request): void {
@@ -167,8 +176,12 @@ export class EmbeddedQueue implements Queue, Runnable, IoOwner {
     if (!bdev.supportsOpcode(opcode)) return this.refuse(request, ENOTSUP, Detail.NotSupported)
     const { lengthBlocks, offsetBlocks } = request
     // Negated, so that NaN is refused.
-    const isInside = lengthBlocks > 0 && offsetBlocks >= 0 && lengthBlocks <= bdev.numBlocks - offsetBlocks &&
-      Number.isInteger(lengthBlocks) && Number.isInteger(offsetBlocks)
+    const isInside =
+      lengthBlocks > 0 &&
+      offsetBlocks >= 0 &&
+      lengthBlocks <= bdev.numBlocks - offsetBlocks &&
+      Number.isInteger(lengthBlocks) &&
+      Number.isInteger(offsetBlocks)
     if (opcode !== Opcode.Reset && !isInside) return this.refuse(request, EINVAL, Detail.BlockRange)
     if (opcode === Opcode.Read || opcode === Opcode.Write) {
       if (!this.prepareMemory(request, channel)) return
@@ -180,6 +193,7 @@ export class EmbeddedQueue implements Queue, Runnable, IoOwner {
     }
     request.openChannel = channel
     channel.inFlight++
+    this.context.reactor.spent += request.lengthBytes >>> 12
     if (request.isAbortRequested) return this.complete(request, aborted)
     request.state = "submitted"
     channel.channel.submit(request)
@@ -209,7 +223,8 @@ export class EmbeddedQueue implements Queue, Runnable, IoOwner {
     for (const range of request.ranges ?? []) {
       const memory = this.context.slabs.find(range.slab.slot, range.slab.generation)
       if (memory === undefined) return this.refused(request, EBADF, Detail.StaleSlab)
-      if (!isInSlab(memory, range.offsetBytes, range.lengthBytes)) return this.refused(request, EFAULT, Detail.SlabRange)
+      if (!isInSlab(memory, range.offsetBytes, range.lengthBytes))
+        return this.refused(request, EFAULT, Detail.SlabRange)
       if (range.lengthBytes === 0) return this.refused(request, EINVAL, Detail.LengthMismatch)
       if (!isAligned(memory, range.offsetBytes, alignmentBytes)) return this.refused(request, EINVAL, Detail.Misaligned)
       memory.pins++
@@ -250,8 +265,11 @@ export class EmbeddedQueue implements Queue, Runnable, IoOwner {
 }
 
 const isInSlab = (memory: SlabMemory, offsetBytes: number, lengthBytes: number): boolean =>
-  offsetBytes >= 0 && lengthBytes >= 0 && lengthBytes <= memory.lengthBytes - offsetBytes &&
-  Number.isInteger(offsetBytes) && Number.isInteger(lengthBytes)
+  offsetBytes >= 0 &&
+  lengthBytes >= 0 &&
+  lengthBytes <= memory.lengthBytes - offsetBytes &&
+  Number.isInteger(offsetBytes) &&
+  Number.isInteger(lengthBytes)
 
 /** A slab's address counts as a multiple of its alignment, and of nothing more. */
 const isAligned = (memory: SlabMemory, offsetBytes: number, alignmentBytes: number): boolean =>

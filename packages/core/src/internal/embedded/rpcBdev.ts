@@ -18,28 +18,36 @@ export const addBdevMethods = (table: RpcTable, registry: BdevRegistry): void =>
         : Effect.map(appeared(registry, name, Number(timeout ?? 0)), (bdev) => [describe(bdev)]),
     { isOptional }
   )
-  table.add("bdev_get_iostat", ({ names, per_channel: perChannel = false, reset_mode: mode = "none" }) => {
-    if (perChannel && names?.length !== 1) return Effect.fail(errnoFault(-EINVAL))
-    const bdevs = names === undefined ? registry.all : names.map((name) => registry.find(name))
-    const found = bdevs.filter((bdev): bdev is Bdev => bdev?.state === "ready")
-    if (names !== undefined && found.length < bdevs.length) return Effect.fail(errnoFault(-ENODEV))
-    const head = { tick_rate: ticksPerSecond, ticks: ticksNow() }
-    const [first] = found
-    return Effect.succeed(
-      perChannel && first !== undefined
-        ? { ...head, name: first.name, channels: channelStats(first, mode) }
-        : { ...head, bdevs: found.map((bdev) => ({ name: bdev.name, ...bdevStat(bdev, mode).toJson() })) }
-    )
-  }, { isOptional })
-  table.add("bdev_reset_iostat", ({ mode = "all", name }) => {
-    if (mode === "none") return Effect.succeed(true)
-    const bdevs = name === undefined ? registry.all : [registry.find(name)]
-    for (const bdev of bdevs) {
-      if (bdev === undefined || bdev.state !== "ready") return Effect.fail(errnoFault(-ENODEV))
-      for (const stat of statsOf(bdev)) stat.reset(mode)
-    }
-    return Effect.succeed(true)
-  }, { isOptional })
+  table.add(
+    "bdev_get_iostat",
+    ({ names, per_channel: perChannel = false, reset_mode: mode = "none" }) => {
+      if (perChannel && names?.length !== 1) return Effect.fail(errnoFault(-EINVAL))
+      const bdevs = names === undefined ? registry.all : names.map((name) => registry.find(name))
+      const found = bdevs.filter((bdev): bdev is Bdev => bdev?.state === "ready")
+      if (names !== undefined && found.length < bdevs.length) return Effect.fail(errnoFault(-ENODEV))
+      const head = { tick_rate: ticksPerSecond, ticks: ticksNow() }
+      const [first] = found
+      return Effect.succeed(
+        perChannel && first !== undefined
+          ? { ...head, name: first.name, channels: channelStats(first, mode) }
+          : { ...head, bdevs: found.map((bdev) => ({ name: bdev.name, ...bdevStat(bdev, mode).toJson() })) }
+      )
+    },
+    { isOptional }
+  )
+  table.add(
+    "bdev_reset_iostat",
+    ({ mode = "all", name }) => {
+      if (mode === "none") return Effect.succeed(true)
+      const bdevs = name === undefined ? registry.all : [registry.find(name)]
+      for (const bdev of bdevs) {
+        if (bdev === undefined || bdev.state !== "ready") return Effect.fail(errnoFault(-ENODEV))
+        for (const stat of statsOf(bdev)) stat.reset(mode)
+      }
+      return Effect.succeed(true)
+    },
+    { isOptional }
+  )
   table.addStartupOnly("bdev_set_options")
   // A bdev is examined before the call that makes it is answered.
   table.addBare("bdev_wait_for_examine", "bdev_wait_for_examine requires no parameters", () => Effect.succeed(true))
@@ -51,16 +59,18 @@ export const addBdevMethods = (table: RpcTable, registry: BdevRegistry): void =>
 
 /** The calls that make the bdevs that there are. SPDK batches what a physical module writes. */
 export const bdevConfig = (registry: BdevRegistry, withBatches: boolean): ReadonlyArray<Json> => {
-  const calls: Array<Json> = [{
-    method: "bdev_set_options",
-    params: {
-      bdev_io_pool_size: 65535,
-      bdev_io_cache_size: 256,
-      bdev_auto_examine: true,
-      iobuf_small_cache_size: 128,
-      iobuf_large_cache_size: 16
+  const calls: Array<Json> = [
+    {
+      method: "bdev_set_options",
+      params: {
+        bdev_io_pool_size: 65535,
+        bdev_io_cache_size: 256,
+        bdev_auto_examine: true,
+        iobuf_small_cache_size: 128,
+        iobuf_large_cache_size: 16
+      }
     }
-  }]
+  ]
   for (const module of registry.virtualModules) calls.push(...module.configCalls())
   const callsOf = (moduleName: string) =>
     registry.all
@@ -69,8 +79,9 @@ export const bdevConfig = (registry: BdevRegistry, withBatches: boolean): Readon
       .filter((call) => call !== undefined)
   for (const moduleName of ["null", "malloc"]) {
     const batch = callsOf(moduleName)
-    if (!withBatches) calls.push(...batch)
-    else if (batch.length > 0) calls.push(batch)
+    // Also an empty one.
+    if (withBatches) calls.push(batch)
+    else calls.push(...batch)
   }
   calls.push(...callsOf("aio"), { method: "bdev_wait_for_examine" })
   return calls
@@ -149,4 +160,3 @@ const channelStats = (bdev: Bdev, mode: ResetMode): ReadonlyArray<Json> =>
     stat.reset(mode)
     return json
   })
-

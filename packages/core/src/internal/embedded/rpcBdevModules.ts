@@ -111,7 +111,8 @@ const created = (errno: number, name: string): Answer => orErrno(errno === 0 ? n
 
 const addPassthru = (table: RpcTable, passthru: PassthruModule): void => {
   table.add("bdev_passthru_create", (params) =>
-    created(passthru.create({ name: params.name, baseName: params.base_bdev_name, uuid: params.uuid }), params.name))
+    created(passthru.create({ name: params.name, baseName: params.base_bdev_name, uuid: params.uuid }), params.name)
+  )
   table.add("bdev_passthru_delete", ({ name }) => whenGone((done) => passthru.delete(name, done)))
 }
 
@@ -133,21 +134,30 @@ const addDelay = (table: RpcTable, delay: DelayModule): void => {
   table.add("bdev_delay_update_latency", (params) =>
     delay.updateLatency(params.delay_bdev_name, params.latency_type, Number(params.latency_us)) === 0
       ? Effect.succeed(true)
-      : Effect.fail(invalidParams("The requested bdev does not exist.")))
+      : Effect.fail(invalidParams("The requested bdev does not exist."))
+  )
   table.add("bdev_delay_delete", ({ name }) => whenGone((done) => delay.delete(name, done)))
 }
 
 const addSplit = (table: RpcTable, split: SplitModule): void => {
   const onInvalid = invalidParams()
-  table.add("bdev_split_create", ({ base_bdev: base, split_count: count, split_size_mb: size }) => {
-    const made = split.create(base, count, Number(size ?? 0))
-    if (typeof made !== "number") return Effect.succeed(made)
-    return Effect.fail(invalidParams(`Failed to create ${count} split bdevs from '${base}': ${strerror(-made)}`))
-  }, { onInvalid })
-  table.add("bdev_split_delete", (params) => {
-    const errno = split.delete(params.base_bdev)
-    return errno === 0 ? Effect.succeed(true) : Effect.fail(invalidParams(strerror(-errno)))
-  }, { onInvalid })
+  table.add(
+    "bdev_split_create",
+    ({ base_bdev: base, split_count: count, split_size_mb: size }) => {
+      const made = split.create(base, count, Number(size ?? 0))
+      if (typeof made !== "number") return Effect.succeed(made)
+      return Effect.fail(invalidParams(`Failed to create ${count} split bdevs from '${base}': ${strerror(-made)}`))
+    },
+    { onInvalid }
+  )
+  table.add(
+    "bdev_split_delete",
+    (params) => {
+      const errno = split.delete(params.base_bdev)
+      return errno === 0 ? Effect.succeed(true) : Effect.fail(invalidParams(strerror(-errno)))
+    },
+    { onInvalid }
+  )
 }
 
 const addError = (table: RpcTable, registry: BdevRegistry, errors: ErrorModule): void => {

@@ -32,9 +32,9 @@ const call = (
     const limit = options?.timeout === undefined ? defaultTimeout : Duration.fromInputUnsafe(options.timeout)
     const answered = Effect.fromResult(encodeParams(method, params)).pipe(
       Effect.flatMap((text) =>
-        table.call(method, text === undefined ? undefined : JSON.parse(text)).pipe(
-          Effect.mapError(({ code, message }) => fromRpcCode(method, code, message, undefined, resource))
-        )
+        table
+          .call(method, text === undefined ? undefined : JSON.parse(text))
+          .pipe(Effect.mapError(({ code, message }) => fromRpcCode(method, code, message, undefined, resource)))
       ),
       // Nobody gets at the engine's own objects. What came from JSON.stringify is Json.
       Effect.map((result) => JSON.parse(JSON.stringify(result)) as Schema.Json)

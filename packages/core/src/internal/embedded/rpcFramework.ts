@@ -49,11 +49,16 @@ const addRpc = (table: RpcTable, context: FrameworkContext): void => {
     Effect.succeed({
       version: `effect-spdk embedded ${context.version}`,
       fields: { major, minor, patch, suffix: "" }
-    }))
-  table.add("spdk_kill_instance", () => {
-    context.stopServing()
-    return Effect.succeed(true)
-  }, { onInvalid: invalidParams() })
+    })
+  )
+  table.add(
+    "spdk_kill_instance",
+    () => {
+      context.stopServing()
+      return Effect.succeed(true)
+    },
+    { onInvalid: invalidParams() }
+  )
 }
 
 const addThreads = (table: RpcTable, context: FrameworkContext): void => {
@@ -63,25 +68,31 @@ const addThreads = (table: RpcTable, context: FrameworkContext): void => {
       tick_rate: ticksPerSecond,
       pid: process.pid,
       reactors: [...cores].map((core) => describeReactor(context, core))
-    }))
+    })
+  )
   const perThread = (describe: (thread: LogicalThread) => Json) => () =>
     Effect.succeed({ tick_rate: ticksPerSecond, threads: threads().map(describe) })
   table.addBare("thread_get_stats", "'thread_get_stats' requires no arguments", perThread(describeThread))
   table.addBare("thread_get_pollers", "'thread_get_pollers' requires no arguments", perThread(describePollers))
-  table.addBare("thread_get_io_channels", "'thread_get_io_channels' requires no arguments", perThread((thread) => ({
-    name: thread.name,
-    io_channels: context.registry.all.flatMap((bdev) => {
-      const channel = bdev.channels.get(thread)
-      return channel === undefined ? [] : [{ name: `bdev_${bdev.name}`, ref: channel.refs }]
-    })
-  })))
+  table.addBare(
+    "thread_get_io_channels",
+    "'thread_get_io_channels' requires no arguments",
+    perThread((thread) => ({
+      name: thread.name,
+      io_channels: context.registry.all.flatMap((bdev) => {
+        const channel = bdev.channels.get(thread)
+        return channel === undefined ? [] : [{ name: `bdev_${bdev.name}`, ref: channel.refs }]
+      })
+    }))
+  )
   table.addBare("framework_get_scheduler", "'rpc_get_scheduler' requires no arguments", () =>
     Effect.succeed({
       scheduler_name: "static",
       scheduler_period: 0,
       isolated_core_mask: "0",
       scheduling_core: CpuSet.first(cores) ?? 0
-    }))
+    })
+  )
 }
 
 const describeReactor = ({ cores, startMillis, threads }: FrameworkContext, core: number): Json => {
@@ -155,11 +166,16 @@ const addConfig = (table: RpcTable, { registry }: FrameworkContext): void => {
   table.addStartupOnly("framework_start_init")
   table.addBlind("framework_wait_init", () => Effect.succeed(true))
   table.addBare("framework_get_subsystems", "'framework_get_subsystems' requires no arguments", () =>
-    Effect.succeed([{ subsystem: "bdev", depends_on: [] }]))
-  table.add("framework_get_config", ({ name, with_batches: withBatches = false }) =>
-    name === "bdev"
-      ? Effect.succeed(bdevConfig(registry, withBatches))
-      : Effect.fail(invalidParams(`Subsystem '${name}' not found`)), { onInvalid: invalidParams("Invalid arguments") })
+    Effect.succeed([{ subsystem: "bdev", depends_on: [] }])
+  )
+  table.add(
+    "framework_get_config",
+    ({ name, with_batches: withBatches = false }) =>
+      name === "bdev"
+        ? Effect.succeed(bdevConfig(registry, withBatches))
+        : Effect.fail(invalidParams(`Subsystem '${name}' not found`)),
+    { onInvalid: invalidParams("Invalid arguments") }
+  )
 }
 
 const levels: { readonly [Name in "ERROR" | "WARNING" | "NOTICE" | "INFO" | "DEBUG"]: LogLevel } = {
@@ -187,13 +203,18 @@ const addLog = (table: RpcTable, { printLevel }: FrameworkContext): void => {
     return Effect.succeed(true)
   })
   table.addBare("log_get_print_level", "log_get_print_level requires no parameters", () =>
-    answerLevel(printLevel.current))
+    answerLevel(printLevel.current)
+  )
 }
 
 const addNotify = (table: RpcTable, { registry }: FrameworkContext): void => {
   table.addBare("notify_get_types", "No parameters required", () => Effect.succeed([...notificationTypes]))
-  table.add("notify_get_notifications", ({ id = 0, max = Infinity }) =>
-    Effect.succeed(
-      registry.context.notifications.since(Number(id), Number(max)).map(({ ctx, id, type }) => ({ type, ctx, id }))
-    ), { isOptional: true, onInvalid: invalidParams(strerror(EINVAL)) })
+  table.add(
+    "notify_get_notifications",
+    ({ id = 0, max = Infinity }) =>
+      Effect.succeed(
+        registry.context.notifications.since(Number(id), Number(max)).map(({ ctx, id, type }) => ({ type, ctx, id }))
+      ),
+    { isOptional: true, onInvalid: invalidParams(strerror(EINVAL)) }
+  )
 }

@@ -12,13 +12,10 @@ type Response =
   | { readonly jsonrpc: "2.0"; readonly id: Id; readonly result: Json }
   | { readonly jsonrpc: "2.0"; readonly id: Id; readonly error: { readonly code: number; readonly message: string } }
 
-/** The text of an answer with an error. */
-export const faultText = (fault: RpcFault): string => encode(faultOf(null, fault))
-
 /** The text to answer with, undefined when a request wants no answer. `value` comes from JSON.parse. */
 export const answer = (table: RpcTable, value: unknown): Effect.Effect<string | undefined> => {
   if (!Array.isArray(value)) return Effect.map(answerOne(table, value), (response) => response && encode(response))
-  if (value.length === 0) return Effect.succeed(faultText(invalidRequest))
+  if (value.length === 0) return Effect.succeed(encode(faultOf(null, invalidRequest)))
   const responses: Array<Response> = []
   // In the order in which they finish.
   return Effect.as(
@@ -38,9 +35,15 @@ const known = new Set(["jsonrpc", "method", "params", "id"])
 
 const answerOne = (table: RpcTable, value: unknown): Effect.Effect<Response | undefined> => {
   if (!Predicate.isReadonlyObject(value) || Array.isArray(value)) return Effect.succeed(faultOf(null, invalidRequest))
-  const { id, jsonrpc, method, params } = { id: undefined, jsonrpc: undefined, method: undefined, params: undefined, ...value }
-  const isShaped = Object.keys(value).every((key) => known.has(key)) &&
-    (jsonrpc === undefined || jsonrpc === "2.0") && isId(id)
+  const { id, jsonrpc, method, params } = {
+    id: undefined,
+    jsonrpc: undefined,
+    method: undefined,
+    params: undefined,
+    ...value
+  }
+  const isShaped =
+    Object.keys(value).every((key) => known.has(key)) && (jsonrpc === undefined || jsonrpc === "2.0") && isId(id)
   if (!isShaped || typeof method !== "string") return Effect.succeed(faultOf(null, invalidRequest))
   const answered: Id = id ?? null
   if (params !== undefined && params !== null && typeof params !== "object") {

@@ -9,9 +9,9 @@ import * as Effect from "effect/Effect"
 import * as FiberSet from "effect/FiberSet"
 import type * as Scope from "effect/Scope"
 import { invalid, type InvalidArgument, SpdkError, StartFailed } from "../../SpdkError.ts"
-import { answer, faultText } from "./rpcRequests.ts"
+import { answer } from "./rpcRequests.ts"
 import { FrameFault, FrameReader } from "./rpcFrames.ts"
-import { parseError, type RpcTable } from "./rpcTable.ts"
+import type { RpcTable } from "./rpcTable.ts"
 
 const maxPathBytes = 107
 const maxConnections = 1024
@@ -25,7 +25,7 @@ export interface RpcServer {
 }
 
 /** Serves until the scope closes. Fails when the path is no socket's, or somebody else serves it. */
-export const serve = Effect.fnUntraced(function*(
+export const serve = Effect.fnUntraced(function* (
   path: string,
   table: RpcTable
 ): Effect.fn.Return<RpcServer, SpdkError<InvalidArgument | StartFailed>, Scope.Scope> {
@@ -38,7 +38,8 @@ export const serve = Effect.fnUntraced(function*(
   const connections = new Set<Connection>()
   const server = Net.createServer({ allowHalfOpen: true }, (socket) => {
     const connection = new Connection(socket, (value) =>
-      run(Effect.map(answer(table, value), (text) => connection.answered(text))))
+      run(Effect.map(answer(table, value), (text) => connection.answered(text)))
+    )
     connections.add(connection)
     socket.on("close", () => connections.delete(connection))
   })
@@ -53,7 +54,8 @@ export const serve = Effect.fnUntraced(function*(
     Effect.sync(() => {
       server.close()
       for (const connection of connections) connection.destroy()
-    }))
+    })
+  )
   return { stop }
 })
 
@@ -72,7 +74,8 @@ const freePath = (path: string): Effect.Effect<void, SpdkError<StartFailed>> =>
   Effect.callback((resume) => {
     const stat = fs.lstatSync(path, { throwIfNoEntry: false })
     if (stat === undefined) return resume(Effect.void)
-    if (!stat.isSocket()) return resume(Effect.fail(startFailed(path, "there is something that is not a socket", undefined)))
+    if (!stat.isSocket())
+      return resume(Effect.fail(startFailed(path, "there is something that is not a socket", undefined)))
     const probe = Net.createConnection(path)
     probe.once("connect", () => {
       probe.destroy()
@@ -90,7 +93,9 @@ const freePath = (path: string): Effect.Effect<void, SpdkError<StartFailed>> =>
 
 const listen = (server: Net.Server, path: string): Effect.Effect<void, SpdkError<StartFailed>> =>
   Effect.callback((resume) => {
-    server.once("error", (error) => resume(Effect.fail(startFailed(path, `the socket cannot be served: ${error.message}`, error))))
+    server.once("error", (error) =>
+      resume(Effect.fail(startFailed(path, `the socket cannot be served: ${error.message}`, error)))
+    )
     server.once("listening", () => {
       fs.chmodSync(path, 0o600)
       resume(Effect.void)
@@ -147,8 +152,8 @@ class Connection {
       })
     } catch (error) {
       if (!(error instanceof FrameFault)) throw error
-      this.socket.write(faultText(parseError))
-      this.isEnding = true
+      // What cannot be parsed has no end either. SPDK hangs up, before it sends what it had to say.
+      this.socket.destroy()
     }
     this.control()
   }

@@ -24,7 +24,6 @@ export class RpcFault {
 export const invalidRequest = new RpcFault(-32600, "Invalid request")
 export const methodNotFound = new RpcFault(-32601, "Method not found")
 export const invalidParams = (message = "Invalid parameters"): RpcFault => new RpcFault(-32602, message)
-export const parseError = new RpcFault(-32700, "Parse error")
 /** What most methods answer to parameters that they cannot decode. */
 export const decodeFailed = new RpcFault(-32603, "spdk_json_decode_object failed")
 export const errnoFault = (errnoNegative: number): RpcFault => new RpcFault(errnoNegative, strerror(-errnoNegative))
@@ -101,7 +100,8 @@ export const orErrno = <A>(made: A | number, answer: (made: A) => Json): Answer 
   typeof made === "number" ? Effect.fail(errnoFault(made)) : Effect.succeed(answer(made))
 
 /** true for 0. */
-export const trueOrErrno = (errno: number): Answer => (errno === 0 ? Effect.succeed(true) : Effect.fail(errnoFault(errno)))
+export const trueOrErrno = (errno: number): Answer =>
+  errno === 0 ? Effect.succeed(true) : Effect.fail(errnoFault(errno))
 
 /** The answer of something that is removed: true once it is gone. */
 export const whenGone = (remove: (onDone: (errno: number) => void) => number): Answer =>

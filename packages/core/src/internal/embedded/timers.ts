@@ -32,7 +32,7 @@ interface Alarm {
   readonly clear: () => void
 }
 
-export const make: Effect.Effect<Timers, never, Scope.Scope> = Effect.gen(function*() {
+export const make: Effect.Effect<Timers, never, Scope.Scope> = Effect.gen(function* () {
   const clock = yield* Clock.Clock
   const machineClock = Context.get(Context.empty(), Clock.Clock)
   const alarm = clock === machineClock ? machineAlarm() : yield* clockAlarm(clock)
@@ -181,7 +181,7 @@ const machineAlarm = (): Alarm => {
 }
 
 /** Sleeps by the clock, in fibers that the scope interrupts. */
-const clockAlarm = Effect.fnUntraced(function*(clock: Clock.Clock) {
+const clockAlarm = Effect.fnUntraced(function* (clock: Clock.Clock) {
   const fibers = yield* FiberSet.make<void>()
   const run = yield* FiberSet.runtime(fibers)()
   const alarm: Alarm = {
