@@ -39,6 +39,10 @@ export const check = async () => {
   await setUp({ projects: ["packages/core"] })
   return await runSteps("check", [
     { name: "types", run: () => typescript(["."]) },
+    {
+      name: "types of the tests",
+      run: () => node(toolEntry("typescript", "tsc"), ["-p", inRoot("tsconfig.tests.json")])
+    },
     ...generatedSteps,
     { name: "readme.mjs --check", run: () => node(inRoot("scripts", "readme.mjs"), ["--check"]) }
   ])

@@ -19,8 +19,7 @@ class Reader implements Completion {
   private readonly queue: Queue
   private readonly slab: Slab
   private readonly ioBytes: number
-  private readonly blockSizeBytes: number
-  private readonly nextOffset: () => number
+  private readonly nextBlock: () => number
   private readonly load: Load
   private readonly onDrained: (failure: string | undefined) => void
   private underWay = 0
@@ -31,15 +30,14 @@ class Reader implements Completion {
     readonly channel: { readonly slot: number; readonly generation: number }
     readonly ioBytes: number
     readonly blockSizeBytes: number
-    readonly sizeBytes: number
+    readonly numBlocks: number
     readonly load: Load
     readonly onDrained: (failure: string | undefined) => void
   }) {
     this.queue = options.queue
     this.slab = options.slab
     this.ioBytes = options.ioBytes
-    this.blockSizeBytes = options.blockSizeBytes
-    this.nextOffset = makeOffsets(options.sizeBytes, options.ioBytes, 1)
+    this.nextBlock = makeOffsets(options.numBlocks, options.ioBytes / options.blockSizeBytes, 1)
     this.load = options.load
     this.onDrained = options.onDrained
     this.entry.opcode = Opcode.Read
@@ -58,7 +56,7 @@ class Reader implements Completion {
 
   private submit(index: number): void {
     this.entry.slabOffset = index * this.ioBytes
-    this.entry.offsetBlocks = this.nextOffset() / this.blockSizeBytes
+    this.entry.offsetBlocks = this.nextBlock()
     this.queue.submit(this.entry, this, index)
   }
 
@@ -98,7 +96,7 @@ export const raw = (job: Job & { readonly kind: "raw" }) =>
       channel,
       ioBytes: job.ioBytes,
       blockSizeBytes,
-      sizeBytes: numBlocks * blockSizeBytes,
+      numBlocks,
       load,
       onDrained: (failure) =>
         Deferred.doneUnsafe(drained, failure === undefined ? Effect.void : Effect.fail(new Error(failure)))

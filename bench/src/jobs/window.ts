@@ -37,14 +37,17 @@ export const measureLoad = (
     return window
   })
 
-/** Offsets of random reads, in units of `ioBytes`: xorshift, the same for every run. */
-export const makeOffsets = (sizeBytes: number, ioBytes: number, seed: number): (() => number) => {
-  const slots = Math.floor(sizeBytes / ioBytes)
+/**
+ * Random multiples of `step` below `size`, in whatever unit both are: xorshift, the same for every run. The state is
+ * scaled rather than divided, because a remainder of numbers above 2^31 would be the slowest part of a read.
+ */
+export const makeOffsets = (size: number, step: number, seed: number): (() => number) => {
+  const scale = Math.floor(size / step) / 2 ** 32
   let state = (seed * 2_654_435_761) >>> 0 || 1
   return () => {
     state ^= state << 13
     state ^= state >>> 17
     state ^= state << 5
-    return ((state >>> 0) % slots) * ioBytes
+    return Math.floor((state >>> 0) * scale) * step
   }
 }

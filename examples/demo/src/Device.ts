@@ -15,11 +15,9 @@ export type BdevName = (typeof bdevs)[number]
 
 export const blockSizeBytes = 4096
 
-const memoryMiB = 256
-
-/** A malloc bdev takes its bytes from the engine's memory. */
-const engineMemoryMiB = (bdev: BdevName, sizeBytes: number): number =>
-  bdev === "malloc" ? memoryMiB + Math.ceil(sizeBytes / 2 ** 20) : memoryMiB
+/** A malloc bdev takes its bytes from the engine's memory, on top of what SPDK itself needs. */
+const memoryFor = (bdev: BdevName, sizeBytes: number): Options =>
+  bdev === "malloc" ? { memoryMiB: 512 + Math.ceil(sizeBytes / 2 ** 20) } : {}
 
 const engineLayer = (engine: EngineName, options: Options) => {
   switch (engine) {
@@ -55,7 +53,8 @@ export const layer = (options: { readonly engine: EngineName; readonly bdev: Bde
     Layer.provideMerge(
       engineLayer(options.engine, {
         name: "demo",
-        memoryMiB: engineMemoryMiB(options.bdev, options.sizeBytes)
+        logLevel: "warning",
+        ...memoryFor(options.bdev, options.sizeBytes)
       })
     )
   )

@@ -27,12 +27,12 @@ export interface Layout {
 }
 
 /**
- * Walks the paths in order. Symbolic links, sockets and devices inside folders are left out, and so are folders with a
- * name in `skip`; a path that is not there fails.
+ * Walks the paths in order. Symbolic links, sockets and devices inside folders are left out, and so are folders
+ * that `skip` names; a path that is not there fails.
  */
 export const collect = Effect.fn("demo.collect")(function* (
   paths: ReadonlyArray<string>,
-  options: { readonly base: string; readonly skip: ReadonlySet<string> }
+  options: { readonly base: string; readonly skip: (folder: string) => boolean }
 ) {
   const fs = yield* FileSystem.FileSystem
   const path = yield* Path.Path
@@ -56,7 +56,7 @@ export const collect = Effect.fn("demo.collect")(function* (
       for (const entry of entries.toSorted((left, right) => (left.name < right.name ? -1 : 1))) {
         const absolute = path.join(folder, entry.name)
         if (entry.type === "File") add(absolute, yield* fs.stat(absolute))
-        else if (entry.type === "Directory" && !options.skip.has(entry.name)) yield* walk(absolute)
+        else if (entry.type === "Directory" && !options.skip(entry.name)) yield* walk(absolute)
       }
     })
 

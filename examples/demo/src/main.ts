@@ -29,12 +29,12 @@ const repository = fileURLToPath(new URL("../../../..", import.meta.url))
 const workingFolder = process.env["INIT_CWD"] ?? process.cwd()
 
 const ownSources = ["README.md", "packages", "examples", "test", "bench", "scripts"]
-const derivedFolders = new Set(["node_modules", "dist", "build"])
+const isDerived = (folder: string): boolean => /^(node_modules|dist|build(-.*)?)$/.test(folder)
 
 const chosenSources = (paths: ReadonlyArray<string>) =>
   paths.length > 0
-    ? Sources.collect(paths, { base: workingFolder, skip: new Set() })
-    : Sources.collect(ownSources, { base: repository, skip: derivedFolders })
+    ? Sources.collect(paths, { base: workingFolder, skip: () => false })
+    : Sources.collect(ownSources, { base: repository, skip: isDerived })
 
 /** Runs one phase with its progress bar and says how long it took. */
 const phase = Effect.fnUntraced(function* <A, E, R>(

@@ -188,7 +188,14 @@ export interface DelayOptions extends PassthruOptions {
   readonly writeP99Micros?: number | undefined
 }
 
-/** A bdev that completes later than the one below it (`bdev_delay_create`). @since 0.1.0 @category creation */
+/**
+ * A bdev that completes later than the one below it (`bdev_delay_create`). SPDK's modules read the first blocks of every
+ * new bdev, and the deletion waits for those reads: make it without delay and set a long one afterwards, by
+ * `bdev_delay_update_latency`.
+ *
+ * @since 0.1.0
+ * @category creation
+ */
 export const createDelay: (options: DelayOptions) => Effect.Effect<string, CreateError, RpcClient | Scope.Scope> =
   Effect.fn("Bdev.createDelay")(function* (options: DelayOptions) {
     yield* requireBase(options.base)

@@ -48,8 +48,14 @@ export const BdevRecord = Schema.Struct({
   optimal_open_zones: Schema.optional(Schema.Number),
   /** By the name of the I/O type: `read`, `unmap`, `write_zeroes` and others. */
   supported_io_types: Schema.Record(Schema.String, Schema.Boolean),
+  /** Since 26.05 by the name of their type alone, `dma`; before that with an id and the number of the type. */
   memory_domains: Schema.optional(
-    Schema.Array(Schema.Struct({ dma_device_id: Schema.String, dma_device_type: Schema.Number }))
+    Schema.Array(
+      Schema.Struct({
+        dma_device_id: Schema.optional(Schema.NullOr(Schema.String)),
+        dma_device_type: Schema.Union([Schema.String, Schema.Number])
+      })
+    )
   ),
   /** What the module adds, under the module's own name. */
   driver_specific: Schema.Record(Schema.String, Schema.Json)

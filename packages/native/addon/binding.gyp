@@ -11,7 +11,12 @@
         "spdk/queue.cc",
         "spdk/runtime.cc"
       ],
-      "defines": ["NODE_ADDON_API_DISABLE_CPP_EXCEPTIONS", "NAPI_VERSION=9"],
+      # The last one: a worker that is being terminated takes no exception, and the process must not end for that.
+      "defines": [
+        "NODE_ADDON_API_DISABLE_CPP_EXCEPTIONS",
+        "NAPI_VERSION=9",
+        "NODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS"
+      ],
       "cflags_cc!": ["-std=gnu++17", "-std=gnu++20", "-fno-rtti"],
       "cflags_cc": [
         "-std=c++20",

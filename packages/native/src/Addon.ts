@@ -59,7 +59,8 @@ export interface Addon {
   keepAlive(alive: boolean): void
   drain(): { readonly events: ReadonlyArray<AddonEvent>; readonly droppedLogLines: number }
   start(request: number, options: StartOptions): void
-  release(started: boolean): void
+  /** `start` is the request number of that call. */
+  release(start: number): void
   cores(): ReadonlyArray<number>
   spawn(request: number, name: string, cpuMask: string, sqEntries: number, cqEntries: number): void
   ring(queue: number): ArrayBuffer | undefined

@@ -55,6 +55,10 @@ export class Host {
   private readonly replies = new Map<number, OnReply>()
   private readonly devices = new Map<number, (event: DeviceEvent) => void>()
   private readonly queues = new Map<number, HostQueue>()
+  /** Queues whose SPDK thread is gone, while something submitted to them has not been refused yet. */
+  private readonly ended = new Set<RingQueue>()
+  /** Pollers that are not paused: a tick is due, as with a timer of Node's. */
+  private readonly duePollers = new Map<number, HostQueue>()
   private logListeners: ReadonlyArray<OnLog> = []
   private nextRequest = 1
   private nextPoller = 1
@@ -68,13 +72,16 @@ export class Host {
     addon.attach(() => this.onWake())
   }
 
-  start(options: StartOptions, onReply: OnReply): void {
-    this.addon.start(this.ask(onReply), options)
+  /** Returns the number of the start, to release it by. */
+  start(options: StartOptions, onReply: OnReply): number {
+    const start = this.ask(onReply)
+    this.addon.start(start, options)
+    return start
   }
 
-  /** Gives the reference of a start back; `started` tells whether that start succeeded. */
-  release(started: boolean): void {
-    this.addon.release(started)
+  /** Gives the share of a start back, also before its answer. A start that was refused or failed has none. */
+  release(start: number): void {
+    this.addon.release(start)
   }
 
   listenToLog(listener: OnLog): () => void {
@@ -90,7 +97,10 @@ export class Host {
       const memory = reply.status === 0 ? this.addon.ring(reply.a) : undefined
       if (memory === undefined) return onReply(reply, undefined)
       const id = reply.a
-      const ring = new RingQueue(memory, { schedule: () => this.schedule(), kick: () => this.addon.kick(id) })
+      const ring: RingQueue = new RingQueue(memory, {
+        schedule: () => this.scheduleFor(ring),
+        kick: () => this.addon.kick(id)
+      })
       const queue: HostQueue = { id, threadId: reply.b, ring }
       this.queues.set(id, queue)
       onReply(reply, queue)
@@ -102,11 +112,16 @@ export class Host {
   exit(queue: HostQueue, onReply: OnReply): void {
     queue.ring.close()
     const request = this.ask((reply) => {
-      while (queue.ring.drain(completionsPerTurn) > 0) {
-        // Its last completions were published before the answer.
-      }
       this.queues.delete(queue.id)
-      onReply(reply)
+      for (const [poller, owner] of this.duePollers) if (owner === queue) this.duePollers.delete(poller)
+      try {
+        // Its last completions were published before the answer; what has none is cancelled after them.
+        queue.ring.end()
+        queue.ring.drain(Infinity)
+        queue.ring.drain(Infinity)
+      } finally {
+        onReply(reply)
+      }
     })
     this.addon.exit(request, queue.id)
   }
@@ -142,8 +157,12 @@ export class Host {
     const id = this.nextPoller++
     queue.ring.onTick(id, onTick)
     const request = this.ask((reply) => {
-      if (reply.status !== 0) queue.ring.offTick(id)
-      else this.listen()
+      if (reply.status === 0) {
+        this.duePollers.set(id, queue)
+        this.listen()
+      } else {
+        queue.ring.offTick(id)
+      }
       onReply(reply)
     })
     this.addon.pollerRegister(request, queue.id, id, name, periodMicros)
@@ -153,6 +172,8 @@ export class Host {
   /** reply.a: runs, reply.b: busy runs. */
   pollerControl(queue: HostQueue, id: number, action: PollerAction, onReply: OnReply): void {
     if (action === PollerAction.Unregister) queue.ring.offTick(id)
+    if (action === PollerAction.Unregister || action === PollerAction.Pause) this.duePollers.delete(id)
+    if (action === PollerAction.Resume && queue.ring.hasTick(id)) this.duePollers.set(id, queue)
     this.addon.pollerControl(this.ask(onReply), queue.id, id, action)
   }
 
@@ -164,7 +185,8 @@ export class Host {
   /** Requests of this JavaScript thread that have not completed. */
   get requestsInFlight(): number {
     let inFlight = 0
-    for (const queue of this.queues.values()) inFlight += queue.ring.inFlight
+    for (const { ring } of this.queues.values()) inFlight += ring.inFlight
+    for (const ring of this.ended) inFlight += ring.inFlight
     return inFlight
   }
 
@@ -180,9 +202,9 @@ export class Host {
     return request
   }
 
-  /** The event loop must not end while an answer or a completion is due. */
+  /** The event loop must not end while an answer, a completion or a tick is due. */
   private holdLoop(): void {
-    const alive = this.replies.size > 0 || (this.asleep && this.requestsInFlight > 0)
+    const alive = this.replies.size > 0 || this.duePollers.size > 0 || (this.asleep && this.requestsInFlight > 0)
     if (alive === this.alive) return
     this.alive = alive
     this.addon.keepAlive(alive)
@@ -196,9 +218,35 @@ export class Host {
     setImmediate(this.turn)
   }
 
+  private scheduleFor(ring: RingQueue): void {
+    if (ring.hasEnded) this.ended.add(ring)
+    this.schedule()
+  }
+
   private readonly turn = (): void => {
     this.scheduled = false
+    // Until this turn has come to its end: a completion may throw out of it, and others wait behind that one.
+    let goesOn = true
+    try {
+      goesOn = this.drainAll()
+    } finally {
+      // A completion may have scheduled the next turn already.
+      if (goesOn && !this.scheduled) {
+        this.scheduled = true
+        setImmediate(this.turn)
+      } else {
+        this.listen()
+      }
+    }
+  }
+
+  /** True when there should be another turn right away. */
+  private drainAll(): boolean {
     let completed = 0
+    for (const ring of this.ended) {
+      completed += ring.drain(completionsPerTurn)
+      if (ring.inFlight === 0) this.ended.delete(ring)
+    }
     let looks = 0
     let inFlight = true
     while (inFlight && completed < completionsPerTurn && looks < looksPerTurn) {
@@ -212,27 +260,19 @@ export class Host {
       looks = drained > 0 ? 0 : looks + 1
     }
     this.idleTurns = completed > 0 ? 0 : this.idleTurns + 1
-    if (inFlight && this.idleTurns < idleTurnsBeforeSleep) {
-      // A completion may have scheduled the next turn already.
-      if (!this.scheduled) {
-        this.scheduled = true
-        setImmediate(this.turn)
-      }
-    } else if (!this.scheduled) {
-      this.listen()
-    }
+    return this.ended.size > 0 || (inFlight && this.idleTurns < idleTurnsBeforeSleep)
   }
 
   /** From here on reactors wake this thread. */
   private listen(): void {
     if (this.scheduled) return
+    this.asleep = true
     for (const { ring } of this.queues.values()) {
       if ((ring.inFlight > 0 || ring.hasPollers) && !ring.sleep()) {
         this.schedule()
         return
       }
     }
-    this.asleep = true
     this.holdLoop()
   }
 
@@ -245,7 +285,16 @@ export class Host {
   private onWake(): void {
     const { droppedLogLines, events } = this.addon.drain()
     const lines: Array<LogLine> = []
-    for (const event of events) this.deliver(event, lines)
+    for (const event of events) {
+      try {
+        this.deliver(event, lines)
+      } catch (error) {
+        // Whoever waits for one of the other events must not suffer for it.
+        setImmediate(() => {
+          throw error
+        })
+      }
+    }
     if (lines.length > 0 || droppedLogLines > 0) {
       // One SPDK has one log: the oldest listener gets it, or every layer would print every line.
       this.logListeners[0]?.(lines, droppedLogLines)

@@ -4,11 +4,14 @@
  *
  * Thread: the JavaScript thread that owns the `Host`, and no other.
  */
+import { type Refused, Waiting } from "./internal/waiting.ts"
 import { CompletionKind, Control, Cqe, Detail, Opcode, Segment, Sqe } from "./Layout.ts"
-import { type Completion, type Entry, noRequest, type Queue, type RequestId, type SlabRange } from "./Queue.ts"
+import { type Completion, type Entry, makeEntry, noRequest, type Queue, type RequestId, type SlabRange } from "./Queue.ts"
 
 /** Completion places kept free for poller ticks. */
 const reservedForTicks = 256
+/** Ids kept free for aborts, which must get through when a device holds all others. */
+const reservedForAborts = 64
 /** Entries written and not yet published while more are on their way. */
 const publishEvery = 16
 /** Request ids are `id + generation * idSpace`; ids of requests that wait outside the ring are negative. */
@@ -25,38 +28,9 @@ export interface RingQueueHost {
   readonly kick: () => void
 }
 
-/** A request that waits on this side because the ring is full. */
-class Waiting implements Completion {
-  readonly entry: Entry
-  readonly completion: Completion
-  readonly index: number
-  readonly sequence: number
-  readonly waiting: Map<number, Waiting>
-  /** Its id in the ring, once it is there. */
-  ringId: RequestId | undefined = undefined
+/** Owns the ids of aborts: nobody waits for the answer. */
+const abortOwner: Completion = { complete: () => {} }
 
-  constructor(entry: Entry, completion: Completion, index: number, sequence: number, waiting: Map<number, Waiting>) {
-    this.entry = { ...entry }
-    this.completion = completion
-    this.index = index
-    this.sequence = sequence
-    this.waiting = waiting
-  }
-
-  complete(_index: number, status: number, detail: number, nvme: number): void {
-    this.waiting.delete(this.sequence)
-    this.completion.complete(this.index, status, detail, nvme)
-  }
-}
-
-interface Refused {
-  readonly completion: Completion
-  readonly index: number
-  readonly status: number
-  readonly detail: number
-}
-
-const ignore: Completion = { complete: () => {} }
 
 export class RingQueue implements Queue {
   private readonly host: RingQueueHost
@@ -72,12 +46,14 @@ export class RingQueue implements Queue {
   private sqPublished = 0
   private sqHeadSeen = 0
   private cqHead = 0
+  private cqHeadStored = 0
 
   private readonly owners: Array<Completion | undefined>
   private readonly indexes: Int32Array
   private readonly generations: Uint32Array
   private readonly freeIds: Uint16Array
   private freeIdCount: number
+  private readonly abortIds: number
 
   private readonly waiting = new Map<number, Waiting>()
   /** In order of submission; those aborted meanwhile are skipped. */
@@ -85,11 +61,14 @@ export class RingQueue implements Queue {
   private overflowHead = 0
   private nextSequence = noRequest - 1
   private refused: Array<Refused> = []
+  /** Aborts without a place in the ring. */
+  private aborts: Array<RequestId> = []
 
   private readonly tickHandlers = new Map<number, (runs: number) => void>()
   private draining = false
   private corks = 0
   private closed = false
+  private ended = false
   private inFlightCount = 0
 
   constructor(ring: ArrayBuffer, host: RingQueueHost) {
@@ -109,10 +88,16 @@ export class RingQueue implements Queue {
     this.freeIds = new Uint16Array(ids)
     for (let i = 0; i < ids; i++) this.freeIds[i] = ids - 1 - i
     this.freeIdCount = ids
+    this.abortIds = Math.min(reservedForAborts, ids >>> 2)
   }
 
   get inFlight(): number {
     return this.inFlightCount
+  }
+
+  /** Nothing comes out of the ring any more. What is submitted is refused, as soon as somebody drains. */
+  get hasEnded(): boolean {
+    return this.ended
   }
 
   /** Ticks arrive without anything in flight: the host must listen. */
@@ -124,6 +109,10 @@ export class RingQueue implements Queue {
     this.tickHandlers.set(poller, handler)
   }
 
+  hasTick(poller: number): boolean {
+    return this.tickHandlers.has(poller)
+  }
+
   offTick(poller: number): void {
     this.tickHandlers.delete(poller)
   }
@@ -133,16 +122,10 @@ export class RingQueue implements Queue {
     if (this.inFlightCount === 1) this.host.schedule()
     if (this.closed) return this.refuse(completion, index, ecanceled, Detail.Closing)
     const segments = entry.segments
-    if (segments === undefined) {
-      if (this.overflow.length === 0 && this.freeIdCount > 0 && this.hasRoom(1)) return this.push(entry, completion, index)
-    } else {
-      if (segments.length === 0 || segments.length > Segment.max) {
-        return this.refuse(completion, index, einval, Detail.TooManySegments)
-      }
-      if (this.overflow.length === 0 && this.freeIdCount > 0 && this.hasRoom(slotsOf(segments))) {
-        return this.push(entry, completion, index)
-      }
+    if (segments !== undefined && (segments.length === 0 || segments.length > Segment.max)) {
+      return this.refuse(completion, index, einval, Detail.TooManySegments)
     }
+    if (this.overflow.length === 0 && this.hasPlace(segments)) return this.push(entry, completion, index)
     const sequence = this.nextSequence--
     const waiting = new Waiting(entry, completion, index, sequence, this.waiting)
     this.waiting.set(sequence, waiting)
@@ -160,12 +143,7 @@ export class RingQueue implements Queue {
       this.refuse(waiting.completion, waiting.index, ecanceled, Detail.None)
       return
     }
-    const slot = id % idSpace
-    const generation = Math.floor(id / idSpace)
-    if (this.owners[slot] === undefined || this.generations[slot] !== generation) return
-    abortEntry.channelSlot = slot
-    abortEntry.channelGeneration = generation
-    this.submit(abortEntry, ignore, 0)
+    if (!this.pushAbort(id)) this.aborts.push(id)
   }
 
   /** Between `cork` and `uncork` entries are published in groups. Pairs may nest. */
@@ -182,33 +160,41 @@ export class RingQueue implements Queue {
   drain(limit: number): number {
     if (this.draining) return 0
     this.draining = true
-    let done = this.refused.length > 0 ? this.completeRefused() : 0
-    while (done < limit) {
-      const tail = Atomics.load(this.signed, Control.cqTailWord) >>> 0
-      if (tail === this.cqHead) break
-      while (this.cqHead !== tail && done < limit) {
-        const at = this.cqBase + (this.cqHead & this.cqMask) * Cqe.words
-        this.cqHead = (this.cqHead + 1) >>> 0
-        done++
-        if (this.word(at + Cqe.kindWord) === CompletionKind.Tick) this.tick(at)
-        else this.completeAt(at)
+    try {
+      let done = this.refused.length > 0 ? this.completeRefused() : 0
+      while (done < limit) {
+        const tail = Atomics.load(this.signed, Control.cqTailWord) >>> 0
+        if (tail === this.cqHead) {
+          if (this.ended) this.cancelUnanswered()
+          break
+        }
+        while (this.cqHead !== tail && done < limit) {
+          const at = this.cqBase + (this.cqHead & this.cqMask) * Cqe.words
+          this.cqHead = (this.cqHead + 1) >>> 0
+          done++
+          if (this.word(at + Cqe.kindWord) === CompletionKind.Tick) this.tick(at)
+          else this.completeAt(at)
+        }
+        this.handOver()
       }
-      Atomics.store(this.signed, Control.cqHeadWord, this.cqHead | 0)
-      if (this.overflow.length > 0) this.refill()
-      this.publish()
+      return done
+    } finally {
+      // Also behind a completion that threw.
+      this.handOver()
+      this.draining = false
     }
-    if (this.overflow.length > 0) {
-      this.refill()
-      this.publish()
-    }
-    this.draining = false
-    return done
   }
 
-  /** Announces sleep. False when there is something to drain, in which case sleep is off. */
+  /** Announces sleep. False when there is something to do, in which case sleep is off. */
   sleep(): boolean {
     Atomics.store(this.signed, Control.jsSleepingWord, 1)
-    if (this.refused.length === 0 && Atomics.load(this.signed, Control.cqTailWord) >>> 0 === this.cqHead) return true
+    if (
+      this.refused.length === 0 &&
+      !this.waitsForReactor() &&
+      Atomics.load(this.signed, Control.cqTailWord) >>> 0 === this.cqHead
+    ) {
+      return true
+    }
     this.wake()
     return false
   }
@@ -217,9 +203,10 @@ export class RingQueue implements Queue {
     Atomics.store(this.signed, Control.jsSleepingWord, 0)
   }
 
-  /** The native side has answered everything it ever will: what comes now is refused. */
+  /** From here on everything is refused. What is in the ring still gets its answer. */
   close(): void {
     this.closed = true
+    this.publish()
     for (let i = this.overflowHead; i < this.overflow.length; i++) {
       const waiting = this.overflow[i]
       if (waiting === undefined || !this.waiting.delete(waiting.sequence)) continue
@@ -227,6 +214,14 @@ export class RingQueue implements Queue {
     }
     this.overflow.length = 0
     this.overflowHead = 0
+    this.aborts = []
+  }
+
+  /** The native side has answered everything it ever will: what has no answer in the ring is cancelled. */
+  end(): void {
+    this.close()
+    this.ended = true
+    this.host.schedule()
   }
 
   private word(at: number): number {
@@ -239,6 +234,10 @@ export class RingQueue implements Queue {
     if (used + slots <= this.sqEntries) return true
     this.sqHeadSeen = Atomics.load(this.signed, Control.sqHeadWord) >>> 0
     return ((this.sqTail - this.sqHeadSeen) >>> 0) + slots <= this.sqEntries
+  }
+
+  private hasPlace(segments: ReadonlyArray<SlabRange> | undefined): boolean {
+    return this.freeIdCount > this.abortIds && this.hasRoom(segments === undefined ? 1 : slotsOf(segments))
   }
 
   private push(entry: Entry, completion: Completion, index: number): RequestId {
@@ -299,12 +298,41 @@ export class RingQueue implements Queue {
     }
   }
 
+  /** Gives completions and entries to the reactor, those that waited for a place included. */
+  private handOver(): void {
+    if (this.cqHead !== this.cqHeadStored) {
+      this.cqHeadStored = this.cqHead
+      Atomics.store(this.signed, Control.cqHeadWord, this.cqHead | 0)
+    }
+    if (this.aborts.length > 0) this.aborts = this.aborts.filter((id) => !this.pushAbort(id))
+    if (this.overflow.length > 0) this.refill()
+    this.publish()
+  }
+
+  /** True when something waits for the reactor to take entries out of the ring: nothing wakes us when it does. */
+  private waitsForReactor(): boolean {
+    return (
+      (this.overflow.length > 0 && this.freeIdCount > this.abortIds) || (this.aborts.length > 0 && this.freeIdCount > 0)
+    )
+  }
+
+  /** False when there is no place for it now. */
+  private pushAbort(id: RequestId): boolean {
+    const slot = id % idSpace
+    const generation = Math.floor(id / idSpace)
+    if (this.owners[slot] === undefined || this.generations[slot] !== generation) return true
+    if (this.freeIdCount === 0 || !this.hasRoom(1)) return false
+    abortEntry.channelSlot = slot
+    abortEntry.channelGeneration = generation
+    this.push(abortEntry, abortOwner, 0)
+    return true
+  }
+
   private refill(): void {
     while (this.overflowHead < this.overflow.length) {
       const waiting = this.overflow[this.overflowHead] as Waiting
       if (this.waiting.has(waiting.sequence)) {
-        const segments = waiting.entry.segments
-        if (this.freeIdCount === 0 || !this.hasRoom(segments === undefined ? 1 : slotsOf(segments))) break
+        if (!this.hasPlace(waiting.entry.segments)) break
         waiting.ringId = this.push(waiting.entry, waiting, 0)
       }
       this.overflowHead++
@@ -323,10 +351,8 @@ export class RingQueue implements Queue {
     const completion = this.owners[id]
     // Not ours to trust blindly: a completion that nobody waits for, or for an earlier use of the id, is dropped.
     if (completion === undefined || this.generations[id] !== this.word(at + Cqe.idGenerationWord)) return
-    this.owners[id] = undefined
-    const generation = this.word(at + Cqe.idGenerationWord)
-    this.generations[id] = generation === twoTo32 - 1 ? 1 : generation + 1
-    this.freeIds[this.freeIdCount++] = id
+    this.free(id)
+    if (completion === abortOwner) return
     this.inFlightCount--
     completion.complete(
       this.indexes[id] as number,
@@ -334,6 +360,22 @@ export class RingQueue implements Queue {
       this.word(at + Cqe.detailWord),
       this.word(at + Cqe.nvmeWord)
     )
+  }
+
+  private free(id: number): void {
+    const generation = this.generations[id] as number
+    this.owners[id] = undefined
+    this.generations[id] = generation === twoTo32 - 1 ? 1 : generation + 1
+    this.freeIds[this.freeIdCount++] = id
+  }
+
+  private cancelUnanswered(): void {
+    for (let id = 0; id < this.owners.length; id++) {
+      const completion = this.owners[id]
+      if (completion === undefined) continue
+      this.free(id)
+      if (completion !== abortOwner) this.refuse(completion, this.indexes[id] as number, ecanceled, Detail.Closing)
+    }
   }
 
   private tick(at: number): void {
@@ -349,23 +391,22 @@ export class RingQueue implements Queue {
   private completeRefused(): number {
     const refused = this.refused
     this.refused = []
-    this.inFlightCount -= refused.length
-    for (const { completion, detail, index, status } of refused) completion.complete(index, status, detail, 0)
-    return refused.length
+    let done = 0
+    try {
+      for (const { completion, detail, index, status } of refused) {
+        done++
+        this.inFlightCount--
+        completion.complete(index, status, detail, 0)
+      }
+    } finally {
+      if (done < refused.length) this.refused = [...refused.slice(done), ...this.refused]
+    }
+    return done
   }
 }
 
 const slotsOf = (segments: ReadonlyArray<SlabRange>): number => 1 + Math.ceil(segments.length / Segment.perSlot)
 
-const abortEntry: Entry = {
-  opcode: Opcode.Abort,
-  channelSlot: 0,
-  channelGeneration: 0,
-  slabSlot: 0,
-  slabGeneration: 0,
-  slabOffset: 0,
-  lengthBytes: 0,
-  offsetBlocks: 0,
-  lengthBlocks: 0,
-  segments: undefined
-}
+// Only its target changes, and a queue copies what it is given.
+const abortEntry = makeEntry()
+abortEntry.opcode = Opcode.Abort

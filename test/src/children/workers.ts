@@ -47,12 +47,14 @@ const inMain = async (): Promise<void> => {
   const workers = ["a", "b", "c"].map((name) =>
     new Worker(fileURLToPath(import.meta.url), { workerData: { engine, name: `worker_${name}`, rounds } })
   )
+  // From the start: what a worker says before somebody listens is lost.
+  const said = workers.map((worker) => messages(worker, way === "terminate" ? "running" : "done"))
   const mine = Effect.runPromise(
     Effect.gen(function*() {
       const spdk = yield* Spdk.Spdk
       const before = yield* spdk.usage
       yield* readsBackWhatItWrote("main", 200, () => {})
-      yield* Effect.promise(() => Promise.all(workers.map((worker) => messages(worker, way === "terminate" ? "running" : "done"))))
+      yield* Effect.promise(() => Promise.all(said))
       if (way === "terminate") {
         yield* Effect.promise(() => Promise.all(workers.map((worker) => worker.terminate())))
         // Nothing of the workers may be in the way of the main thread.

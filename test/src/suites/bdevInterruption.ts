@@ -27,19 +27,22 @@ import {
   until,
   within
 } from "../support/harness.ts"
-import { errorBdev, heldReads } from "../support/held.ts"
+import { errorBdev, heldReads, setLatency } from "../support/held.ts"
 import { seeded } from "../support/random.ts"
 
 const inFlight = Effect.flatMap(Effect.service(Spdk.Spdk), (spdk) =>
   Effect.map(spdk.usage, (usage) => usage.requestsInFlight))
 
-const hourMicros = 3_600_000_000
+/** Longer than the tests wait for an abort, and no longer, so that a failure ends. */
+const slowMicros = 20_000_000
+const abortMillis = 10_000
 
 /** A delay bdev over a malloc bdev. What it delays can be aborted. */
 const slowBdev = (delayMicros: number) =>
   Effect.gen(function*() {
     const base = yield* Bdev.createMalloc({ name: fresh("base"), blockSize, numBlocks: 8192 })
-    const name = yield* Bdev.createDelay({ base, name: fresh("slow"), readMicros: delayMicros, writeMicros: delayMicros })
+    const name = yield* Bdev.createDelay({ base, name: fresh("slow") })
+    yield* setLatency(name, delayMicros)
     return yield* Bdev.open(name, { write: true })
   })
 
@@ -51,14 +54,14 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
   contract(name, layer, (check) => {
     check("a read that the device can abort ends at once, and its memory is free", () =>
       Effect.gen(function*() {
-        const bdev = yield* slowBdev(hourMicros)
+        const bdev = yield* slowBdev(slowMicros)
         assert.isTrue(bdev.supports("abort"))
         const buffer = yield* DmaBuffer.make(4096)
         const reading = yield* Effect.forkChild(bdev.read(0, buffer), { startImmediately: true })
         yield* until("the read is in flight", Effect.map(inFlight, (count) => count === 1))
         yield* settled
         assert.strictEqual(buffer.pins, 1)
-        yield* within("the interruption", Fiber.interrupt(reading))
+        yield* within("the interruption", Fiber.interrupt(reading), abortMillis)
         expectInterrupted(yield* Fiber.await(reading))
         assert.strictEqual(buffer.pins, 0)
         assert.strictEqual(yield* inFlight, 0)
@@ -66,13 +69,13 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
 
     check("more than a ring holds, all interrupted: each can still be aborted", () =>
       Effect.gen(function*() {
-        const bdev = yield* slowBdev(hourMicros)
+        const bdev = yield* slowBdev(slowMicros)
         const buffer = yield* DmaBuffer.make(blockSize)
         const fibers = yield* Effect.forEach(Array.from({ length: 8000 }), (_, index) =>
           Effect.forkChild(bdev.read((index % 8192) * blockSize, buffer), { startImmediately: true }))
         yield* until("all of them are in flight", Effect.map(inFlight, (count) => count === 8000))
         yield* settled
-        yield* within("the interruption", Fiber.interruptAll(fibers))
+        yield* within("the interruption", Fiber.interruptAll(fibers), abortMillis)
         for (const fiber of fibers) expectInterrupted(yield* Fiber.await(fiber))
         assert.strictEqual(buffer.pins, 0)
       }))

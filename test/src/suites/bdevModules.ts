@@ -9,7 +9,8 @@ import * as Fiber from "effect/Fiber"
 import * as Scope from "effect/Scope"
 import { readFileSync, statSync, writeFileSync } from "node:fs"
 import { type Capabilities, type EngineLayer, scratchFile } from "../support/engines.ts"
-import { blockSize, contract, failsWith, fresh, mallocOpened, pattern, sameBytes, within } from "../support/harness.ts"
+import { setLatency } from "../support/held.ts"
+import { blockSize, contract, failsWith, fresh, pattern, sameBytes, within } from "../support/harness.ts"
 
 const names = Effect.map(Bdev.list, (bdevs) => bdevs.map((bdev) => bdev.name))
 
@@ -201,19 +202,16 @@ export const suite = (name: string, layer: EngineLayer, capabilities: Capabiliti
 
     check("passthru: hands everything through, and claims what is below", () =>
       Effect.gen(function*() {
-        const base = yield* mallocOpened(64)
-        yield* base.writeBytes(0, pattern(base.sizeBytes, 9))
-        const client = yield* Rpc.RpcClient
-        // A claim needs that nobody has the base open for writing.
-        yield* failsWith(Bdev.createPassthru({ base: base.name, name: fresh("passthru") }), "PermissionDenied")
-        const free = yield* Bdev.createMalloc({ name: fresh("malloc"), blockSize, numBlocks: 64 })
-        const created = yield* Bdev.createPassthru({ base: free, name: fresh("passthru") })
-        assert.isTrue((yield* Bdev.find(free)).claimed)
+        const base = yield* Bdev.createMalloc({ name: fresh("malloc"), blockSize, numBlocks: 64 })
+        assert.isFalse((yield* Bdev.find(base)).claimed)
+        const created = yield* Bdev.createPassthru({ base, name: fresh("passthru") })
+        assert.isTrue((yield* Bdev.find(base)).claimed)
         const bdev = yield* Bdev.open(created, { write: true })
+        assert.strictEqual(bdev.sizeBytes, 64 * blockSize)
         yield* bdev.writeBytes(blockSize, pattern(blockSize, 10))
-        const below = yield* Bdev.open(free)
+        const below = yield* Bdev.open(base)
         sameBytes(yield* below.readBytes(blockSize, blockSize), pattern(blockSize, 10), "what is below")
-        assert.isDefined(yield* client.call("bdev_get_bdevs", { name: created }))
+        yield* failsWith(Bdev.open(base, { write: true }), "PermissionDenied", { resource: base })
       }))
 
     check("split: parts of the base, next to each other, none reaching into another", () =>
@@ -265,14 +263,15 @@ export const suite = (name: string, layer: EngineLayer, capabilities: Capabiliti
 
     check("delay: the latency can be changed", () =>
       Effect.gen(function*() {
-        const client = yield* Rpc.RpcClient
         const base = yield* Bdev.createMalloc({ name: fresh("malloc"), blockSize, numBlocks: 64 })
-        const created = yield* Bdev.createDelay({ base, name: fresh("delay"), readMicros: 3_600_000_000 })
-        for (const latency_type of ["avg_read", "p99_read"]) {
-          yield* client.call("bdev_delay_update_latency", { delay_bdev_name: created, latency_type, latency_us: 10 })
-        }
+        const created = yield* Bdev.createDelay({ base, name: fresh("delay") })
+        yield* setLatency(created, 50_000)
         const bdev = yield* Bdev.open(created)
-        yield* within("the read", bdev.readBytes(0, blockSize))
+        const started = performance.now()
+        yield* within("the slow read", bdev.readBytes(0, blockSize))
+        assert.isAtLeast(performance.now() - started, 49)
+        yield* setLatency(created, 10)
+        yield* within("the quick read", bdev.readBytes(0, blockSize))
       }))
 
     check("a deep stack: each level does its part", () =>

@@ -250,7 +250,7 @@ const onTestClock = (name: string, layer: EngineLayer): void => {
     check("a schedule's delays pass on the thread's timers", () =>
       Effect.gen(function*() {
         let runs = 0
-        yield* Effect.forkChild(
+        yield* Effect.forkScoped(
           Poller.repeat(Effect.sync(() => ++runs), Schedule.exponential("1 second", 2)),
           { startImmediately: true }
         )

@@ -117,7 +117,7 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
         const bdevName = yield* Bdev.createMalloc({ name: fresh("byeffect"), blockSize, numBlocks: 64 })
         const listed = yield* rpcPyJson("bdev_get_bdevs")
         assert.deepStrictEqual((listed as ReadonlyArray<{ readonly name: string }>).map((one) => one.name), [bdevName])
-        const iostat = yield* rpcPyJson("bdev_get_iostat", "-b", bdevName)
+        const iostat = yield* rpcPyJson("bdev_get_iostat", "--names", bdevName)
         assert.include(JSON.stringify(iostat), bdevName)
       }))
 

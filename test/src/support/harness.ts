@@ -11,7 +11,7 @@ import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
 import type { EngineLayer } from "./engines.ts"
 
 export { pattern } from "./bytes.ts"
@@ -31,8 +31,23 @@ export const contract = (
 ): void =>
   sharedLayer(engine, { excludeTestServices: true, timeout: "60 seconds" })(name, (it) => {
     const check: Check = (title, effect, options) =>
-      it.effect(title, () => leavesNothing(Effect.suspend(effect)), options?.timeoutMillis)
+      it.effect(title, () => leavesNothing(announced(Effect.suspend(effect))), options?.timeoutMillis)
     tests(check, it)
+  })
+
+/**
+ * Says at once what failed, because a release that waits for a device may stand between the failure and its report; and
+ * lets such a release give up early.
+ */
+const announced = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R | Scope.Scope> =>
+  Effect.gen(function*() {
+    const limited = Effect.provideService(effect, Bdev.ReleaseTimeout, "10 seconds")
+    const scope = yield* Effect.scope
+    const inner = yield* Scope.fork(scope)
+    const exit = yield* Effect.exit(Effect.provideService(limited, Scope.Scope, inner))
+    if (Exit.isFailure(exit)) console.error(Cause.pretty(exit.cause))
+    yield* Effect.provideService(Scope.close(inner, exit), Bdev.ReleaseTimeout, "10 seconds")
+    return yield* exit
   })
 
 /** Runs in a scope of its own and compares what the engine holds before and after, every number of it. */

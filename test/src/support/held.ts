@@ -21,6 +21,19 @@ export const errorBdev = (numBlocks = 4096) =>
     return { name, base, bdev, inject, letGo }
   })
 
+/**
+ * Makes a delay bdev slow, after SPDK's other modules have read it: those that look for their own data on every new bdev
+ * would keep it open for as long as their reads take.
+ */
+export const setLatency = (name: string, latencyMicros: number) =>
+  Effect.gen(function*() {
+    const client = yield* Rpc.RpcClient
+    yield* client.call("bdev_wait_for_examine")
+    for (const latency_type of ["avg_read", "p99_read", "avg_write", "p99_write"]) {
+      yield* client.call("bdev_delay_update_latency", { delay_bdev_name: name, latency_type, latency_us: latencyMicros })
+    }
+  })
+
 /** Holds every read (or I/O of the given type) until `letGo`, which also ends the holding. */
 export const heldReads = (ioType: "read" | "write" | "flush" | "unmap" | "all" = "read") =>
   Effect.gen(function*() {

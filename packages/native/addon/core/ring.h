@@ -58,10 +58,20 @@ class Ring {
     return waiting > sq_entries_ ? sq_entries_ : waiting;
   }
 
+  // Any thread: whether entries wait, as far as the ring says.
+  bool HasSubmissions() const {
+    return Word(layout::control::sq_tail_word).load(std::memory_order_seq_cst) !=
+           Word(layout::control::sq_head_word).load(std::memory_order_relaxed);
+  }
+
   // Copies the slot `ahead` of the head: an entry, or a slot of segments.
   void CopySlot(uint32_t ahead, uint32_t out[layout::sqe::words]) const {
     const uint32_t index = (sq_head_ + ahead) & (sq_entries_ - 1);
     std::memcpy(out, sq_ + size_t{index} * layout::sqe::words, sizeof(uint32_t) * layout::sqe::words);
+  }
+
+  void PrefetchSlot(uint32_t ahead) const {
+    __builtin_prefetch(sq_ + size_t{(sq_head_ + ahead) & (sq_entries_ - 1)} * layout::sqe::words);
   }
 
   // Gives `slots` slots back to JavaScript.

@@ -16,6 +16,7 @@ namespace effect_spdk {
 namespace {
 
 constexpr uint32_t kMostSlabs = 1u << 16;
+constexpr uint32_t kMostRingEntries = 1u << 16;
 
 // Reads arguments and remembers whether one of them was not what it should be.
 class Arguments {
@@ -78,14 +79,12 @@ class Environment : public std::enable_shared_from_this<Environment> {
 
   void End() {
     holdings_->CloseEverything();
-    for (; references_ > 0; references_--) Runtime::Get().Release(holdings_->mailbox);
+    Runtime::Get().ReleaseAll(holdings_->mailbox);
   }
 
   Holdings& holdings() { return *holdings_; }
   const std::shared_ptr<Holdings>& shared_holdings() { return holdings_; }
   Napi::ThreadSafeFunction& wake() { return wake_; }
-  // References to the runtime that this environment was given.
-  int references_ = 0;
 
  private:
   Napi::ThreadSafeFunction wake_;
@@ -186,21 +185,19 @@ void Start(const Napi::CallbackInfo& info) {
   options.adaptive = object.Get("adaptive").ToBoolean().Value();
   options.wait_for_rpc = object.Get("waitForRpc").ToBoolean().Value();
   options.key = object.Get("key").ToString().Utf8Value();
-  environment->references_++;
-  Runtime::Get().Start(options, environment->holdings().mailbox,
+  Runtime::Get().Start(options, {environment->holdings().mailbox, request},
                        [holdings = environment->shared_holdings(), request](int status, const std::string& text) {
                          holdings->Reply(request, status, 0, 0, 0, text);
                        });
 }
 
-// release(started: boolean): void - gives the reference of one start back; `started` is false when that start failed.
+// release(start): void - gives the share of the start with that request number back, if it has one.
 void Release(const Napi::CallbackInfo& info) {
   Environment* environment = Attached(info);
   Arguments arguments(info);
-  const bool started = arguments.Bool(0);
-  if (environment == nullptr || !arguments.ok() || environment->references_ == 0) return;
-  environment->references_--;
-  if (started) Runtime::Get().Release(environment->holdings().mailbox);
+  const uint32_t start = arguments.U32(0);
+  if (environment == nullptr || !arguments.ok()) return;
+  Runtime::Get().Release({environment->holdings().mailbox, start});
 }
 
 // cores(): number[] - the CPUs that this process may run on.
@@ -228,7 +225,8 @@ void Spawn(const Napi::CallbackInfo& info) {
   options.cq_entries = arguments.U32(4);
   if (environment == nullptr || !arguments.ok()) return;
   const auto holdings = environment->shared_holdings();
-  if (!Ring::IsPowerOfTwo(options.sq_entries) || !Ring::IsPowerOfTwo(options.cq_entries)) {
+  const auto valid = [](uint32_t entries) { return Ring::IsPowerOfTwo(entries) && entries <= kMostRingEntries; };
+  if (!valid(options.sq_entries) || !valid(options.cq_entries)) {
     return holdings->Reply(request, -EINVAL);
   }
   const bool posted = Runtime::Get().PostToApp([holdings, request, options] {

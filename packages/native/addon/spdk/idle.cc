@@ -43,9 +43,9 @@ void Idle::Leave(Queue* queue) {
   std::erase(queues_, queue);
 }
 
-void Idle::SetThreads(std::vector<uint64_t> thread_ids) {
+void Idle::SetNeighbours(Neighbours neighbours) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  thread_ids_ = std::move(thread_ids);
+  neighbours_ = std::move(neighbours);
 }
 
 void Idle::Kick() {
@@ -60,10 +60,9 @@ int Idle::Poll(void* context) { return static_cast<Idle*>(context)->Poll(); }
 int Idle::Poll() {
   Runtime& runtime = Runtime::Get();
   if (++turns_ % kTurnsPerLook != 0 || !runtime.adaptive()) return SPDK_POLLER_IDLE;
-  uint64_t until_timer_micros = UINT64_MAX;
-  bool in_flight = false;
-  const uint64_t activity = Activity(&until_timer_micros, &in_flight);
-  const uint32_t micros = backoff_.Next(spdk_get_ticks() / ticks_per_micro_, activity, in_flight, until_timer_micros);
+  const Look look = LookAround();
+  const uint32_t micros =
+      backoff_.Next(spdk_get_ticks() / ticks_per_micro_, look.activity, look.in_flight, look.until_timer_micros);
   if (micros != 0) {
     Sleep(micros);
     turns_ = kTurnsPerLook - 2;  // one turn for every poller, then look again
@@ -71,36 +70,46 @@ int Idle::Poll() {
   return SPDK_POLLER_IDLE;
 }
 
-// A number that changes when a queue or any other SPDK thread of this core did work. A thread is looked up by its id,
-// which is never used twice; threads of this core cannot go away while this poller runs on it.
-uint64_t Idle::Activity(uint64_t* until_timer_micros, bool* in_flight) {
-  uint64_t activity = 0;
+Idle::Look Idle::LookAround() {
+  Look look;
   const uint64_t now = spdk_get_ticks();
-  spdk_thread* const current = spdk_get_thread();
   const std::lock_guard<std::mutex> lock(mutex_);
   for (const Queue* queue : queues_) {
-    activity += queue->activity();
-    *in_flight = *in_flight || queue->device_in_flight() != 0;
+    look.activity += queue->activity();
+    look.busy_ticks += queue->busy_ticks();
+    look.in_flight = look.in_flight || queue->device_in_flight() != 0;
+    NoteTimer(queue->next_timer_ticks(), now, &look);
   }
-  uint64_t busy = 0;
-  for (const uint64_t id : thread_ids_) {
-    spdk_thread* thread = spdk_thread_get_by_id(id);
-    if (thread == nullptr) continue;
-    spdk_set_thread(thread);
-    spdk_thread_stats stats = {};
-    if (spdk_thread_get_stats(&stats) == 0) busy += stats.busy_tsc;
-    const uint64_t expiration = spdk_thread_next_poller_expiration(thread);
-    if (expiration != 0) {
-      const uint64_t until = expiration > now ? (expiration - now) / ticks_per_micro_ : 0;
-      *until_timer_micros = std::min(*until_timer_micros, until);
-    }
-  }
+  look.in_flight = look.in_flight || neighbours_.roaming;
+  spdk_thread* const current = spdk_get_thread();
+  for (const uint64_t id : neighbours_.pinned) LookAtThread(id, now, &look);
   spdk_set_thread(current);
   // The sum goes down when a thread ends: that look starts over.
-  if (busy > last_busy_ && (busy - last_busy_) * kBusyPart > now - last_look_) busy_looks_++;
-  last_busy_ = busy;
+  if (look.busy_ticks > last_busy_ && (look.busy_ticks - last_busy_) * kBusyPart > now - last_look_) busy_looks_++;
+  last_busy_ = look.busy_ticks;
   last_look_ = now;
-  return activity + busy_looks_;
+  look.activity += busy_looks_;
+  return look;
+}
+
+// A thread that may run on this core only cannot run, move or end while this poller runs. Any other is left alone: its
+// list of pollers may change under us.
+void Idle::LookAtThread(uint64_t id, uint64_t now, Look* look) const {
+  spdk_thread* thread = spdk_thread_get_by_id(id);
+  if (thread == nullptr) return;
+  const spdk_cpuset* mask = spdk_thread_get_cpumask(thread);
+  if (spdk_cpuset_count(mask) != 1 || !spdk_cpuset_get_cpu(mask, core_)) return;
+  spdk_set_thread(thread);
+  spdk_thread_stats stats = {};
+  if (spdk_thread_get_stats(&stats) == 0) look->busy_ticks += stats.busy_tsc;
+  NoteTimer(spdk_thread_next_poller_expiration(thread), now, look);
+}
+
+// `expiration` 0: there is no timer.
+void Idle::NoteTimer(uint64_t expiration, uint64_t now, Look* look) const {
+  if (expiration == 0) return;
+  const uint64_t until = expiration > now ? (expiration - now) / ticks_per_micro_ : 0;
+  look->until_timer_micros = std::min(look->until_timer_micros, until);
 }
 
 void Idle::Sleep(uint32_t micros) {

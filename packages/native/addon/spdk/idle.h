@@ -22,7 +22,13 @@ class Idle {
   Idle(const Idle&) = delete;
   Idle& operator=(const Idle&) = delete;
 
-  bool valid() const { return event_fd_ >= 0; }
+  // The SPDK threads of this core that are not queues.
+  struct Neighbours {
+    // By id, those that may run on this core only.
+    std::vector<uint64_t> pinned;
+    // There are others, which SPDK's scheduler may move away at any time.
+    bool roaming = false;
+  };
 
   // On an SPDK thread of this core.
   void Register();
@@ -33,13 +39,24 @@ class Idle {
   void Leave(Queue* queue);
   // Wakes the reactor if it sleeps or is about to.
   void Kick();
-  // Which SPDK threads run on this core, refreshed from time to time by the runtime.
-  void SetThreads(std::vector<uint64_t> thread_ids);
+  // Refreshed from time to time by the runtime.
+  void SetNeighbours(Neighbours neighbours);
 
  private:
   static int Poll(void* context);
   int Poll();
-  uint64_t Activity(uint64_t* until_timer_micros, bool* in_flight);
+  // What a look around this core found.
+  struct Look {
+    // Changes when work was done.
+    uint64_t activity = 0;
+    uint64_t busy_ticks = 0;
+    uint64_t until_timer_micros = UINT64_MAX;
+    // Something may complete without a kick.
+    bool in_flight = false;
+  };
+  Look LookAround();
+  void LookAtThread(uint64_t id, uint64_t now, Look* look) const;
+  void NoteTimer(uint64_t expiration, uint64_t now, Look* look) const;
   void Sleep(uint32_t micros);
 
   const uint32_t core_;
@@ -55,7 +72,7 @@ class Idle {
 
   std::mutex mutex_;
   std::vector<Queue*> queues_;
-  std::vector<uint64_t> thread_ids_;
+  Neighbours neighbours_;
 };
 
 }  // namespace effect_spdk

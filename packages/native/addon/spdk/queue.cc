@@ -15,10 +15,12 @@ namespace {
 
 // Requests one poll takes out of the ring, so that the thread's other pollers get their turn.
 constexpr uint32_t kEntriesPerPoll = 256;
+// Entries written by another core take a while to arrive: ask for the ones after the next.
+constexpr uint32_t kPrefetchAhead = 3;
 // With fewer requests in flight than this a completion is published by itself, otherwise with those of its turn.
 constexpr uint32_t kPublishAtOnceBelow = 4;
-// Vectored requests in flight at once; more wait in the ring.
-constexpr uint32_t kSegmentLists = 128;
+// Thirty years: SPDK multiplies by the ticks of a microsecond and adds the time, in 64 bits.
+constexpr uint64_t kLongestTimerMicros = 946080000000000;
 
 uint64_t Join(uint32_t low, uint32_t high) { return uint64_t{high} << 32 | low; }
 
@@ -82,8 +84,7 @@ Queue::Queue(const Options& options, std::shared_ptr<Mailbox> mailbox, std::shar
     request.queue = this;
     request.next = std::exchange(free_requests_, &request);
   }
-  segments_ = std::make_unique<Segments[]>(kSegmentLists);
-  for (uint32_t i = 0; i < kSegmentLists; i++) segments_[i].next = std::exchange(free_segments_, &segments_[i]);
+  segments_ = std::make_unique_for_overwrite<Segments[]>(request_count_);
 }
 
 Queue::~Queue() = default;
@@ -141,21 +142,35 @@ int Queue::Poll() {
     core_.store(core, std::memory_order_relaxed);
     Runtime::Get().EnterCore(core, this);
   }
-  // A task may end this queue.
-  const std::shared_ptr<Queue> keep = inbox_.pending() ? shared_from_this() : nullptr;
-  size_t work = inbox_.Run();
-  if (closed_) return SPDK_POLLER_BUSY;
+  size_t work = 0;
+  if (closing_ || inbox_.pending()) {
+    // A task may end this queue and let go of it.
+    const std::shared_ptr<Queue> keep = shared_from_this();
+    work = inbox_.Run();
+    if (closing_) ContinueClosing();
+    if (closed_) return SPDK_POLLER_BUSY;
+  }
   if (backlog_head_ != nullptr && FlushBacklog()) work++;
   work += ConsumeRing();
   for (const auto& poller : pollers_) {
-    if (poller->undelivered != 0 && poller->tick_in_ring) DeliverTick(poller.get());
+    if (poller->undelivered != 0) DeliverTick(poller.get());
   }
   if (ring_->unpublished()) {
     work++;
     Publish();
   }
-  activity_ += work;
-  return work != 0 ? SPDK_POLLER_BUSY : SPDK_POLLER_IDLE;
+  if (work == 0) {
+    TellIdle();
+    return SPDK_POLLER_IDLE;
+  }
+  activity_.Add(work);
+  return SPDK_POLLER_BUSY;
+}
+
+void Queue::TellIdle() {
+  spdk_thread_stats stats = {};
+  if (spdk_thread_get_stats(&stats) == 0) busy_ticks_.Set(stats.busy_tsc);
+  next_timer_ticks_.Set(spdk_thread_next_poller_expiration(thread_));
 }
 
 void Queue::Publish() {
@@ -166,6 +181,7 @@ uint32_t Queue::ConsumeRing() {
   uint32_t available = ring_->Available();
   uint32_t taken = 0;
   while (available != 0 && taken < kEntriesPerPoll) {
+    ring_->PrefetchSlot(kPrefetchAhead);
     const uint32_t slots = TakeEntry(available);
     if (slots == 0) break;
     available -= slots;
@@ -184,7 +200,6 @@ uint32_t Queue::TakeEntry(uint32_t available) {
   // An entry that claims more slots than were published is a lie: take what there is, and refuse it.
   const bool truncated = segment_slots >= available;
   const bool too_many = segment_count > layout::segment::max;
-  if (segment_count != 0 && !truncated && !too_many && free_segments_ == nullptr) return 0;
 
   free_requests_ = std::exchange(request->next, nullptr);
   request->completion = CompletionEntry{};
@@ -198,8 +213,8 @@ uint32_t Queue::TakeEntry(uint32_t available) {
   request->submitted = false;
   request->abort_asked = false;
   request->busy = true;
-  by_id_[request->completion.id % request_count_] = request;
-  in_flight_.store(in_flight_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+  Named(request->completion.id) = request;
+  in_flight_.Add(1);
 
   const uint32_t slots = truncated ? (segment_count == 0 ? 1 : available) : 1 + segment_slots;
   if (closing_) {
@@ -224,7 +239,8 @@ void Queue::Dispatch(Request* request, const uint32_t* words) {
       const uint64_t micros =
           Join(words[layout::sqe::offset_blocks_low_word], words[layout::sqe::offset_blocks_high_word]);
       // SPDK reads period 0 as a busy poller; a timer due at once is one turn of the reactor away.
-      request->timer = spdk_poller_register_named(OnTimer, request, micros, "effect_spdk_timer");
+      request->timer =
+          spdk_poller_register_named(OnTimer, request, std::min(micros, kLongestTimerMicros), "effect_spdk_timer");
       if (request->timer == nullptr) Refuse(request, -ENOMEM, Detail::kNone);
       return;
     }
@@ -242,8 +258,8 @@ void Queue::Dispatch(Request* request, const uint32_t* words) {
 
 Queue::Channel* Queue::FindChannel(uint32_t slot, uint32_t generation) {
   if (slot >= channels_.size()) return nullptr;
-  Channel& channel = channels_[slot];
-  return channel.generation == generation && channel.state != Channel::State::kFree ? &channel : nullptr;
+  Channel* channel = channels_[slot].get();
+  return channel->generation == generation && channel->state != Channel::State::kFree ? channel : nullptr;
 }
 
 // Checks everything about an entry that SPDK would assert on, crash on or report without a reason.
@@ -265,9 +281,10 @@ bool Queue::Prepare(Request* request, const uint32_t* words) {
     }
   }
   request->channel = channel;
-  channel->in_flight++;
-  device_in_flight_++;
+  Hold(channel);
   if (request->opcode == Opcode::kRead || request->opcode == Opcode::kWrite) {
+    // No list of slabs is as long as that, and what follows must not overflow.
+    if (request->length_blocks > UINT32_MAX) return Refuse(request, -EINVAL, Detail::kLengthMismatch), false;
     return PrepareMemory(request, words, request->length_blocks * descriptor.block_size());
   }
   if (request->segment_count != 0) return Refuse(request, -EINVAL, Detail::kTooManySegments), false;
@@ -275,7 +292,7 @@ bool Queue::Prepare(Request* request, const uint32_t* words) {
 }
 
 bool Queue::PrepareMemory(Request* request, const uint32_t* words, uint64_t length_bytes) {
-  const size_t alignment = request->channel->descriptor->buffer_alignment();
+  const uintptr_t misaligned = request->channel->descriptor->buffer_alignment() - 1;
   if (request->segment_count == 0) {
     if (words[layout::sqe::length_bytes_word] != length_bytes) {
       return Refuse(request, -EINVAL, Detail::kLengthMismatch), false;
@@ -287,13 +304,16 @@ bool Queue::PrepareMemory(Request* request, const uint32_t* words, uint64_t leng
     request->slab_slot = words[layout::sqe::slab_slot_word];
     request->has_slab = true;
     if (pinned == SlabTable::PinResult::kOutOfRange) return Refuse(request, -EFAULT, Detail::kSlabRange), false;
-    if (reinterpret_cast<uintptr_t>(address) % alignment != 0) return Refuse(request, -EINVAL, Detail::kMisaligned), false;
+    if ((reinterpret_cast<uintptr_t>(address) & misaligned) != 0) return Refuse(request, -EINVAL, Detail::kMisaligned), false;
     request->buffer = address;
     return true;
   }
 
-  request->segments = free_segments_;
-  free_segments_ = free_segments_->next;
+  if (free_segments_ == nullptr) {
+    request->segments = &segments_[segments_used_++];
+  } else {
+    request->segments = std::exchange(free_segments_, free_segments_->next);
+  }
   const uint32_t claimed = std::exchange(request->segment_count, 0);
   uint64_t total = 0;
   uint32_t slot_words[layout::sqe::words];
@@ -302,7 +322,7 @@ bool Queue::PrepareMemory(Request* request, const uint32_t* words, uint64_t leng
     const uint32_t* segment = slot_words + i % layout::segment::per_slot * layout::segment::words;
     char* address = nullptr;
     if (!PinSegment(request, segment, &address)) return false;
-    if (reinterpret_cast<uintptr_t>(address) % alignment != 0) return Refuse(request, -EINVAL, Detail::kMisaligned), false;
+    if ((reinterpret_cast<uintptr_t>(address) & misaligned) != 0) return Refuse(request, -EINVAL, Detail::kMisaligned), false;
     total += segment[layout::segment::length_bytes_word];
   }
   if (total != length_bytes) return Refuse(request, -EINVAL, Detail::kLengthMismatch), false;
@@ -324,59 +344,61 @@ bool Queue::PinSegment(Request* request, const uint32_t* segment, char** address
 }
 
 void Queue::Submit(Request* request) {
+  request->submitted = request->opcode != Opcode::kAbort;
+  const int rc = request->opcode == Opcode::kAbort ? AskForAbort(request) : Ask(request);
+  if (rc == 0) return;
+  request->submitted = false;
+  if (rc == -ENOMEM) return WaitForBdevIo(request);
+  Refuse(request, rc, rc == -ENOTSUP ? Detail::kNotSupported : Detail::kNone);
+}
+
+// The pool of bdev_io is empty: SPDK calls back when one comes free.
+void Queue::WaitForBdevIo(Request* request) {
+  request->wait.bdev = request->channel->descriptor->bdev();
+  request->wait.cb_fn = OnIoWait;
+  request->wait.cb_arg = request;
+  const int rc = spdk_bdev_queue_io_wait(request->wait.bdev, request->channel->io_channel, &request->wait);
+  if (rc == 0) return;
+  // A bdev_io is there after all (SPDK says -EINVAL): the next try finds it. Anything else is final.
+  if (rc == -EINVAL) return Submit(request);
+  Refuse(request, rc, Detail::kNone);
+}
+
+void Queue::OnIoWait(void* context) {
+  auto* request = static_cast<Request*>(context);
+  Queue* queue = request->queue;
+  queue->activity_.Add(1);
+  if (queue->closing_) return queue->Refuse(request, -ECANCELED, Detail::kClosing);
+  if (request->abort_asked) return queue->Refuse(request, -ECANCELED, Detail::kNone);
+  queue->Submit(request);
+}
+
+int Queue::Ask(Request* request) {
   Channel& channel = *request->channel;
   spdk_bdev_desc* desc = channel.descriptor->desc();
   spdk_io_channel* io_channel = channel.io_channel;
   const uint64_t offset = request->offset_blocks;
   const uint64_t blocks = request->length_blocks;
   const bool vectored = request->segment_count != 0;
-  int rc = -EINVAL;
-  request->submitted = true;
+  const auto count = static_cast<int>(request->segment_count);
   switch (request->opcode) {
     case Opcode::kRead:
-      rc = vectored ? spdk_bdev_readv_blocks(desc, io_channel, request->segments->iov,
-                                             static_cast<int>(request->segment_count), offset, blocks, OnIo, request)
-                    : spdk_bdev_read_blocks(desc, io_channel, request->buffer, offset, blocks, OnIo, request);
-      break;
+      return vectored ? spdk_bdev_readv_blocks(desc, io_channel, request->segments->iov, count, offset, blocks, OnIo, request)
+                      : spdk_bdev_read_blocks(desc, io_channel, request->buffer, offset, blocks, OnIo, request);
     case Opcode::kWrite:
-      rc = vectored ? spdk_bdev_writev_blocks(desc, io_channel, request->segments->iov,
-                                              static_cast<int>(request->segment_count), offset, blocks, OnIo, request)
-                    : spdk_bdev_write_blocks(desc, io_channel, request->buffer, offset, blocks, OnIo, request);
-      break;
+      return vectored ? spdk_bdev_writev_blocks(desc, io_channel, request->segments->iov, count, offset, blocks, OnIo, request)
+                      : spdk_bdev_write_blocks(desc, io_channel, request->buffer, offset, blocks, OnIo, request);
     case Opcode::kFlush:
-      rc = spdk_bdev_flush_blocks(desc, io_channel, offset, blocks, OnIo, request);
-      break;
+      return spdk_bdev_flush_blocks(desc, io_channel, offset, blocks, OnIo, request);
     case Opcode::kUnmap:
-      rc = spdk_bdev_unmap_blocks(desc, io_channel, offset, blocks, OnIo, request);
-      break;
+      return spdk_bdev_unmap_blocks(desc, io_channel, offset, blocks, OnIo, request);
     case Opcode::kWriteZeroes:
-      rc = spdk_bdev_write_zeroes_blocks(desc, io_channel, offset, blocks, OnIo, request);
-      break;
+      return spdk_bdev_write_zeroes_blocks(desc, io_channel, offset, blocks, OnIo, request);
     case Opcode::kReset:
-      rc = spdk_bdev_reset(desc, io_channel, OnIo, request);
-      break;
+      return spdk_bdev_reset(desc, io_channel, OnIo, request);
     default:
-      break;
+      return -EINVAL;
   }
-  if (rc == 0) return;
-  request->submitted = false;
-  if (rc == -ENOMEM) {
-    // The pool of bdev_io is empty: SPDK calls back when one comes free.
-    request->wait.bdev = channel.descriptor->bdev();
-    request->wait.cb_fn = OnIoWait;
-    request->wait.cb_arg = request;
-    rc = spdk_bdev_queue_io_wait(request->wait.bdev, io_channel, &request->wait);
-    if (rc == 0) return;
-    // A bdev_io came free in between (SPDK says -EINVAL): the next try finds it. Anything else is final.
-    if (rc == -EINVAL) return Submit(request);
-  }
-  Refuse(request, rc, rc == -ENOTSUP ? Detail::kNotSupported : Detail::kNone);
-}
-
-void Queue::OnIoWait(void* context) {
-  auto* request = static_cast<Request*>(context);
-  request->queue->activity_++;
-  request->queue->Submit(request);
 }
 
 void Queue::OnIo(spdk_bdev_io* io, bool success, void* context) {
@@ -407,29 +429,47 @@ int Queue::OnTimer(void* context) {
   return SPDK_POLLER_BUSY;
 }
 
+Queue::Request* Queue::FindRequest(uint32_t id, uint32_t generation) {
+  Request* request = Named(id);
+  const bool found = request != nullptr && request->busy && request->completion.id == id &&
+                     request->completion.id_generation == generation;
+  return found ? request : nullptr;
+}
+
+void Queue::CancelTimer(Request* request) {
+  spdk_poller_unregister(&request->timer);
+  Refuse(request, -ECANCELED, Detail::kNone);
+}
+
 // Asks the device; the answer to the asker is only that it was asked. The request itself completes in its own time.
 void Queue::Abort(Request* request, const uint32_t* words) {
-  const uint32_t id = words[layout::sqe::target_id_word];
-  Request* target = by_id_[id % request_count_];
-  if (target == nullptr || !target->busy || target == request || target->completion.id != id ||
-      target->completion.id_generation != words[layout::sqe::target_generation_word]) {
-    return Refuse(request, -ENOENT, Detail::kUnknownTarget);
-  }
+  request->target_id = words[layout::sqe::target_id_word];
+  request->target_generation = words[layout::sqe::target_generation_word];
+  Request* target = FindRequest(request->target_id, request->target_generation);
+  if (target == nullptr || target->opcode == Opcode::kAbort) return Refuse(request, -ENOENT, Detail::kUnknownTarget);
   if (target->timer != nullptr) {
-    spdk_poller_unregister(&target->timer);
-    target->completion.status = -ECANCELED;
-    Complete(target);
+    CancelTimer(target);
     return Complete(request);
   }
-  if (!target->submitted || !target->channel->descriptor->Supports(SPDK_BDEV_IO_TYPE_ABORT)) {
+  if (!target->submitted) {
+    // It waits for a bdev_io, and must not go to the device when it gets one.
+    target->abort_asked = true;
+    return Complete(request);
+  }
+  if (!target->channel->descriptor->Supports(SPDK_BDEV_IO_TYPE_ABORT)) {
     return Refuse(request, -ENOTSUP, Detail::kNotSupported);
   }
   // The abort holds the channel like any other request.
   request->channel = target->channel;
-  request->channel->in_flight++;
-  device_in_flight_++;
-  const int rc = spdk_bdev_abort(target->channel->descriptor->desc(), target->channel->io_channel, target, OnAborted, request);
-  if (rc != 0) Refuse(request, rc, Detail::kNone);
+  Hold(request->channel);
+  Submit(request);
+}
+
+int Queue::AskForAbort(Request* request) {
+  Request* target = FindRequest(request->target_id, request->target_generation);
+  // While the abort waited for a bdev_io its target completed, or came to wait for one itself.
+  if (target == nullptr || !target->submitted || target->channel != request->channel) return -ENOENT;
+  return spdk_bdev_abort(target->channel->descriptor->desc(), target->channel->io_channel, target, OnAborted, request);
 }
 
 void Queue::OnAborted(spdk_bdev_io* io, bool success, void* context) {
@@ -463,25 +503,20 @@ void Queue::Complete(Request* request) {
   ReleaseMemory(request);
   Channel* channel = std::exchange(request->channel, nullptr);
   request->busy = false;
-  Request*& named = by_id_[request->completion.id % request_count_];
+  Request*& named = Named(request->completion.id);
   if (named == request) named = nullptr;
   if (ring_->HasRoom() && backlog_head_ == nullptr) {
     ring_->Push(request->completion);
     request->next = std::exchange(free_requests_, request);
-    const uint32_t in_flight = in_flight_.load(std::memory_order_relaxed) - 1;
-    in_flight_.store(in_flight, std::memory_order_relaxed);
+    in_flight_.Subtract(1);
     // With little else on its way there is nothing to batch with, and somebody waits for exactly this one.
-    if (in_flight < kPublishAtOnceBelow) Publish();
+    if (in_flight() < kPublishAtOnceBelow) Publish();
   } else {
     request->next = nullptr;
     *backlog_tail_ = request;
     backlog_tail_ = &request->next;
   }
-  if (channel != nullptr) {
-    channel->in_flight--;
-    device_in_flight_--;
-    PutChannelIfUnused(channel);
-  }
+  if (channel != nullptr) LetGo(channel);
 }
 
 bool Queue::FlushBacklog() {
@@ -493,7 +528,7 @@ bool Queue::FlushBacklog() {
     // A closing queue whose reader is gone must not wait for it.
     if (ring_->HasRoom()) ring_->Push(request->completion);
     request->next = std::exchange(free_requests_, request);
-    in_flight_.store(in_flight_.load(std::memory_order_relaxed) - 1, std::memory_order_relaxed);
+    in_flight_.Subtract(1);
     moved = true;
   }
   return moved;
@@ -508,9 +543,12 @@ int Queue::OpenChannel(const std::shared_ptr<Descriptor>& descriptor, ChannelHan
     return -ENOMEM;
   }
   uint32_t slot = 0;
-  while (slot < channels_.size() && channels_[slot].state != Channel::State::kFree) slot++;
-  if (slot == channels_.size()) channels_.emplace_back().queue = this;
-  Channel& channel = channels_[slot];
+  while (slot < channels_.size() && channels_[slot]->state != Channel::State::kFree) slot++;
+  if (slot == channels_.size()) {
+    channels_.push_back(std::make_unique<Channel>());
+    channels_.back()->queue = this;
+  }
+  Channel& channel = *channels_[slot];
   channel.state = Channel::State::kOpen;
   channel.descriptor = descriptor;
   channel.io_channel = io_channel;
@@ -524,6 +562,17 @@ void Queue::CloseChannel(ChannelHandle handle, Done done) {
   if (channel == nullptr) return done(0);
   channel->waiting.push_back(std::move(done));
   if (channel->state == Channel::State::kOpen) channel->state = Channel::State::kClosing;
+  PutChannelIfUnused(channel);
+}
+
+void Queue::Hold(Channel* channel) {
+  channel->in_flight++;
+  device_in_flight_.Add(1);
+}
+
+void Queue::LetGo(Channel* channel) {
+  channel->in_flight--;
+  device_in_flight_.Subtract(1);
   PutChannelIfUnused(channel);
 }
 
@@ -547,10 +596,10 @@ void Queue::PutChannelIfUnused(Channel* channel) {
 
 void Queue::PutChannelsOf(std::shared_ptr<Descriptor> descriptor) {
   Post([this, keep = shared_from_this(), descriptor = std::move(descriptor)] {
-    for (Channel& channel : channels_) {
-      if (channel.descriptor != descriptor || channel.state != Channel::State::kOpen) continue;
-      channel.state = Channel::State::kClosing;
-      PutChannelIfUnused(&channel);
+    for (const auto& channel : channels_) {
+      if (channel->descriptor != descriptor || channel->state != Channel::State::kOpen) continue;
+      channel->state = Channel::State::kClosing;
+      PutChannelIfUnused(channel.get());
     }
   });
 }
@@ -560,7 +609,8 @@ int Queue::RegisterPoller(uint32_t id, const std::string& name, uint64_t period_
   auto poller = std::make_unique<Poller>();
   poller->queue = this;
   poller->id = id;
-  poller->poller = spdk_poller_register_named(RunPoller, poller.get(), period_micros, name.c_str());
+  poller->poller =
+      spdk_poller_register_named(RunPoller, poller.get(), std::min(period_micros, kLongestTimerMicros), name.c_str());
   if (poller->poller == nullptr) return -ENOMEM;
   Runtime::Get().poller_count.fetch_add(1);
   pollers_.push_back(std::move(poller));
@@ -625,49 +675,51 @@ bool Queue::UnregisterPoller(uint32_t id, PollerStats* stats) {
 void Queue::Close(Done done) {
   auto shared_done = std::make_shared<Done>(std::move(done));
   const bool posted = Post([this, keep = shared_from_this(), shared_done] {
+    if (closed_) return (*shared_done)(0);
     waiting_for_close_.push_back(std::move(*shared_done));
     closing_ = true;
-    ContinueClosing();
   });
-  if (!posted && *shared_done) (*shared_done)(0);
+  if (!posted) (*shared_done)(0);
 }
 
-void Queue::AbortForClose(Request* request) {
+// False when it has to be asked again.
+bool Queue::AbortForClose(Request* request) {
   Channel* channel = request->channel;
-  if (!request->submitted || request->abort_asked || channel == nullptr) return;
-  if (!channel->descriptor->Supports(SPDK_BDEV_IO_TYPE_ABORT)) return;
-  channel->in_flight++;
-  device_in_flight_++;
-  if (spdk_bdev_abort(channel->descriptor->desc(), channel->io_channel, request, OnAbortedForClose, channel) == 0) {
-    request->abort_asked = true;
-    return;
-  }
-  // Asked again at the next turn.
-  channel->in_flight--;
-  device_in_flight_--;
+  if (!request->submitted || request->abort_asked) return true;
+  if (!channel->descriptor->Supports(SPDK_BDEV_IO_TYPE_ABORT)) return true;
+  request->abort_asked = true;
+  Hold(channel);
+  if (spdk_bdev_abort(channel->descriptor->desc(), channel->io_channel, request, OnAbortedForClose, channel) == 0) return true;
+  request->abort_asked = false;
+  LetGo(channel);
+  return false;
 }
 
 void Queue::OnAbortedForClose(spdk_bdev_io* io, bool, void* context) {
   auto* channel = static_cast<Channel*>(context);
   spdk_bdev_free_io(io);
-  channel->in_flight--;
-  channel->queue->device_in_flight_--;
-  channel->queue->PutChannelIfUnused(channel);
+  channel->queue->LetGo(channel);
 }
 
-void Queue::ContinueClosing() {
-  if (closed_) return;
+// Whatever waits for a bdev_io is refused when it gets one.
+bool Queue::AbortAll() {
+  bool all = true;
   for (uint32_t i = 0; i < request_count_; i++) {
     Request& request = requests_[i];
     if (!request.busy) continue;
-    if (request.timer == nullptr) {
-      AbortForClose(&request);
-      continue;
+    if (request.timer != nullptr) {
+      CancelTimer(&request);
+    } else {
+      all = AbortForClose(&request) && all;
     }
-    spdk_poller_unregister(&request.timer);
-    request.completion.status = -ECANCELED;
-    Complete(&request);
   }
+  return all;
+}
+
+// At every turn of a closing queue, until its devices have answered.
+void Queue::ContinueClosing() {
+  if (closed_) return;
+  if (!all_aborts_asked_) all_aborts_asked_ = AbortAll();
   for (const auto& poller : pollers_) {
     spdk_poller_unregister(&poller->poller);
     Runtime::Get().poller_count.fetch_sub(1);
@@ -677,33 +729,31 @@ void Queue::ContinueClosing() {
   }
   FlushBacklog();
   bool waiting = in_flight() != 0;
-  for (Channel& channel : channels_) {
-    if (channel.state == Channel::State::kOpen) channel.state = Channel::State::kClosing;
-    if (channel.state == Channel::State::kClosing) {
-      PutChannelIfUnused(&channel);
-      waiting = waiting || channel.state == Channel::State::kClosing;
+  for (const auto& channel : channels_) {
+    if (channel->state == Channel::State::kOpen) channel->state = Channel::State::kClosing;
+    if (channel->state == Channel::State::kClosing) {
+      PutChannelIfUnused(channel.get());
+      waiting = waiting || channel->state == Channel::State::kClosing;
     }
   }
   Publish();
-  if (waiting) {
-    // Completions arrive on this thread: look again at its next turn.
-    inbox_.Post([this, keep = shared_from_this()] { ContinueClosing(); });
-    return;
-  }
+  if (!waiting) FinishClosing();
+}
+
+void Queue::FinishClosing() {
   closed_ = true;
-  for (Channel& channel : channels_) {
-    for (Done& done : std::exchange(channel.waiting, {})) done(0);
-    channel.descriptor = nullptr;
+  for (const auto& channel : channels_) {
+    for (Done& done : std::exchange(channel->waiting, {})) done(0);
+    channel->descriptor = nullptr;
   }
   Runtime::Get().LeaveCore(core(), this);
   spdk_poller_unregister(&poller_);
   spdk_thread_exit(thread_);
   Runtime::Get().thread_count.fetch_sub(1);
-  const std::shared_ptr<Queue> keep = shared_from_this();
   Runtime::Get().Forget(this);
   const auto never_run = inbox_.Close();
   for (Done& done : std::exchange(waiting_for_close_, {})) done(0);
-  // Tasks that came too late run with closing_ set, so that whoever waits for them is answered.
+  // Tasks that came too late find the queue closed, and answer whoever waits for them.
   for (const auto& task : never_run) task();
 }
 

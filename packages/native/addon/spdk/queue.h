@@ -2,7 +2,7 @@
 // ring. Everything here runs on that SPDK thread unless it says otherwise.
 //
 // Every entry that is consumed completes exactly once. Nothing is allocated per I/O: requests and segment lists come
-// from pools that are sized when the queue is made; when a pool is empty the ring waits.
+// from pools that are sized when the queue is made; when there is no request left the ring waits.
 #pragma once
 
 #include <sys/uio.h>
@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "../core/counter.h"
 #include "../core/inbox.h"
 #include "../core/mailbox.h"
 #include "../core/ring.h"
@@ -62,7 +63,7 @@ class Queue : public std::enable_shared_from_this<Queue> {
   uint64_t thread_id() const { return thread_id_; }
   bool Post(Inbox::Task task);
   void Kick();
-  uint32_t in_flight() const { return in_flight_.load(std::memory_order_relaxed); }
+  uint32_t in_flight() const { return in_flight_.Get(); }
 
   // Any thread. Refuses what is still in the ring, waits for what is in flight, puts channels, unregisters pollers and
   // exits the SPDK thread; then `done`. Runs at once when that has happened already.
@@ -89,18 +90,23 @@ class Queue : public std::enable_shared_from_this<Queue> {
   bool UnregisterPoller(uint32_t id, PollerStats* stats);
   bool GetPollerStats(uint32_t id, PollerStats* stats) const;
 
-  // The reactor's idle poller, on this queue's core.
-  uint64_t activity() const { return activity_; }
+  // For the idle poller of this queue's core, or of the core that it is just leaving: any thread.
+  // A number that changes when this queue did work.
+  uint64_t activity() const { return activity_.Get(); }
   // Requests that a device owes an answer: timers do not count.
-  uint32_t device_in_flight() const { return device_in_flight_; }
-  bool HasWork() const { return ring_->Available() != 0 || inbox_.pending(); }
+  uint32_t device_in_flight() const { return device_in_flight_.Get(); }
+  // The time that all pollers of the SPDK thread found work to do in.
+  uint64_t busy_ticks() const { return busy_ticks_.Get(); }
+  // When the next timed poller of the SPDK thread is due; 0 when there is none.
+  uint64_t next_timer_ticks() const { return next_timer_ticks_.Get(); }
+  bool HasWork() const { return ring_->HasSubmissions() || inbox_.pending(); }
   void SetReactorSleeping(bool sleeping) { ring_->SetReactorSleeping(sleeping); }
 
  private:
   struct Segments {
     iovec iov[layout::segment::max];
     uint32_t slab_slots[layout::segment::max];
-    Segments* next = nullptr;
+    Segments* next;
   };
 
   struct Channel {
@@ -122,12 +128,16 @@ class Queue : public std::enable_shared_from_this<Queue> {
     void* buffer = nullptr;
     uint64_t offset_blocks = 0;
     uint64_t length_blocks = 0;
+    // What an abort is after: looked up each time, because it may complete meanwhile.
+    uint32_t target_id = 0;
+    uint32_t target_generation = 0;
     CompletionEntry completion;
     Opcode opcode = Opcode::kNop;
     uint32_t segment_count = 0;
     uint32_t slab_slot = 0;
     bool has_slab = false;
     bool busy = false;
+    // The device has it. Otherwise it is a timer, an abort, or waits for a bdev_io.
     bool submitted = false;
     bool abort_asked = false;
     spdk_bdev_io_wait_entry wait = {};
@@ -164,16 +174,28 @@ class Queue : public std::enable_shared_from_this<Queue> {
   bool PrepareMemory(Request* request, const uint32_t* words, uint64_t length_bytes);
   bool PinSegment(Request* request, const uint32_t* words, char** address);
   void Submit(Request* request);
+  // The answer of SPDK to a submission, 0 or an errno.
+  int Ask(Request* request);
+  void WaitForBdevIo(Request* request);
   void Abort(Request* request, const uint32_t* words);
+  int AskForAbort(Request* request);
+  Request* FindRequest(uint32_t id, uint32_t generation);
+  void CancelTimer(Request* request);
   void Refuse(Request* request, int status, Detail detail);
   void Complete(Request* request);
   void ReleaseMemory(Request* request);
   bool FlushBacklog();
+  Request*& Named(uint32_t id) { return by_id_[id & (request_count_ - 1)]; }
   void Publish();
+  void TellIdle();
   Channel* FindChannel(uint32_t slot, uint32_t generation);
+  void Hold(Channel* channel);
+  void LetGo(Channel* channel);
   void PutChannelIfUnused(Channel* channel);
-  void AbortForClose(Request* request);
+  bool AbortForClose(Request* request);
+  bool AbortAll();
   void ContinueClosing();
+  void FinishClosing();
   void DeliverTick(Poller* poller);
   std::deque<std::unique_ptr<Poller>>::const_iterator FindPoller(uint32_t id) const;
 
@@ -190,22 +212,26 @@ class Queue : public std::enable_shared_from_this<Queue> {
   Inbox inbox_;
 
   std::unique_ptr<Request[]> requests_;
-  uint32_t request_count_ = 0;
+  uint32_t request_count_ = 0;  // a power of two
   Request* free_requests_ = nullptr;
   std::vector<Request*> by_id_;
+  // One for every request. Memory that was never used is never touched.
   std::unique_ptr<Segments[]> segments_;
+  uint32_t segments_used_ = 0;
   Segments* free_segments_ = nullptr;
   Request* backlog_head_ = nullptr;
   Request** backlog_tail_ = &backlog_head_;
 
-  std::deque<Channel> channels_;
+  std::vector<std::unique_ptr<Channel>> channels_;
   std::deque<std::unique_ptr<Poller>> pollers_;
-  // Written here, read by any thread.
-  std::atomic<uint32_t> in_flight_{0};
-  uint64_t activity_ = 0;
-  uint32_t device_in_flight_ = 0;
+  Counter<uint32_t> in_flight_;
+  Counter<uint64_t> activity_;
+  Counter<uint32_t> device_in_flight_;
+  Counter<uint64_t> busy_ticks_;
+  Counter<uint64_t> next_timer_ticks_;
 
   bool closing_ = false;
+  bool all_aborts_asked_ = false;
   bool closed_ = false;
   std::vector<Done> waiting_for_close_;
 };

@@ -1,8 +1,11 @@
 #include "runtime.h"
 
 #include <pthread.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstdarg>
@@ -21,10 +24,13 @@ constexpr auto kExitLimit = std::chrono::seconds(3);
 constexpr uint64_t kThreadListMicros = 100000;
 // How much of SPDK's error log a failed start carries as its reason.
 constexpr size_t kReasonBytes = 2000;
+// spdk_app_start sleeps ten seconds when it is to be more talkative than this on a console.
+constexpr int kStartPrintLevel = SPDK_LOG_WARN;
+constexpr auto kConnectPause = std::chrono::milliseconds(5);
 
 // SPDK hands every line to a callback, whatever its print level says.
 void LogCallback(int level, const char* file, const int line, const char* function, const char* format, va_list args) {
-  if (level > spdk_log_get_print_level()) return;
+  if (!Runtime::Get().Prints(level)) return;
   char text[2048];
   const int length = std::vsnprintf(text, sizeof text, format, args);
   std::string message(text, length < 0 ? 0 : std::min(static_cast<size_t>(length), sizeof text - 1));
@@ -50,17 +56,54 @@ bool ParsePci(const std::vector<std::string>& names, std::vector<spdk_pci_addr>*
   return true;
 }
 
+// SPDK frees the list that it is given.
+spdk_pci_addr* CopyForSpdk(const std::vector<spdk_pci_addr>& addresses) {
+  auto* copy = static_cast<spdk_pci_addr*>(std::calloc(addresses.size(), sizeof(spdk_pci_addr)));
+  if (copy == nullptr) std::abort();
+  std::copy(addresses.begin(), addresses.end(), copy);
+  return copy;
+}
+
+// Connects to a Unix socket. A negative errno when nobody listens.
+int Connect(const std::string& path) {
+  sockaddr_un address = {};
+  address.sun_family = AF_UNIX;
+  if (path.size() >= sizeof address.sun_path) return -ENAMETOOLONG;
+  path.copy(address.sun_path, path.size());
+  const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) return -errno;
+  if (connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0) return fd;
+  const int error = errno;
+  close(fd);
+  return -error;
+}
+
+// Whether `path` is a link to `target`.
+bool LinksTo(const std::string& path, const std::string& target) {
+  char text[sizeof(sockaddr_un::sun_path) + 1];
+  const ssize_t length = readlink(path.c_str(), text, sizeof text);
+  return length >= 0 && target == std::string(text, static_cast<size_t>(length));
+}
+
 // Which threads run where: every thread notes itself.
 struct ThreadCensus {
   std::mutex mutex;
-  std::map<uint32_t, std::vector<uint64_t>> by_core;
-  std::function<void(std::map<uint32_t, std::vector<uint64_t>>)> done;
+  std::map<uint32_t, Idle::Neighbours> by_core;
+  std::function<void(std::map<uint32_t, Idle::Neighbours>)> done;
 };
 
 void NoteThread(void* context) {
   auto* census = static_cast<ThreadCensus*>(context);
+  spdk_thread* const thread = spdk_get_thread();
+  const uint64_t id = spdk_thread_get_id(thread);
+  if (Runtime::Get().IsQueue(id)) return;
   const std::lock_guard<std::mutex> lock(census->mutex);
-  census->by_core[spdk_env_get_current_core()].push_back(spdk_thread_get_id(spdk_get_thread()));
+  Idle::Neighbours& here = census->by_core[spdk_env_get_current_core()];
+  if (spdk_cpuset_count(spdk_thread_get_cpumask(thread)) == 1) {
+    here.pinned.push_back(id);
+  } else {
+    here.roaming = true;
+  }
 }
 
 void FinishCensus(void* context) {
@@ -76,44 +119,79 @@ Runtime& Runtime::Get() {
   return *runtime;
 }
 
-void Runtime::Start(const RuntimeOptions& options, std::shared_ptr<Mailbox> logs, Started started) {
+void Runtime::Start(const RuntimeOptions& options, Share share, Started started) {
   std::unique_lock<std::mutex> lock(mutex_);
-  const auto refuse = [&](int status, std::string text) {
+  const auto answer = [&](int status, std::string text) {
     lock.unlock();
     started(status, text);
   };
   switch (state_.load()) {
     case State::kFailed:
     case State::kStopping:
-      return refuse(-ESHUTDOWN, failure_.empty() ? "SPDK has stopped in this process and cannot start twice" : failure_);
+      return answer(-ESHUTDOWN, failure_.empty() ? "SPDK has stopped in this process and cannot start twice" : failure_);
     case State::kStarting:
     case State::kRunning:
-      if (options.key != options_.key) return refuse(-EEXIST, options_.key);
+      if (options.key != options_.key) return answer(-EEXIST, options_.key);
       break;
     case State::kStopped:
+      if (spdk_thread_get_app_thread() != nullptr) {
+        return answer(-EALREADY, "another copy of this addon, or another SPDK application, runs in this process");
+      }
       break;
   }
-  references_.fetch_add(1);
   {
-    const std::lock_guard<std::mutex> log_lock(log_mutex_);
-    logs_.push_back(std::move(logs));
+    const std::lock_guard<std::mutex> shares_lock(shares_mutex_);
+    shares_.push_back(share);
+    held_ = true;
   }
-  if (state_ == State::kRunning) return refuse(0, options_.rpc_socket);
+  if (state_ == State::kRunning) return answer(0, options_.rpc_socket);
   waiting_.push_back(std::move(started));
   if (state_ == State::kStarting) return;
   options_ = options;
+  starter_ = std::move(share);
   adaptive_ = options.adaptive;
+  start_level_ = LevelOf(options.log_level);
+  // Left over from a start that was refused before SPDK saw it: it has ended, or is about to.
   if (app_.joinable()) app_.join();
   state_ = State::kStarting;
-  on_exit(OnExit, nullptr);
+  [[maybe_unused]] static const int registered = on_exit(OnExit, nullptr);
   app_ = std::thread([this] { RunApp(); });
 }
 
-void Runtime::Release(const std::shared_ptr<Mailbox>& logs) {
-  references_.fetch_sub(1);
-  const std::lock_guard<std::mutex> lock(log_mutex_);
-  const auto found = std::find(logs_.begin(), logs_.end(), logs);
-  if (found != logs_.end()) logs_.erase(found);
+void Runtime::Release(const Share& share) {
+  ReleaseIf([&share](const Share& held) { return held == share; });
+}
+
+void Runtime::ReleaseAll(const std::shared_ptr<Mailbox>& holder) {
+  ReleaseIf([&holder](const Share& held) { return held.holder == holder; });
+}
+
+void Runtime::ReleaseIf(const std::function<bool(const Share&)>& condition) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  {
+    const std::lock_guard<std::mutex> shares_lock(shares_mutex_);
+    if (std::erase_if(shares_, condition) == 0) return;
+    held_ = !shares_.empty();
+  }
+  if (state_ == State::kStarting && options_.wait_for_rpc && condition(starter_)) InitializeWithoutStarter();
+}
+
+// SPDK waits for a configuration, and whoever was to send it is gone. It cannot start twice, so it must become usable
+// for those who come later: say for him, over the socket, that there is no more to come.
+void Runtime::InitializeWithoutStarter() {
+  if (initializer_.joinable()) return;
+  initializer_ = std::thread([this] {
+    static constexpr char kRequest[] = R"({"jsonrpc":"2.0","id":1,"method":"framework_start_init"})";
+    int fd = -1;
+    while (state_ == State::kStarting) {
+      if (fd < 0) {
+        fd = Connect(options_.rpc_socket);
+        if (fd >= 0) (void)!send(fd, kRequest, sizeof kRequest - 1, MSG_NOSIGNAL);
+      }
+      std::this_thread::sleep_for(kConnectPause);
+    }
+    if (fd >= 0) close(fd);
+  });
 }
 
 // The thread that SPDK pins and calls its first reactor.
@@ -135,24 +213,24 @@ void Runtime::RunApp() {
   opts.shm_id = -1;
   opts.disable_signal_handlers = true;
   opts.delay_subsystem_init = options_.wait_for_rpc;
-  opts.print_level = LevelOf(options_.log_level);
+  opts.print_level = static_cast<spdk_log_level>(std::min(start_level_, kStartPrintLevel));
   opts.log = LogCallback;
   // Two busy reactors on one core are a mistake that SPDK's core locks find; adaptive ones share it.
   opts.disable_cpumask_locks = options_.adaptive;
   if (!allowed.empty()) {
-    opts.pci_allowed = allowed.data();
+    opts.pci_allowed = CopyForSpdk(allowed);
     opts.num_pci_addr = allowed.size();
   } else if (!blocked.empty()) {
-    opts.pci_blocked = blocked.data();
+    opts.pci_blocked = CopyForSpdk(blocked);
     opts.num_pci_addr = blocked.size();
   }
   // SPDK opens the log itself, but only after it has said hello on stderr.
-  spdk_log_set_print_level(LevelOf(options_.log_level));
+  spdk_log_set_print_level(opts.print_level);
   spdk_log_open(LogCallback);
   const int rc = spdk_app_start(&opts, OnStarted, this);
   std::string reason;
   {
-    const std::lock_guard<std::mutex> lock(log_mutex_);
+    const std::lock_guard<std::mutex> lock(shares_mutex_);
     reason = last_errors_;
   }
   // Reached when the start failed or the process exits.
@@ -167,21 +245,26 @@ void Runtime::FinishStart(State state, int status, const std::string& text) {
   std::vector<Started> waiting;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
-    const bool was_starting = state_ == State::kStarting;
     state_ = state;
     if (state != State::kRunning) {
       failure_ = text;
-      if (was_starting) references_.store(0);
+      const std::lock_guard<std::mutex> shares_lock(shares_mutex_);
+      shares_.clear();
+      held_ = false;
     }
     waiting = std::exchange(waiting_, {});
   }
-  stopped_.notify_all();
+  changed_.notify_all();
   for (const Started& started : waiting) started(status, text);
 }
 
 void Runtime::OnStarted(void* context) { static_cast<Runtime*>(context)->OnAppThread(); }
 
 void Runtime::OnAppThread() {
+  // Unless somebody has changed it by RPC meanwhile.
+  if (spdk_log_get_print_level() == kStartPrintLevel) {
+    spdk_log_set_print_level(static_cast<spdk_log_level>(std::max(start_level_, kStartPrintLevel)));
+  }
   app_core_ = spdk_env_get_current_core();
   uint32_t core = 0;
   SPDK_ENV_FOREACH_CORE(core) { idle_[core] = std::make_unique<Idle>(core); }
@@ -202,16 +285,23 @@ void Runtime::OnAppThread() {
   app_poller_ = spdk_poller_register_named(PollApp, this, 0, "effect_spdk_control");
   census_poller_ = spdk_poller_register_named(
       [](void* context) {
-        auto* runtime = static_cast<Runtime*>(context);
-        auto* census = new ThreadCensus;
-        census->done = [runtime](std::map<uint32_t, std::vector<uint64_t>> by_core) {
-          for (const auto& [at, idle] : runtime->idle_) idle->SetThreads(by_core[at]);
-        };
-        spdk_for_each_thread(NoteThread, census, FinishCensus);
+        TakeCensus(static_cast<Runtime*>(context));
         return static_cast<int>(SPDK_POLLER_IDLE);
       },
       this, kThreadListMicros, "effect_spdk_census");
+  TakeCensus(this);
   FinishStart(State::kRunning, 0, options_.rpc_socket);
+}
+
+void Runtime::TakeCensus(Runtime* runtime) {
+  // A reactor that is busy for long answers late.
+  if (std::exchange(runtime->census_running_, true)) return;
+  auto* census = new ThreadCensus;
+  census->done = [runtime](std::map<uint32_t, Idle::Neighbours> by_core) {
+    for (const auto& [at, idle] : runtime->idle_) idle->SetNeighbours(std::move(by_core[at]));
+    runtime->census_running_ = false;
+  };
+  spdk_for_each_thread(NoteThread, census, FinishCensus);
 }
 
 int Runtime::PollApp(void* context) {
@@ -244,6 +334,11 @@ void Runtime::Forget(const Queue* queue) {
   std::erase_if(queues_, [queue](const auto& known) { return known.get() == queue; });
 }
 
+bool Runtime::IsQueue(uint64_t thread_id) {
+  const std::lock_guard<std::mutex> lock(registry_mutex_);
+  return std::any_of(queues_.begin(), queues_.end(), [thread_id](const auto& queue) { return queue->thread_id() == thread_id; });
+}
+
 void Runtime::Remember(const std::shared_ptr<Descriptor>& descriptor) {
   const std::lock_guard<std::mutex> lock(registry_mutex_);
   descriptors_.push_back(descriptor);
@@ -262,20 +357,25 @@ void Runtime::LeaveCore(uint32_t core, Queue* queue) {
   if (Idle* idle = IdleOf(core)) idle->Leave(queue);
 }
 
+bool Runtime::Prints(int level) const {
+  // SPDK's own print level starts lower than what was asked for, and counts from then on.
+  return level <= spdk_log_get_print_level() || (state_ == State::kStarting && level <= start_level_);
+}
+
 void Runtime::SendLog(int level, const char* file, int line, const char* function, std::string message) {
-  const std::lock_guard<std::mutex> lock(log_mutex_);
+  const std::lock_guard<std::mutex> lock(shares_mutex_);
   if (level == SPDK_LOG_ERROR && state_ == State::kStarting) {
     last_errors_ += (last_errors_.empty() ? "" : "; ") + message;
     if (last_errors_.size() > kReasonBytes) last_errors_.erase(0, last_errors_.size() - kReasonBytes);
   }
   // One SPDK has one log: every environment that shares it would print every line again, so the first one gets it.
-  if (logs_.empty()) return;
+  if (shares_.empty()) return;
   Event event;
   event.kind = Event::Kind::kLog;
   event.status = level;
   event.a = line;
   event.text = std::string(file) + '\0' + function + '\0' + message;
-  logs_.front()->Send(std::move(event));
+  shares_.front().holder->Send(std::move(event));
 }
 
 // The process exits. Reactors must not run into the destructors of the libraries under them: stop SPDK in its order,
@@ -289,30 +389,34 @@ void Runtime::OnExit(int status, void*) {
 // True when SPDK has stopped.
 bool Runtime::StopForExit() {
   exiting_ = true;
+  const auto deadline = std::chrono::steady_clock::now() + kExitLimit;
   std::unique_lock<std::mutex> lock(mutex_);
   {
-    const std::lock_guard<std::mutex> log_lock(log_mutex_);
-    logs_.clear();
+    const std::lock_guard<std::mutex> shares_lock(shares_mutex_);
+    shares_.clear();
   }
+  // In the middle of its start nothing can be stopped: that takes a fraction of a second.
+  if (state_ == State::kStarting && options_.wait_for_rpc) InitializeWithoutStarter();
+  changed_.wait_until(lock, deadline, [this] { return state_ != State::kStarting; });
   if (state_ == State::kRunning) {
     state_ = State::kStopping;
-    lock.unlock();
     PostToApp([this] { CloseQueues(); });
-    lock.lock();
   }
-  const bool ended = stopped_.wait_for(lock, kExitLimit, [this] {
+  const bool ended = changed_.wait_until(lock, deadline, [this] {
     const State state = state_.load();
     return state == State::kStopped || state == State::kFailed;
   });
   lock.unlock();
   if (ended && app_.joinable()) app_.join();
+  if (ended && initializer_.joinable()) initializer_.join();
   RemoveSocket();
   return ended;
 }
 
 // What SPDK leaves behind, and what it removes itself when it has the time.
 void Runtime::RemoveSocket() {
-  if (!options_.rpc_link.empty()) unlink(options_.rpc_link.c_str());
+  // Somebody else may have been quicker to take the name.
+  if (!options_.rpc_link.empty() && LinksTo(options_.rpc_link, options_.rpc_socket)) unlink(options_.rpc_link.c_str());
   unlink(options_.rpc_socket.c_str());
   unlink((options_.rpc_socket + ".lock").c_str());
   if (!options_.rpc_directory.empty()) rmdir(options_.rpc_directory.c_str());

@@ -51,10 +51,18 @@ class Runtime {
 
   static Runtime& Get();
 
-  // Any thread. Takes one reference when it reports 0.
-  void Start(const RuntimeOptions& options, std::shared_ptr<Mailbox> logs, Started started);
-  // Any thread. Gives one reference back.
-  void Release(const std::shared_ptr<Mailbox>& logs);
+  // One holder's share of SPDK: `id` is the holder's own number.
+  struct Share {
+    std::shared_ptr<Mailbox> holder;
+    uint32_t id = 0;
+    bool operator==(const Share&) const = default;
+  };
+
+  // Any thread. `share` is held from here until its release, unless the start is refused or fails.
+  void Start(const RuntimeOptions& options, Share share, Started started);
+  // Any thread, also before the start is through. Nothing happens when there is no such share.
+  void Release(const Share& share);
+  void ReleaseAll(const std::shared_ptr<Mailbox>& holder);
 
   // Any thread. False when SPDK does not run.
   bool PostToApp(Inbox::Task task);
@@ -63,6 +71,8 @@ class Runtime {
   // What must be closed before SPDK stops. Any thread.
   void Remember(const std::shared_ptr<Queue>& queue);
   void Forget(const Queue* queue);
+  // Queues tell the sleepers about themselves; other threads are looked at.
+  bool IsQueue(uint64_t thread_id);
   void Remember(const std::shared_ptr<Descriptor>& descriptor);
   void Forget(const Descriptor* descriptor);
 
@@ -72,7 +82,9 @@ class Runtime {
 
   bool AppHasWork(uint32_t core) const { return core == app_core_.load() && app_inbox_.pending(); }
   bool running() const { return state_.load() == State::kRunning; }
-  bool adaptive() const { return adaptive_ || references_.load(std::memory_order_relaxed) == 0; }
+  bool adaptive() const { return adaptive_ || !held_.load(std::memory_order_relaxed); }
+  // Whether a line of this level is wanted.
+  bool Prints(int level) const;
   // The process is on its way out: JavaScript is not called any more.
   bool exiting() const { return exiting_.load(std::memory_order_relaxed); }
 
@@ -94,7 +106,10 @@ class Runtime {
   static void OnStarted(void* context);
   void OnAppThread();
   void FinishStart(State state, int status, const std::string& text);
+  void ReleaseIf(const std::function<bool(const Share&)>& condition);
+  void InitializeWithoutStarter();
   static int PollApp(void* context);
+  static void TakeCensus(Runtime* runtime);
   static void OnExit(int status, void* context);
   bool StopForExit();
   void RemoveSocket();
@@ -104,19 +119,24 @@ class Runtime {
   Idle* IdleOf(uint32_t core);
 
   std::mutex mutex_;
-  std::condition_variable stopped_;
+  std::condition_variable changed_;
   std::atomic<State> state_{State::kStopped};
   RuntimeOptions options_;
   std::string failure_;
   std::vector<Started> waiting_;
-  std::atomic<int> references_{0};
+  // Who has to configure the SPDK that waits for it.
+  Share starter_;
+  std::thread initializer_;
+  std::atomic<bool> held_{false};
   bool adaptive_ = true;
+  int start_level_ = 0;
   std::atomic<bool> exiting_{false};
 
   Inbox app_inbox_;
   std::atomic<uint32_t> app_core_{0};
   spdk_poller* app_poller_ = nullptr;
   spdk_poller* census_poller_ = nullptr;
+  bool census_running_ = false;
   std::vector<spdk_thread*> idle_threads_;
   std::mutex registry_mutex_;
   std::vector<std::shared_ptr<Queue>> queues_;
@@ -125,8 +145,9 @@ class Runtime {
   // Made before the state becomes kRunning, never changed after.
   std::map<uint32_t, std::unique_ptr<Idle>> idle_;
 
-  std::mutex log_mutex_;
-  std::vector<std::shared_ptr<Mailbox>> logs_;
+  // Taken after mutex_ by whoever takes both. SPDK logs under any lock of its own.
+  std::mutex shares_mutex_;
+  std::vector<Share> shares_;
   std::string last_errors_;
 };
 

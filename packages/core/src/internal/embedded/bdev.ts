@@ -95,6 +95,8 @@ export abstract class Bdev {
   readonly stat = new IoStat()
   /** The errno or 0 that the end of the removal reports. */
   onRemoved: ((errno: number) => void) | undefined = undefined
+  /** Set while the removal waits for channels. */
+  onChannelGone: (() => void) | undefined = undefined
   private resetInProgress: BdevIo | undefined = undefined
   private queuedResets: Array<BdevIo> = []
   private supportedMask = 0
@@ -168,9 +170,6 @@ export abstract class Bdev {
     channel.destroy()
     this.onChannelGone?.()
   }
-
-  /** Set while the removal waits for channels. */
-  onChannelGone: (() => void) | undefined = undefined
 
   /** During a reset all new I/O is aborted, and further resets share the end of the one that runs. */
   startReset(io: BdevIo): void {

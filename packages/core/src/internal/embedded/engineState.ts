@@ -215,6 +215,7 @@ export class EngineState {
   private removePoller(thread: LogicalThread, poller: Poller): void {
     if (!thread.pollers.delete(poller)) return
     this.pollerCount--
+    thread.goneMillis += poller.busyMillis
     poller.unregister()
   }
 

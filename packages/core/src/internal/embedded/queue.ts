@@ -37,7 +37,7 @@ export class EmbeddedQueue implements Queue, Runnable, IoOwner {
   private head = 0
   private tail = 0
   isClosed = false
-  private onIdle: (() => void) | undefined = undefined
+  private onIdle: ReadonlyArray<() => void> = []
 
   constructor(context: QueueContext, thread: LogicalThread) {
     this.context = context
@@ -95,7 +95,7 @@ export class EmbeddedQueue implements Queue, Runnable, IoOwner {
   /** Refuses what comes from now on, cancels timers, and calls `done` when nothing is in flight. */
   close(done: () => void): void {
     this.isClosed = true
-    this.onIdle = done
+    this.onIdle = [...this.onIdle, done]
     for (const request of this.requests.inState("timer")) this.context.reactor.post(() => this.abortNow(request.id))
     if (this.inFlight === 0) this.idle()
   }
@@ -259,8 +259,8 @@ export class EmbeddedQueue implements Queue, Runnable, IoOwner {
 
   private idle(): void {
     const { onIdle } = this
-    this.onIdle = undefined
-    onIdle?.()
+    this.onIdle = []
+    for (const done of onIdle) done()
   }
 }
 

@@ -71,34 +71,51 @@ const startFailed = (path: string, detail: string, cause: unknown): SpdkError<St
 
 /** Removes what a process that is gone has left behind, and nothing else. */
 const freePath = (path: string): Effect.Effect<void, SpdkError<StartFailed>> =>
+  Effect.flatMap(
+    Effect.try({
+      try: () => fs.lstatSync(path, { throwIfNoEntry: false }),
+      catch: (cause) => startFailed(path, "the path cannot be looked at", cause)
+    }),
+    (stat) => {
+      if (stat === undefined) return Effect.void
+      if (!stat.isSocket()) return Effect.fail(startFailed(path, "there is something that is not a socket", undefined))
+      return Effect.andThen(
+        checkDead(path),
+        Effect.sync(() => fs.rmSync(path, { force: true }))
+      )
+    }
+  )
+
+/** Fails unless nobody listens. */
+const checkDead = (path: string): Effect.Effect<void, SpdkError<StartFailed>> =>
   Effect.callback((resume) => {
-    const stat = fs.lstatSync(path, { throwIfNoEntry: false })
-    if (stat === undefined) return resume(Effect.void)
-    if (!stat.isSocket())
-      return resume(Effect.fail(startFailed(path, "there is something that is not a socket", undefined)))
     const probe = Net.createConnection(path)
-    probe.once("connect", () => {
+    const alive = (cause: unknown) => {
       probe.destroy()
-      resume(Effect.fail(startFailed(path, "another process serves this socket", undefined)))
-    })
+      resume(Effect.fail(startFailed(path, "another process serves this socket", cause)))
+    }
+    probe.once("connect", () => alive(undefined))
     probe.once("error", (error) => {
-      if (!("code" in error) || error.code !== "ECONNREFUSED") {
-        return resume(Effect.fail(startFailed(path, error.message, error)))
-      }
-      fs.rmSync(path, { force: true })
-      resume(Effect.void)
+      if ("code" in error && error.code === "ECONNREFUSED") resume(Effect.void)
+      else alive(error)
     })
     return Effect.sync(() => probe.destroy())
   })
 
 const listen = (server: Net.Server, path: string): Effect.Effect<void, SpdkError<StartFailed>> =>
   Effect.callback((resume) => {
-    server.once("error", (error) =>
-      resume(Effect.fail(startFailed(path, `the socket cannot be served: ${error.message}`, error)))
-    )
+    const refuse = (error: unknown) => {
+      server.close()
+      resume(Effect.fail(startFailed(path, "the socket cannot be served", error)))
+    }
+    server.once("error", refuse)
     server.once("listening", () => {
-      fs.chmodSync(path, 0o600)
-      resume(Effect.void)
+      try {
+        fs.chmodSync(path, 0o600)
+        resume(Effect.void)
+      } catch (error) {
+        refuse(error)
+      }
     })
     // The socket is made in this call. A worker cannot change the mask; there chmod has to do.
     const mask = isMainThread ? process.umask(0o177) : undefined
@@ -162,7 +179,7 @@ class Connection {
     const { socket } = this
     if (socket.destroyed) return
     if (this.isEnding) {
-      if (this.unanswered === 0) socket.end(() => socket.destroy())
+      if (this.unanswered === 0 && !socket.writableEnded) socket.end(() => socket.destroy())
       return
     }
     const isFull = this.unanswered >= maxUnansweredRequests || socket.writableLength >= maxUnsentBytes

@@ -16,6 +16,8 @@ export class LogicalThread implements EngineThread {
   readonly queue: EmbeddedQueue
   readonly pollers = new Set<Poller>()
   readonly startMillis = performance.now()
+  /** What pollers that are gone have taken. */
+  goneMillis = 0
 
   constructor(context: QueueContext, options: { id: number; name: string; cores: CpuSet; core: number }) {
     this.id = options.id
@@ -26,7 +28,7 @@ export class LogicalThread implements EngineThread {
   }
 
   get busyMillis(): number {
-    let busy = this.queue.busyMillis
+    let busy = this.queue.busyMillis + this.goneMillis
     for (const poller of this.pollers) busy += poller.busyMillis
     return busy
   }

@@ -83,10 +83,8 @@ export const start = Effect.fnUntraced(function*<E = never>(
   const rpcSocket = configure === undefined ? yield* ready : yield* Effect.raceFirst(ready, waitForSocket(socket))
   const rpc = yield* Rpc.make({ address: { path: rpcSocket } })
   if (configure !== undefined) {
-    yield* configure(rpc).pipe(
-      // SPDK cannot start twice: what refused a configuration must still become usable.
-      Effect.tapError(() => Effect.ignore(rpc.call("framework_start_init")))
-    )
+    // SPDK cannot start twice: when it refuses its configuration the release of the share lets it start without.
+    yield* configure(rpc)
     yield* ready
   }
   yield* Effect.promise(() => fs.chmod(rpcSocket, 0o600).catch(() => {}))
@@ -184,7 +182,10 @@ const waitForSocket = (socket: string): Effect.Effect<string> =>
 
 type StartDeferred = Deferred.Deferred<string, SpdkError<StartFailed | OptionsClash>>
 
-/** Asks for a share; the answer comes through the Deferred. The share goes back with the scope, or when refused. */
+/**
+ * Asks for a share; the answer comes through the Deferred. The share goes back with the scope, also before the answer: an
+ * SPDK that waits for a configuration starts without it when the one that was to configure it lets go.
+ */
 const acquire = (
   host: Host,
   options: ResolvedOptions,
@@ -192,7 +193,7 @@ const acquire = (
   socket: string,
   waitForRpc: boolean
 ): Effect.Effect<StartDeferred, never, Scope.Scope> => {
-  const ask = (key: string, answer: (reply: Reply) => void): void =>
+  const ask = (key: string, answer: (reply: Reply) => void): number =>
     host.start(
       {
         name: options.name,
@@ -215,27 +216,26 @@ const acquire = (
 
   return Effect.gen(function*() {
     const started: StartDeferred = yield* Deferred.make<string, SpdkError<StartFailed | OptionsClash>>()
-    let held: "asked" | "held" | "refused" = "asked"
+    let share: number | undefined
     let released = false
     const settle = (reply: Reply, asked: string): void => {
-      if (reply.status === eexist && asked !== reply.text) {
-        const clash = findClash(options, reply.text)
-        if (clash === undefined) {
-          // Only defaults differ: take the one that runs.
-          host.release(false)
-          return ask(reply.text, (next) => settle(next, reply.text))
-        }
-        held = "refused"
-        host.release(false)
-        Deferred.doneUnsafe(started, Effect.fail(new SpdkError({ reason: clash })))
+      if (released) return
+      if (reply.status === 0) {
+        Deferred.doneUnsafe(started, Effect.succeed(reply.text))
         return
       }
-      held = reply.status === 0 ? "held" : "refused"
-      if (held === "refused" || released) host.release(held === "held")
-      Deferred.doneUnsafe(
-        started,
-        reply.status === 0 ? Effect.succeed(reply.text) : Effect.fail(startFailed(reply.text === "" ? `status ${reply.status}` : reply.text))
-      )
+      if (reply.status !== eexist || asked === reply.text) {
+        const failed = startFailed(reply.text === "" ? `status ${reply.status}` : reply.text)
+        Deferred.doneUnsafe(started, Effect.fail(failed))
+        return
+      }
+      const clash = findClash(options, reply.text)
+      if (clash === undefined) {
+        // Only defaults differ: take the one that runs.
+        share = ask(reply.text, (next) => settle(next, reply.text))
+      } else {
+        Deferred.doneUnsafe(started, Effect.fail(new SpdkError({ reason: clash })))
+      }
     }
     yield* Effect.acquireRelease(
       Effect.sync(() => {
@@ -243,14 +243,14 @@ const acquire = (
           options.onLog(lines.map((line) => ({ ...line, level: levels[line.level] ?? "debug" })), dropped)
         )
         const key = keyOf(options)
-        ask(key, (reply) => settle(reply, key))
+        share = ask(key, (reply) => settle(reply, key))
         return unlisten
       }),
       (unlisten) =>
         Effect.sync(() => {
           unlisten()
           released = true
-          if (held === "held") host.release(true)
+          if (share !== undefined) host.release(share)
         })
     )
     return started

@@ -1,0 +1,198 @@
+import { PollerAction } from "@effect-spdk/native/Addon"
+import { Host, type HostQueue } from "@effect-spdk/native/Host"
+import { CompletionKind, Control, Detail, Opcode } from "@effect-spdk/native/Layout"
+import { type Completion, makeEntry } from "@effect-spdk/native/Queue"
+import { describe, expect, it } from "vitest"
+import { FakeAddon } from "./support/fakeAddon.ts"
+import { type FakeReactor, Recorder } from "./support/fakeReactor.ts"
+
+const nop = { ...makeEntry(), opcode: Opcode.Nop }
+
+const setUp = () => {
+  const addon = new FakeAddon()
+  const host = new Host(addon)
+  let ids = 0
+  const spawn = (): { readonly queue: HostQueue; readonly reactor: FakeReactor } => {
+    let spawned: HostQueue | undefined
+    const id = ++ids
+    host.spawn("q", "", (_reply, queue) => (spawned = queue))
+    addon.answer("spawn", { a: id, b: 100 + id })
+    const reactor = addon.reactors.get(id)
+    if (spawned === undefined || reactor === undefined) throw new Error("no queue")
+    return { queue: spawned, reactor }
+  }
+  const register = (queue: HostQueue, onTick: (runs: number) => void = () => {}): number => {
+    const id = host.pollerRegister(queue, "p", 1000, onTick, () => {})
+    addon.answer("pollerRegister")
+    return id
+  }
+  return { addon, host, spawn, register, recorder: new Recorder() }
+}
+
+const turns = async (count: number): Promise<void> => {
+  for (let i = 0; i < count; i++) await new Promise((resolve) => setImmediate(resolve))
+}
+
+/** Until the thread has nothing to do and says so in the ring. */
+const untilAsleep = async (reactor: FakeReactor): Promise<void> => {
+  for (let i = 0; i < 500 && reactor.words[Control.jsSleepingWord] === 0; i++) await turns(1)
+  expect(reactor.words[Control.jsSleepingWord]).toBe(1)
+}
+
+describe("Host", () => {
+  it("holds the event loop while an answer or a completion is due, and only then", async () => {
+    const { addon, recorder, spawn } = setUp()
+    const { queue, reactor } = spawn()
+    expect(addon.alive).toBe(false)
+    queue.ring.submit(nop, recorder, 0)
+    await untilAsleep(reactor)
+    expect(addon.alive).toBe(true)
+    for (const entry of reactor.take()) reactor.answerEntry(entry)
+    addon.tell()
+    await turns(3)
+    expect(recorder.seen).toHaveLength(1)
+    expect(addon.alive).toBe(false)
+  })
+
+  it("holds the event loop while a poller runs, as a timer of Node's does, and not while it is paused or gone", async () => {
+    const { addon, host, register, spawn } = setUp()
+    const { queue } = spawn()
+    const poller = register(queue)
+    await turns(3)
+    expect(addon.alive).toBe(true)
+    for (
+      const [action, alive] of [
+        [PollerAction.Pause, false],
+        [PollerAction.Stats, false],
+        [PollerAction.Resume, true],
+        [PollerAction.Unregister, false],
+        [PollerAction.Resume, false]
+      ] as const
+    ) {
+      host.pollerControl(queue, poller, action, () => {})
+      addon.answer("pollerControl")
+      await turns(3)
+      expect({ action, alive: addon.alive }).toEqual({ action, alive })
+    }
+    register(queue)
+    host.exit(queue, () => {})
+    addon.answer("exit")
+    await turns(3)
+    expect(addon.alive).toBe(false)
+  })
+
+  it("completes what is submitted to a thread that has ended", async () => {
+    const { addon, host, recorder, spawn } = setUp()
+    const { queue } = spawn()
+    host.exit(queue, () => {})
+    addon.answer("exit")
+    await turns(3)
+    queue.ring.submit(nop, recorder, 7)
+    expect(host.requestsInFlight).toBe(1)
+    await turns(3)
+    expect(recorder.seen).toEqual([{ index: 7, status: -125, detail: Detail.Closing, nvme: 0 }])
+    expect(host.requestsInFlight).toBe(0)
+  })
+
+  it("the end of a thread completes what it never answered, before it is told", async () => {
+    const { addon, host, recorder, spawn } = setUp()
+    const { queue, reactor } = spawn()
+    for (let i = 0; i < 3; i++) queue.ring.submit(nop, recorder, i)
+    const [first] = reactor.take()
+    if (first !== undefined) reactor.answerEntry(first)
+    let seenAtEnd: number | undefined
+    host.exit(queue, () => (seenAtEnd = recorder.seen.length))
+    addon.answer("exit")
+    expect(seenAtEnd).toBe(3)
+    expect(recorder.seen.map(({ index, status }) => [index, status])).toEqual([[0, 0], [1, -125], [2, -125]])
+  })
+
+  it("a completion that submits again and again does not hold up the end, nor the event loop", async () => {
+    const { addon, host, spawn } = setUp()
+    const { queue } = spawn()
+    let completed = 0
+    const again: Completion = {
+      complete: () => {
+        if (++completed < 100_000) queue.ring.submit(nop, again, 0)
+      }
+    }
+    queue.ring.submit(nop, again, 0)
+    let ended = false
+    host.exit(queue, () => (ended = true))
+    addon.answer("exit")
+    expect(ended).toBe(true)
+    let timer = false
+    setTimeout(() => (timer = true), 0)
+    await turns(50)
+    expect(timer).toBe(true)
+    expect(completed).toBeLessThan(100_000)
+  })
+
+  it("wakes up every queue that it had put to sleep when one of them has something", async () => {
+    const { recorder, register, spawn } = setUp()
+    const [one, two] = [spawn(), spawn()]
+    register(one.queue)
+    await untilAsleep(one.reactor)
+    two.queue.ring.submit(nop, recorder, 0)
+    expect(one.reactor.words[Control.jsSleepingWord]).toBe(0)
+  })
+
+  it("goes on draining after a completion that threw", async () => {
+    const { recorder, spawn } = setUp()
+    const { queue, reactor } = spawn()
+    const caught: Array<unknown> = []
+    const listeners = process.listeners("uncaughtException")
+    process.removeAllListeners("uncaughtException")
+    process.on("uncaughtException", (error) => caught.push(error))
+    try {
+      queue.ring.submit(nop, { complete: () => { throw new Error("on purpose") } }, 0)
+      queue.ring.submit(nop, recorder, 1)
+      const entries = reactor.take()
+      for (const entry of entries) reactor.answerEntry(entry)
+      await turns(5)
+    } finally {
+      process.removeAllListeners("uncaughtException")
+      for (const listener of listeners) process.on("uncaughtException", listener)
+    }
+    expect(caught).toHaveLength(1)
+    expect(recorder.seen.map(({ index }) => index)).toEqual([1])
+  })
+
+  it("a burst of completions leaves timers and sockets their turns", async () => {
+    const { recorder, spawn } = setUp()
+    const { queue, reactor } = spawn()
+    for (let i = 0; i < 3000; i++) queue.ring.submit(nop, recorder, i)
+    for (let left = 3000; left > 0;) {
+      const entries = reactor.take()
+      for (const entry of entries) reactor.answerEntry(entry)
+      left -= entries.length
+      queue.ring.drain(0)
+    }
+    let seenAtFirstTurn = -1
+    setImmediate(() => (seenAtFirstTurn = recorder.seen.length))
+    await turns(10)
+    expect(recorder.seen).toHaveLength(3000)
+    expect(seenAtFirstTurn).toBeLessThan(3000)
+  })
+
+  it("hands a tick to its poller, and the start's number to its release", async () => {
+    const { addon, host, register, spawn } = setUp()
+    const { queue, reactor } = spawn()
+    const runs: Array<number> = []
+    const poller = register(queue, (count) => runs.push(count))
+    reactor.answer(poller, 0, 0, 0, 0, CompletionKind.Tick, 5)
+    addon.tell()
+    await turns(2)
+    expect(runs).toEqual([5])
+    const start = host.start(
+      {
+        name: "t", cores: "[0]", rpcSocket: "", rpcDirectory: "", rpcLink: "", logLevel: "error", pciAllowed: [], pciBlocked: [],
+        memoryMiB: 1, hugepages: false, pci: false, adaptive: true, waitForRpc: false, key: ""
+      },
+      () => {}
+    )
+    expect(addon.asked).toEqual([{ name: "start", request: start }])
+    host.release(start)
+    expect(addon.released).toEqual([start])
+  })
+})
