@@ -35,7 +35,15 @@ const wholeNumber = (name: string, text: string): number => {
   throw new Error(`--${name} must be a whole number of at least 1, not "${text}"`)
 }
 
-const options = (() => {
+interface Options {
+  readonly json: string | undefined
+  readonly picture: string | undefined
+  readonly filter: ReadonlyArray<string> | undefined
+  readonly runs: number
+  readonly seconds: number
+}
+
+const readOptions = (): Options => {
   const { values } = parseArgs({
     options: {
       json: { type: "string" },
@@ -52,15 +60,15 @@ const options = (() => {
     runs: wholeNumber("runs", values.runs),
     seconds: wholeNumber("seconds", values.seconds)
   }
-})()
+}
 
 /** Measures subject and peer in turns; who goes first changes every time. */
-const compare = async (benchCase: Case): Promise<Judged> => {
+const compare = async (benchCase: Case, runs: number): Promise<Judged> => {
   const { metric, peer, subject } = benchCase
   const ours: Array<number> = []
   const theirs: Array<number> = []
   const once = async (job: Job, into: Array<number>) => into.push(pick(metric, await measure(job)))
-  for (let turn = 0; turn < options.runs; turn++) {
+  for (let turn = 0; turn < runs; turn++) {
     if (turn % 2 === 0) await once(subject, ours)
     if (peer !== undefined) await once(peer, theirs)
     if (turn % 2 === 1) await once(subject, ours)
@@ -87,29 +95,32 @@ const missing = (benchCase: Case, libspdk: string | undefined): string | undefin
   return undefined
 }
 
-const runAll = async (chosen: ReadonlyArray<Case>): Promise<{ rows: Array<Judged>; failures: number }> => {
+const runAll = async (
+  chosen: ReadonlyArray<Case>,
+  options: Options
+): Promise<{ readonly rows: ReadonlyArray<Judged>; readonly failures: number }> => {
   const status = await libspdkStatus()
   const machine = await Machine.describe(status.description)
   console.log(`${machine.join("\n")}\nmedians of ${options.runs} turns of ${options.seconds} s each\n`)
   const rows: Array<Judged> = []
-  const notMeasurable: Array<string> = []
+  const notMeasurable = new Map<string, ReadonlyArray<string>>()
   let failures = 0
   for (const benchCase of chosen) {
     const reason = missing(benchCase, status.missing)
     if (reason !== undefined) {
-      notMeasurable.push(`  ${benchCase.id}: ${reason}`)
+      notMeasurable.set(reason, [...(notMeasurable.get(reason) ?? []), benchCase.id])
       continue
     }
     process.stderr.write(`${benchCase.id} ...\n`)
     try {
-      rows.push(await compare(benchCase))
+      rows.push(await compare(benchCase, options.runs))
     } catch (error) {
       failures++
       console.error(`${benchCase.id} failed: ${error instanceof Error ? error.message : String(error)}`)
     }
   }
   if (rows.length > 0) console.log(`\n${Report.table(rows)}`)
-  if (notMeasurable.length > 0) console.log(`\nnot measurable on this machine:\n${notMeasurable.join("\n")}`)
+  for (const [reason, ids] of notMeasurable) console.log(`\nnot measurable: ${ids.join(", ")}\n  ${reason}`)
   if (options.json !== undefined) {
     writeFileSync(userPath(options.json), `${JSON.stringify(rows.map(toJson), undefined, 2)}\n`)
   }
@@ -121,21 +132,32 @@ const runAll = async (chosen: ReadonlyArray<Case>): Promise<{ rows: Array<Judged
 const matches = (id: string, part: string, all: ReadonlyArray<Case>): boolean =>
   all.some((other) => other.id === part) ? id === part : id.includes(part)
 
-const folder = mkdtempSync(join(tmpdir(), "effect-spdk-bench-"))
-try {
-  const file = { type: "file", path: join(folder, "bench.img"), sizeBytes: fileBytes } as const
-  const all = cases(options.seconds, file)
-  const { filter } = options
+const choose = (all: ReadonlyArray<Case>, filter: Options["filter"]): ReadonlyArray<Case> => {
   const chosen = filter === undefined ? all : all.filter(({ id }) => filter.some((part) => matches(id, part, all)))
   if (chosen.length === 0) throw new Error(`no id matches; there are ${all.map(({ id }) => id).join(", ")}`)
-  writeFileSync(file.path, randomFillSync(new Uint8Array(fileBytes)))
-  const { failures, rows } = await runAll(chosen)
-  const failed = rows.filter((row) => row.passed === false).map((row) => row.id)
-  if (failed.length > 0) console.log(`\nbelow what is required: ${failed.join(", ")}`)
-  process.exitCode = failures > 0 || failed.length > 0 ? 1 : 0
+  return chosen
+}
+
+/** Resolves with the exit status. */
+const main = async (): Promise<number> => {
+  const options = readOptions()
+  const folder = mkdtempSync(join(tmpdir(), "effect-spdk-bench-"))
+  try {
+    const file = { type: "file", path: join(folder, "bench.img"), sizeBytes: fileBytes } as const
+    const chosen = choose(cases(options.seconds, file), options.filter)
+    writeFileSync(file.path, randomFillSync(new Uint8Array(fileBytes)))
+    const { failures, rows } = await runAll(chosen, options)
+    const failed = rows.filter((row) => row.passed === false).map((row) => row.id)
+    if (failed.length > 0) console.log(`\nnot as required: ${failed.join(", ")}`)
+    return failures > 0 || failed.length > 0 ? 1 : 0
+  } finally {
+    rmSync(folder, { recursive: true, force: true })
+  }
+}
+
+try {
+  process.exitCode = await main()
 } catch (error) {
   console.error(error instanceof Error ? error.message : error)
   process.exitCode = 1
-} finally {
-  rmSync(folder, { recursive: true, force: true })
 }

@@ -1,6 +1,6 @@
 /** `npm test` and `npm run test:long`. */
 import { existsSync, readFileSync, rmSync } from "node:fs"
-import { inRoot, isInterruption, node } from "./exec.mjs"
+import { exec, inRoot, isInterruption, node } from "./exec.mjs"
 import { generatedSteps } from "./develop.mjs"
 import { setUp } from "./setup.mjs"
 import { runSteps } from "./steps.mjs"
@@ -37,15 +37,43 @@ const nativeTests = async () => {
   return { passed, failed: code === 0 ? failed : Math.max(failed, 1), skipped }
 }
 
+/** The libspdk suites on an addon built for AddressSanitizer, whose runtime must be there before Node's own malloc. */
+const asanTests = async (engines) => {
+  const built = await node(inRoot("scripts", "build-addon.mjs"), ["--sanitize=address"], { capture: true })
+  const addon = built.output.trim().split("\n").at(-1)
+  const runtime = await exec(process.env.CXX ?? "c++", ["-print-file-name=libasan.so"], { capture: true })
+  if (built.code !== 0 || runtime.code !== 0) {
+    console.error(built.output, runtime.output)
+    return { code: 1 }
+  }
+  const env = {
+    EFFECT_SPDK_ADDON: addon,
+    LD_PRELOAD: runtime.output.trim(),
+    // V8 frees nothing at exit, and DPDK's memory is not the heap's: only errors count here, not leaks.
+    ASAN_OPTIONS: "detect_leaks=0:abort_on_error=1"
+  }
+  return await vitest(["--project", "libspdk"], env, engines)
+}
+
 /** Arguments select tests; then only vitest runs. */
-const runTests = async (command, args, env) => {
+const runTests = async (command, args, env, more) => {
   const engines = await setUp({ projects: ["."] })
   const suites = { name: "vitest", run: () => vitest(args, env, engines) }
   if (args.length > 0) return await runSteps(command, [suites])
-  return await runSteps(command, [...generatedSteps, { name: "native unit tests", run: nativeTests }, suites])
+  return await runSteps(command, [
+    ...generatedSteps,
+    { name: "native unit tests", run: nativeTests },
+    suites,
+    ...more(engines)
+  ])
 }
 
-export const test = (args) => runTests("test", args, {})
+export const test = (args) => runTests("test", args, {}, () => [])
 
-/** The same with the long forms of the random tests. */
-export const testLong = (args) => runTests("test:long", args, { EFFECT_SPDK_LONG: "1" })
+/** The same with the long forms of the random tests, and the libspdk suites once more under AddressSanitizer. */
+export const testLong = (args) =>
+  runTests("test:long", args, { EFFECT_SPDK_LONG: "1" }, (engines) =>
+    engines.libspdk === "available"
+      ? [{ name: "libspdk suites under AddressSanitizer", run: () => asanTests(engines) }]
+      : []
+  )

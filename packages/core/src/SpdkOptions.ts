@@ -69,8 +69,9 @@ export interface Options {
     | { readonly block: ReadonlyArray<string> }
     | undefined
   /**
-   * An SPDK JSON configuration, or the path of a file with one. Its calls are made in order once the engine runs; the
-   * first that is refused fails the layer. The SPDK of a process takes one configuration in its life.
+   * An SPDK JSON configuration, or the path of a file with one. Its calls are made in order, those that belong before
+   * the start of the framework first; the first that is refused fails the layer. The SPDK of a process takes one
+   * configuration in its life.
    */
   readonly config?: SpdkConfig | string | undefined
   /**

@@ -128,8 +128,9 @@ export interface SpawnOptions {
 
 /**
  * Makes a thread. Fails with InvalidArgument for a name or cores that will not do, NoMemory, and NotSupported on a
- * remote engine; asking for the reactors, which `cpus` needs, may fail as any RPC. Its scope's end interrupts the effects it was sent, waits for its requests, closes the channels and
- * pollers that are left on it, and exits it (`spdk_thread_create`, `spdk_thread_exit`).
+ * remote engine; asking for the reactors, which `cpus` needs, may fail as any RPC. Its scope's end interrupts the
+ * effects it was sent, waits for its requests, closes the channels and pollers that are left on it, and exits it
+ * (`spdk_thread_create`, `spdk_thread_exit`).
  *
  * @since 0.1.0
  * @category constructors

@@ -8,6 +8,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import { TestClock } from "effect/testing"
+import { Aborted, fromErrno, SpdkError } from "../src/SpdkError.ts"
 import { openFake, start, tagOf, untilInFlight, withFake } from "./support/fakeEngine.ts"
 
 describe("one I/O", () => {
@@ -68,6 +69,31 @@ describe("one I/O", () => {
         engine.queue.completeAll()
         yield* Fiber.joinAll(fibers)
         assert.deepStrictEqual(engine.log, ["openChannel"])
+      })
+    )
+  )
+
+  it.effect(
+    "fails with Released when the engine calls the opening of a channel off, because the thread goes away",
+    () =>
+      withFake(
+        Effect.fnUntraced(function* (engine) {
+          engine.onOpenChannel = Effect.fail(new SpdkError({ reason: new Aborted({ operation: "Bdev.channel" }) }))
+          const bdev = yield* Bdev.open("fake")
+          const buffer = yield* DmaBuffer.make(512)
+          assert.include((yield* Effect.flip(bdev.read(0, buffer))).reason, { _tag: "Released", what: "thread" })
+          assert.include((yield* Effect.flip(bdev.channel)).reason, { _tag: "Released", what: "thread" })
+        })
+      )
+  )
+
+  it.effect("fails with DeviceRemoved when the bdev is gone before its channel opens", () =>
+    withFake(
+      Effect.fnUntraced(function* (engine) {
+        engine.onOpenChannel = Effect.fail(fromErrno(-19, { operation: "Bdev.channel" }))
+        const bdev = yield* Bdev.open("fake")
+        const buffer = yield* DmaBuffer.make(512)
+        assert.strictEqual(tagOf(yield* Effect.flip(bdev.read(0, buffer))), "DeviceRemoved")
       })
     )
   )
@@ -163,6 +189,24 @@ describe("interruption", () => {
         engine.queue.complete()
         yield* Fiber.join(interrupting)
         assert.strictEqual(buffer.pins, 0)
+      })
+    )
+  )
+
+  it.effect("of a prepared batch leaves the statuses of that run", () =>
+    withFake(
+      Effect.fnUntraced(function* (engine) {
+        const { bdev, buffer } = yield* openFake(engine)
+        const batch = yield* bdev.prepareReads(
+          [0, 512].map((offsetBytes) => ({ offsetBytes, buffer: buffer.slice(0, 512) }))
+        )
+        const fiber = yield* start(batch.run)
+        const interrupting = yield* start(Fiber.interrupt(fiber))
+        yield* Effect.yieldNow
+        engine.queue.complete()
+        engine.queue.complete({ status: -125 })
+        yield* Fiber.join(interrupting)
+        assert.deepStrictEqual([...batch.statuses], [0, -125])
       })
     )
   )

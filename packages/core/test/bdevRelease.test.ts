@@ -2,6 +2,7 @@ import * as Bdev from "@effect-spdk/core/Bdev"
 import * as DmaBuffer from "@effect-spdk/core/DmaBuffer"
 import { assert, describe, it } from "@effect/vitest"
 import * as Cause from "effect/Cause"
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
@@ -27,6 +28,42 @@ describe("the end of a handle", () => {
         yield* Fiber.join(closing)
         yield* Fiber.join(reading)
         assert.deepStrictEqual(engine.log, ["openChannel", "closeChannel", "closeBdev"])
+      })
+    )
+  )
+
+  it.effect("waits for a channel that is being opened, and closes that one too", () =>
+    withFake(
+      Effect.fnUntraced(function* (engine) {
+        const gate = yield* Deferred.make<void>()
+        engine.onOpenChannel = Deferred.await(gate)
+        const buffer = yield* DmaBuffer.make(512)
+        const scope = yield* Scope.make()
+        const bdev = yield* Scope.provide(Bdev.open("fake"), scope)
+        const reading = yield* start(Effect.flip(bdev.read(0, buffer)))
+        const closing = yield* start(Scope.close(scope, Exit.void))
+        yield* Deferred.succeed(gate, undefined)
+        yield* Fiber.join(closing)
+        assert.strictEqual(tagOf(yield* Fiber.join(reading)), "Released")
+        assert.deepStrictEqual(engine.log, ["openChannel", "closeChannel", "closeBdev"])
+      })
+    )
+  )
+
+  it.effect("waits for an explicit channel that is being opened, and closes that one too", () =>
+    withFake(
+      Effect.fnUntraced(function* (engine) {
+        const gate = yield* Deferred.make<void>()
+        engine.onOpenChannel = Deferred.await(gate)
+        const [handle, outer] = [yield* Scope.make(), yield* Scope.make()]
+        const bdev = yield* Scope.provide(Bdev.open("fake"), handle)
+        const opening = yield* start(Scope.provide(bdev.channel, outer))
+        const closing = yield* start(Scope.close(handle, Exit.void))
+        yield* Deferred.succeed(gate, undefined)
+        yield* Fiber.join(closing)
+        yield* Fiber.join(opening)
+        assert.deepStrictEqual(engine.log, ["openChannel", "closeChannel", "closeBdev"])
+        yield* Scope.close(outer, Exit.void)
       })
     )
   )
@@ -209,6 +246,26 @@ describe("plain memory", () => {
         const { bdev } = yield* openFake(engine)
         engine.memoryBytes = engine.dmaBytes + 4096
         assert.strictEqual(tagOf(yield* Effect.flip(bdev.readBytes(0, 8192))), "NoMemory")
+      })
+    )
+  )
+
+  it.effect("fails with NoMemory for all who come together when there never was enough", () =>
+    withFake(
+      Effect.fnUntraced(function* (engine) {
+        const { bdev } = yield* openFake(engine)
+        const gate = yield* Deferred.make<void>()
+        engine.memoryBytes = engine.dmaBytes
+        engine.onAllocate = Deferred.await(gate)
+        const fibers = yield* Effect.forEach([0, 1, 2], (i) => start(Effect.flip(bdev.readBytes(i * 8192, 8192))))
+        yield* Deferred.succeed(gate, undefined)
+        const errors = yield* Fiber.joinAll(fibers)
+        assert.deepStrictEqual(errors.map(tagOf), ["NoMemory", "NoMemory", "NoMemory"])
+        engine.memoryBytes = Number.POSITIVE_INFINITY
+        const reading = yield* start(bdev.readBytes(0, 8192))
+        yield* untilInFlight(engine, 1)
+        engine.queue.complete()
+        yield* Fiber.join(reading)
       })
     )
   )

@@ -142,6 +142,18 @@ describe("a call that is given up", () => {
     })
   )
 
+  it.effect("is refused before it is sent when its deadline is not a duration", () =>
+    Effect.gen(function* () {
+      const server = yield* fakeServer(() => {})
+      const client = yield* connect(server.path)
+      // Callers in JavaScript may pass anything.
+      const timeout = "soon" as "1 second"
+      const { reason } = yield* Effect.flip(client.call("slow", {}, { timeout }))
+      assert.include(reason, { _tag: "InvalidArgument", operation: "slow", field: "timeout" })
+      assert.strictEqual(server.connections(), 0)
+    })
+  )
+
   it.effect("may have no deadline at all", () =>
     Effect.gen(function* () {
       const server = yield* fakeServer(() => {})

@@ -9,7 +9,7 @@ import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { type Capabilities, type EngineLayer, long } from "../support/engines.ts"
 import { blockSize, contract, fresh, pattern, sameBytes, until } from "../support/harness.ts"
-import { type Engine, EngineService, type Slab } from "../support/internals.ts"
+import { type Engine, EngineService } from "../support/internals.ts"
 import { type RandomSource, seeded } from "../support/random.ts"
 
 const numBlocks = 256
@@ -20,7 +20,7 @@ interface World {
   readonly engine: Engine
   readonly writable: Handle
   readonly readOnly: Handle
-  readonly slabs: ReadonlyArray<Slab>
+  readonly slabs: ReadonlyArray<Handle>
   readonly deadChannel: Handle
   readonly deadSlab: Handle
   readonly alignmentBytes: number
@@ -55,7 +55,7 @@ const makeWorld = Effect.gen(function*() {
     engine,
     writable: writable.channel,
     readOnly: readOnly.channel,
-    slabs,
+    slabs: slabs.map(({ generation, slot }) => ({ generation, slot })),
     deadChannel: dead.channel,
     deadSlab,
     alignmentBytes: writable.descriptor.info.bufferAlignmentBytes
@@ -172,6 +172,7 @@ const judge = (entry: Entry, world: World): Verdict => {
   return writable ? "ok" : "error"
 }
 
+// Without the bytes of slabs, which are all of the memory.
 const show = (entry: Entry): string => JSON.stringify(entry)
 
 /** Whether a completion says what was judged. Resets abort what is in flight, so that what is right may be aborted. */

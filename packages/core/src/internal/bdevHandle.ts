@@ -168,9 +168,8 @@ class BdevImpl extends BdevIoImpl implements Bdev {
 
   get channel(): Effect.Effect<BdevChannel, IoError, Scope.Scope> {
     const bdev = this.target.bdev
-    const acquire = Effect.tap(
-      Effect.flatMap(CurrentThread, (thread) => openChannel(bdev, thread, "Bdev.channel")),
-      (channel) => Effect.sync(() => bdev.channels.track(channel))
+    const acquire = Effect.flatMap(CurrentThread, (thread) =>
+      openChannel(bdev, thread, "Bdev.channel", (channel) => bdev.channels.track(channel))
     )
     const release = (channel: Channel) => {
       bdev.channels.untrack(channel)

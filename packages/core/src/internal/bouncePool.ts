@@ -86,11 +86,16 @@ export class BouncePool {
     const makeRoom = this.idleBytes + this.leasedBytes > maxBytes ? this.freeIdle : Effect.void
     return Effect.andThen(makeRoom, this.allocate(classBytes)).pipe(
       Effect.catch((error) => {
-        this.leasedBytes -= classBytes
-        if (error.reason._tag !== "NoMemory") return Effect.fail(error)
         // The engine has no room. Somebody else's lease may fit, or be freed to make some.
-        if (this.leasedBytes > 0) return this.wait(classBytes, restore)
-        return this.idleBytes > 0 ? this.take(classBytes, restore) : Effect.fail(error)
+        if (error.reason._tag === "NoMemory") {
+          if (this.idleBytes > 0) return this.takeReserved(classBytes, restore)
+          if (this.leasedBytes > classBytes) {
+            this.leasedBytes -= classBytes
+            return this.wait(classBytes, restore)
+          }
+        }
+        // Those who wait for this reservation, which now never becomes a lease, try for themselves.
+        return Effect.andThen(this.returnReservation(classBytes), Effect.fail(error))
       })
     )
   }

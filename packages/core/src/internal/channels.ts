@@ -8,7 +8,7 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
-import { Released, SpdkError } from "../SpdkError.ts"
+import { DeviceRemoved, Released, SpdkError } from "../SpdkError.ts"
 import type { SpdkThread } from "../SpdkThread.ts"
 import type { EngineThread } from "./engine.ts"
 import type { IoError } from "./ioCompletion.ts"
@@ -85,12 +85,14 @@ export class BdevChannels {
       const done = Deferred.makeUnsafe<void, IoError>()
       this.opening.set(thread, done)
       return Effect.uninterruptible(
-        Effect.flatMap(Effect.exit(openChannel(this.bdev, thread, operation)), (exit) => {
-          this.opening.delete(thread)
-          if (Exit.isSuccess(exit)) this.add(exit.value)
-          Deferred.doneUnsafe(done, Exit.asVoid(exit))
-          return Exit.asVoid(exit)
-        })
+        Effect.flatMap(
+          Effect.exit(openChannel(this.bdev, thread, operation, (channel) => this.add(channel))),
+          (exit) => {
+            this.opening.delete(thread)
+            Deferred.doneUnsafe(done, Exit.asVoid(exit))
+            return Exit.asVoid(exit)
+          }
+        )
       )
     })
   }
@@ -123,19 +125,40 @@ export class BdevChannels {
   }
 }
 
-/** Counts as a request of the handle while it runs, so that a close waits for it. */
+/**
+ * Counts as a request of the handle until `keep` has the channel, so that a close waits for it and finds it: a descriptor
+ * does not close before its channels.
+ */
 export const openChannel = (
   bdev: OpenBdev,
   thread: SpdkThread | undefined,
-  operation: string
+  operation: string,
+  keep: (channel: Channel) => void
 ): Effect.Effect<Channel, IoError> =>
   Effect.suspend(() => {
     if (bdev.allowed === 0) return Effect.fail(removedOrClosed(bdev, operation))
     const engineThread = engineThreadOf(bdev.engine, thread)
     if (engineThread === undefined) return Effect.fail(releasedThread(operation, thread))
     bdev.enter(1)
-    return openReasons(bdev.engine.openChannel(engineThread, bdev.descriptor)).pipe(
-      Effect.map((handle) => new Channel(bdev, thread, engineThread, handle)),
+    return bdev.engine.openChannel(engineThread, bdev.descriptor).pipe(
+      Effect.mapError((error): SpdkError => {
+        switch (error.reason._tag) {
+          // Engines call an opening off for one reason: the thread goes away under it.
+          case "Aborted":
+            return releasedThread(operation, thread ?? engineThread)
+          // It was found when it was opened. The Removed event may be on its way still.
+          case "NotFound":
+            return new SpdkError({ reason: new DeviceRemoved({ operation, resource: bdev.name, cause: error }) })
+          default:
+            return error
+        }
+      }),
+      openReasons,
+      Effect.map((handle) => {
+        const channel = new Channel(bdev, thread, engineThread, handle)
+        keep(channel)
+        return channel
+      }),
       Effect.ensuring(Effect.sync(() => bdev.leave(1)))
     )
   })
@@ -145,7 +168,6 @@ const openReasons = onlyReasons([
   "DeviceRemoved",
   "IoFailed",
   "NoMemory",
-  "NotFound",
   "NotSupported",
   "PermissionDenied",
   "Released"

@@ -50,6 +50,8 @@ class BatchRun extends Effectable.Class<void> implements Completion {
   /** 0 between runs. */
   pending: number
   failures: Map<number, Failure> | undefined
+  /** Of a batch that shows them: the status of each entry in the last run. */
+  private readonly statuses: Int32Array | undefined
   private readonly target: IoTarget
   private readonly opcode: Transfer
   private readonly operation: string
@@ -57,8 +59,15 @@ class BatchRun extends Effectable.Class<void> implements Completion {
   private channel: Channel | undefined
   private resume: Resume | undefined
 
-  constructor(target: IoTarget, opcode: Transfer, operation: string, requests: BatchRequests) {
+  constructor(
+    target: IoTarget,
+    opcode: Transfer,
+    operation: string,
+    requests: BatchRequests,
+    statuses: Int32Array | undefined
+  ) {
     super()
+    this.statuses = statuses
     this.target = target
     this.opcode = opcode
     this.operation = operation
@@ -76,6 +85,7 @@ class BatchRun extends Effectable.Class<void> implements Completion {
     const { queue } = channel
     this.channel = channel
     this.resume = resume
+    if (this.failures !== undefined) this.statuses?.fill(0)
     this.failures = undefined
     this.pending = buffers.length
     for (const memory of memories) memory.pins++
@@ -101,7 +111,11 @@ class BatchRun extends Effectable.Class<void> implements Completion {
   }
 
   complete(index: number, status: number, detail: number, nvme: number): void {
-    if (status !== 0) (this.failures ??= new Map()).set(index, { status, detail, nvme })
+    if (status !== 0) {
+      const failures = (this.failures ??= new Map())
+      failures.set(index, { status, detail, nvme })
+      if (this.statuses !== undefined) this.statuses[index] = status
+    }
     if (--this.pending === 0) this.finish()
   }
 
@@ -163,7 +177,7 @@ export const runBatch = (
       resume(Effect.andThen(openFor(target, operation), runBatch(target, opcode, entries, operation)))
       return
     }
-    const run = new BatchRun(target, opcode, operation, requests)
+    const run = new BatchRun(target, opcode, operation, requests, undefined)
     run.submit(channel, resume)
     return run
   })
@@ -200,7 +214,7 @@ class PreparedBatch implements BdevBatch {
     this.length = requests.buffers.length
     this.offsetsBytes = Float64Array.from(requests.offsetsBlocks, (blocks) => blocks * blockSize)
     this.statuses = new Int32Array(this.length)
-    this.batch = new BatchRun(target, opcode, operation, requests)
+    this.batch = new BatchRun(target, opcode, operation, requests, this.statuses)
     this.run = Effect.callback((resume) => this.start(resume))
   }
 
@@ -222,11 +236,7 @@ class PreparedBatch implements BdevBatch {
       resume(Exit.void)
       return
     }
-    if (batch.failures !== undefined) this.statuses.fill(0)
-    batch.submit(channel, (exit) => {
-      batch.failures?.forEach((failure, index) => (this.statuses[index] = failure.status))
-      resume(exit)
-    })
+    batch.submit(channel, resume)
     return batch
   }
 

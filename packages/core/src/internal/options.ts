@@ -9,6 +9,7 @@ import * as Exit from "effect/Exit"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import * as CpuSet from "../CpuSet.ts"
+import { maxSocketPathBytes } from "../Rpc.ts"
 import { invalid, type InvalidArgument, type SpdkError } from "../SpdkError.ts"
 import { LogLevel, type Options, PciAddress, Polling, SpdkConfig } from "../SpdkOptions.ts"
 
@@ -190,9 +191,6 @@ const resolvePci = (pci: Options["pci"]): PciAccess => {
   if (pci === undefined || pci === false) return { _tag: "None" }
   return "allow" in pci ? { _tag: "AllowOnly", addresses: pci.allow } : { _tag: "AllExcept", addresses: pci.block }
 }
-
-// The size of sun_path on Linux, less its NUL.
-const maxSocketPathBytes = 107
 
 const resolveSocket = (socket: string): Effect.Effect<string, Invalid> => {
   const reason = (rule: string) => Effect.fail(refuse("rpcSocket", rule, socket))

@@ -9,24 +9,9 @@ import * as Exit from "effect/Exit"
 import * as Schema from "effect/Schema"
 import type { RpcClient } from "../Rpc.ts"
 import { ConfigRejected, fail, type RpcReason, type SpdkError } from "../SpdkError.ts"
+import { SpdkConfig } from "../SpdkOptions.ts"
 import { deleteNewBdevs, listBdevs } from "./rpcConfigRollback.ts"
 import { invalidFromIssue, protocolFromIssue } from "./schemaIssue.ts"
-
-const Call = Schema.Struct({
-  method: Schema.NonEmptyString,
-  params: Schema.optional(Schema.Record(Schema.String, Schema.Json))
-})
-
-/** An array inside `config` is a batch, which `save_config --with-batches` writes. */
-const Configuration = Schema.Struct({
-  subsystems: Schema.Array(
-    Schema.Struct({
-      subsystem: Schema.String,
-      // SPDK writes null for a subsystem without configuration.
-      config: Schema.optional(Schema.NullOr(Schema.Array(Schema.Union([Call, Schema.Array(Call)]))))
-    })
-  )
-})
 
 interface IndexedCall {
   readonly method: string
@@ -58,7 +43,7 @@ export const applyConfig = Effect.fn("Spdk.applyConfig")(function* (
 })
 
 const flatten = (config: unknown): Effect.Effect<ReadonlyArray<IndexedCall>, ConfigError> =>
-  Schema.decodeUnknownEffect(Configuration)(config).pipe(
+  Schema.decodeUnknownEffect(SpdkConfig)(config).pipe(
     Effect.mapError((error) => invalidFromIssue("Spdk.applyConfig", "config", error.issue)),
     Effect.map(({ subsystems }) =>
       subsystems

@@ -9,6 +9,7 @@ import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import type * as Schedule from "effect/Schedule"
 import type * as Schema from "effect/Schema"
@@ -16,6 +17,7 @@ import type * as Scope from "effect/Scope"
 import * as Net from "node:net"
 import {
   fail,
+  failInvalid,
   fromRpcCode,
   Released,
   released,
@@ -98,7 +100,8 @@ export class RpcConnection {
     timeout: Duration.Input | undefined
   ): Effect.Effect<Schema.Json, CallError> {
     return Effect.suspend(() => {
-      const limit = timeout === undefined ? this.options.timeout : Duration.fromInputUnsafe(timeout)
+      const limit = timeout === undefined ? this.options.timeout : Option.getOrUndefined(Duration.fromInput(timeout))
+      if (limit === undefined) return failInvalid(method, "timeout", "is not a duration", timeout)
       const encoded = encodeParams(method, params)
       if (Result.isFailure(encoded)) return Effect.fail(encoded.failure)
       const call: Call = {

@@ -92,6 +92,8 @@ export class FakeEngine implements Engine {
   /** Replaced to make closing hang, or opening wait. */
   onCloseBdev: Effect.Effect<void> = Effect.void
   onOpenChannel: Effect.Effect<void, SpdkError> = Effect.void
+  /** Replaced to make allocations wait, as those of a real engine may. */
+  onAllocate: Effect.Effect<void> = Effect.void
   tell: (event: DescriptorEvent) => void = () => {}
   private readonly info: DescriptorInfo
   private slots = 0
@@ -116,14 +118,17 @@ export class FakeEngine implements Engine {
 
   readonly memory = {
     allocate: (lengthBytes: number, alignmentBytes: number) =>
-      Effect.suspend(() => {
-        if (this.dmaBytes + lengthBytes > this.memoryBytes) {
-          return Effect.fail(new SpdkError({ reason: new NoMemory({ operation: "DmaBuffer.make" }) }))
+      Effect.flatMap(
+        Effect.suspend(() => this.onAllocate),
+        () => {
+          if (this.dmaBytes + lengthBytes > this.memoryBytes) {
+            return Effect.fail(new SpdkError({ reason: new NoMemory({ operation: "DmaBuffer.make" }) }))
+          }
+          const slab: Slab = { ...this.handle(), lengthBytes, alignmentBytes, view: new Uint8Array(lengthBytes) }
+          this.slabs.add(slab)
+          return Effect.succeed(slab)
         }
-        const slab: Slab = { ...this.handle(), lengthBytes, alignmentBytes, view: new Uint8Array(lengthBytes) }
-        this.slabs.add(slab)
-        return Effect.succeed(slab)
-      }),
+      ),
     free: (slab: Slab) => {
       this.log.push("free")
       this.slabs.delete(slab)

@@ -13,7 +13,12 @@ const zeroedAtOnceBytes = 256 * 1024
 
 const mostBytes = 0xffffffff
 
-export const makeMemory = (host: Host): EngineMemory => {
+/** What DMA memory needs of the host. */
+export interface MemoryHost extends Pick<Host, "dmaAllocate"> {
+  readonly addon: Pick<Host["addon"], "dmaAllocateNow" | "dmaFree" | "dmaRenew" | "dmaView">
+}
+
+export const makeMemory = (host: MemoryHost): EngineMemory => {
   const { addon } = host
 
   const slabAt = (slot: number, generation: number, lengthBytes: number, alignmentBytes: number): Slab => {
@@ -29,7 +34,7 @@ export const makeMemory = (host: Host): EngineMemory => {
 
   return {
     allocate: (lengthBytes, alignmentBytes) => {
-      if (lengthBytes > mostBytes) return Effect.fail(allocationError(-12, lengthBytes))
+      if (lengthBytes > mostBytes) return Effect.fail(allocationError(enomem, lengthBytes))
       if (lengthBytes > zeroedAtOnceBytes) {
         // Uninterruptible, and over in milliseconds: an answer that nobody takes would be lost memory.
         return Effect.uninterruptible(
@@ -57,7 +62,21 @@ export const makeMemory = (host: Host): EngineMemory => {
   }
 }
 
-const allocationError = (status: number, lengthBytes: number): SpdkError =>
-  status === -12
-    ? new SpdkError({ reason: new NoMemory({ operation, detail: `no ${lengthBytes} bytes of DMA memory in one piece`, errno: "ENOMEM", errnoCode: 12 }) })
-    : fromErrno(status, { operation })
+const enomem = -12
+/** Memory there is, and no slot to know it by. */
+const enfile = -23
+
+const allocationError = (status: number, lengthBytes: number): SpdkError => {
+  switch (status) {
+    case enomem: {
+      const detail = `no ${lengthBytes} bytes of DMA memory in one piece`
+      return new SpdkError({ reason: new NoMemory({ operation, detail, errno: "ENOMEM", errnoCode: -enomem }) })
+    }
+    case enfile: {
+      const detail = "there are as many DMA allocations as there can be: make fewer and slice them"
+      return new SpdkError({ reason: new NoMemory({ operation, detail, errno: "ENFILE", errnoCode: -enfile }) })
+    }
+    default:
+      return fromErrno(status, { operation })
+  }
+}

@@ -12,14 +12,7 @@ import type * as Scope from "effect/Scope"
 import * as CpuSet from "../../CpuSet.ts"
 import * as Rpc from "../../Rpc.ts"
 import type { RpcClient } from "../../Rpc.ts"
-import {
-  type InvalidArgument,
-  invalid,
-  OptionsClash,
-  type RpcReason,
-  SpdkError,
-  StartFailed
-} from "../../SpdkError.ts"
+import { type InvalidArgument, invalid, OptionsClash, type RpcReason, SpdkError, StartFailed } from "../../SpdkError.ts"
 import type { ResolvedOptions } from "../options.ts"
 
 const operation = "Spdk.layer"
@@ -30,6 +23,9 @@ export type StartReason = StartFailed | OptionsClash | InvalidArgument | RpcReas
 
 /** Speaks to SPDK before its subsystems start, and starts them (`applyConfig` does). */
 export type Configure<E> = (rpc: RpcClient["Service"]) => Effect.Effect<void, E>
+
+/** What a start needs of the host. */
+export type StartHost = Pick<Host, "start" | "release" | "listenToLog">
 
 export interface Started {
   readonly rpc: RpcClient["Service"]
@@ -66,8 +62,8 @@ const findClash = (options: ResolvedOptions, runningKey: string): OptionsClash |
 }
 
 /** A share of SPDK until the scope closes. The first share starts it. */
-export const start = Effect.fnUntraced(function*<E = never>(
-  host: Host,
+export const start = Effect.fnUntraced(function* <E = never>(
+  host: StartHost,
   options: ResolvedOptions,
   configure: Configure<E> | undefined
 ): Effect.fn.Return<Started, SpdkError<StartReason> | E, Scope.Scope> {
@@ -84,7 +80,7 @@ export const start = Effect.fnUntraced(function*<E = never>(
   const rpc = yield* Rpc.make({ address: { path: rpcSocket } })
   if (configure !== undefined) {
     // SPDK cannot start twice: when it refuses its configuration the release of the share lets it start without.
-    yield* configure(rpc)
+    yield* Effect.raceFirst(deferUnreachable(configure(rpc)), Effect.andThen(ready, Effect.never))
     yield* ready
   }
   yield* Effect.promise(() => fs.chmod(rpcSocket, 0o600).catch(() => {}))
@@ -94,14 +90,25 @@ export const start = Effect.fnUntraced(function*<E = never>(
   } else if (options.rpcSocket !== undefined) {
     yield* publishLink(options.rpcSocket, socket)
   }
-  return { rpc, rpcSocket: rpcSocket === socket ? options.rpcSocket ?? socket : rpcSocket }
+  return { rpc, rpcSocket: rpcSocket === socket ? (options.rpcSocket ?? socket) : rpcSocket }
 })
+
+/** How long an SPDK whose socket is gone has to say why. */
+const lastWordsLimit = "5 seconds"
+
+/** A connection breaks before the SPDK at its other end has ended and its start can fail with the reason. */
+const deferUnreachable = <E>(self: Effect.Effect<void, E>): Effect.Effect<void, E> =>
+  Effect.tapError(self, (error) =>
+    error instanceof SpdkError && error.reason._tag === "RpcUnreachable" ? Effect.sleep(lastWordsLimit) : Effect.void
+  )
 
 const checkMemory = (options: ResolvedOptions): Effect.Effect<void, SpdkError<InvalidArgument>> => {
   const totalMiB = Math.floor(os.totalmem() / 1048576)
   return options.memoryMiB <= totalMiB
     ? Effect.void
-    : Effect.fail(invalid(operation, "memoryMiB", `is more than the ${totalMiB} MiB that this machine has`, options.memoryMiB))
+    : Effect.fail(
+        invalid(operation, "memoryMiB", `is more than the ${totalMiB} MiB that this machine has`, options.memoryMiB)
+      )
 }
 
 const startFailed = (detail: string, cause?: unknown): SpdkError<StartFailed> =>
@@ -143,7 +150,8 @@ const claimLink = (link: string): Effect.Effect<void, SpdkError<InvalidArgument>
   Effect.flatMap(
     Effect.promise(async () => {
       const entry = await fs.lstat(link).catch(() => undefined)
-      if (entry === undefined) return (await fs.stat(path.dirname(link)).catch(() => undefined)) === undefined ? "no-directory" : "free"
+      if (entry === undefined)
+        return (await fs.stat(path.dirname(link)).catch(() => undefined)) === undefined ? "no-directory" : "free"
       if (!entry.isSymbolicLink() && !entry.isSocket()) return "taken"
       if (await answers(link)) return "taken"
       await fs.rm(link, { force: true })
@@ -187,7 +195,7 @@ type StartDeferred = Deferred.Deferred<string, SpdkError<StartFailed | OptionsCl
  * SPDK that waits for a configuration starts without it when the one that was to configure it lets go.
  */
 const acquire = (
-  host: Host,
+  host: StartHost,
   options: ResolvedOptions,
   directory: string,
   socket: string,
@@ -214,7 +222,7 @@ const acquire = (
       answer
     )
 
-  return Effect.gen(function*() {
+  return Effect.gen(function* () {
     const started: StartDeferred = yield* Deferred.make<string, SpdkError<StartFailed | OptionsClash>>()
     let share: number | undefined
     let released = false
@@ -240,7 +248,10 @@ const acquire = (
     yield* Effect.acquireRelease(
       Effect.sync(() => {
         const unlisten = host.listenToLog((lines, dropped) =>
-          options.onLog(lines.map((line) => ({ ...line, level: levels[line.level] ?? "debug" })), dropped)
+          options.onLog(
+            lines.map((line) => ({ ...line, level: levels[line.level] ?? "debug" })),
+            dropped
+          )
         )
         const key = keyOf(options)
         share = ask(key, (reply) => settle(reply, key))

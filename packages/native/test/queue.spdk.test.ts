@@ -1,0 +1,176 @@
+/** What a real reactor makes of requests that are hard to keep track of. Devices here keep what they are given. */
+import { PollerAction } from "@effect-spdk/native/Addon"
+import { CompletionKind, Detail, Opcode, Segment, Sqe } from "@effect-spdk/native/Layout"
+import { afterAll, afterEach, beforeAll, expect, it } from "vitest"
+import { type RawCompletion, describeWithSpdk, RawQueue, RawSpdk, until } from "./support/rawSpdk.ts"
+
+const blockSize = 512
+const hourMicros = 3_600_000_000
+const ecanceled = -125
+
+describeWithSpdk("a queue of a real reactor", () => {
+  let spdk: RawSpdk
+  let slab: readonly [slot: number, generation: number]
+  const queues: Array<RawQueue> = []
+
+  beforeAll(async () => {
+    spdk = new RawSpdk()
+    const started = spdk.start({ waitForRpc: true })
+    await until("the socket answers", () => spdk.rpc("spdk_get_version").then(() => true, () => false))
+    // Few enough to run out of.
+    await spdk.rpc("bdev_set_options", { bdev_io_pool_size: 64, bdev_io_cache_size: 8 })
+    await spdk.rpc("framework_start_init")
+    expect(await started).toMatchObject({ status: 0 })
+    await spdk.rpc("bdev_malloc_create", { name: "fast", num_blocks: 1024, block_size: blockSize })
+    const latency = { avg_read_latency: hourMicros, p99_read_latency: hourMicros, avg_write_latency: hourMicros, p99_write_latency: hourMicros }
+    await spdk.rpc("bdev_delay_create", { base_bdev_name: "fast", name: "slow", ...latency })
+    const allocated = spdk.addon.dmaAllocateNow(64 * 1024, 4096)
+    if (typeof allocated === "number") throw new Error(`no memory: ${allocated}`)
+    slab = allocated
+  }, 60_000)
+
+  const spawn = async (sqEntries = 1024, cqEntries = 4096): Promise<RawQueue> => {
+    const queue = await spdk.spawn(sqEntries, cqEntries)
+    queues.push(queue)
+    return queue
+  }
+
+  const openSlow = async (queue: RawQueue) => {
+    const descriptor = await spdk.open("slow", true)
+    const { a: slot, b: generation } = await spdk.get((addon, request) => addon.channelOpen(request, queue.id, descriptor))
+    const close = () => spdk.get((addon, request) => addon.bdevClose(request, descriptor))
+    return { channel: [slot, generation] as const, close }
+  }
+
+  const submit = (queue: RawQueue, opcode: number, id: number, fields: ReadonlyArray<readonly [number, ArrayLike<number>]> = []) => {
+    const words = new Uint32Array(Sqe.words)
+    words[Sqe.opcodeWord] = opcode
+    words.set([id, 1], Sqe.idWord)
+    for (const [at, values] of fields) words.set(values, at)
+    queue.write(words)
+  }
+
+  const read = (queue: RawQueue, id: number, channel: ArrayLike<number>) =>
+    submit(queue, Opcode.Read, id, [
+      [Sqe.channelSlotWord, channel],
+      [Sqe.slabSlotWord, [...slab, 0, blockSize]],
+      [Sqe.lengthBlocksLowWord, [1, 0]]
+    ])
+
+  const micros = (value: bigint): readonly [number, ReadonlyArray<number>] => [
+    Sqe.offsetBlocksLowWord,
+    [Number(value & 0xffffffffn), Number(value >> 32n)]
+  ]
+
+  const collect = async (queue: RawQueue, count: number): Promise<ReadonlyArray<RawCompletion>> => {
+    const seen: Array<RawCompletion> = []
+    await until(`${count} completions`, () => {
+      seen.push(...queue.take())
+      return seen.length >= count
+    })
+    return seen
+  }
+
+  afterEach(async () => {
+    for (const queue of queues.splice(0)) await queue.exit()
+  })
+
+  it("takes more vectored requests than a device answers, and what comes behind them", async () => {
+    const queue = await spawn()
+    const { channel, close } = await openSlow(queue)
+    for (let id = 0; id < 300; id++) {
+      submit(queue, Opcode.Read | (2 << 8), id, [[Sqe.channelSlotWord, channel], [Sqe.lengthBlocksLowWord, [2, 0]]])
+      const pieces = [...slab, 0, blockSize, ...slab, 1024, blockSize]
+      queue.write([...pieces, ...Array.from({ length: (Segment.perSlot - 2) * Segment.words }, () => 0)])
+    }
+    submit(queue, Opcode.Nop, 1000)
+    queue.publish()
+    expect(await collect(queue, 1)).toMatchObject([{ id: 1000, status: 0 }])
+    await queue.exit()
+    // The exit aborted all of them, those that waited for a bdev_io as well.
+    const ended = await collect(queue, 300)
+    expect(ended.every(({ status }) => status === ecanceled)).toBe(true)
+    expect(new Set(ended.map(({ id }) => id)).size).toBe(300)
+    await close()
+  })
+
+  it("aborts what waits for a bdev_io as well as what the device has", async () => {
+    const queue = await spawn()
+    const { channel, close } = await openSlow(queue)
+    const count = 200
+    for (let id = 0; id < count; id++) read(queue, id, channel)
+    for (let id = 0; id < count; id++) submit(queue, Opcode.Abort, 1000 + id, [[Sqe.targetIdWord, [id, 1]]])
+    queue.publish()
+    const seen = await collect(queue, 2 * count)
+    expect(seen.filter(({ id }) => id < 1000).map(({ status }) => status)).toEqual(Array.from({ length: count }, () => ecanceled))
+    // The aborts that waited for a bdev_io themselves found their target gone, or did not have to ask.
+    expect(new Set(seen.filter(({ id }) => id >= 1000).map(({ id }) => id)).size).toBe(count)
+    await queue.exit()
+    await close()
+  })
+
+  it("a timer that is due after all of SPDK's ticks is not due at once", async () => {
+    const queue = await spawn()
+    const { tick_rate: ticksPerSecond } = (await spdk.rpc("framework_get_reactors")) as { readonly tick_rate: number }
+    // The product of ticks and seconds wraps to less than a second.
+    const wraps = ((1n << 64n) / BigInt(ticksPerSecond) + 1n) * 1_000_000n
+    const forever = [wraps, (1n << 64n) - 1n, (1n << 63n) + 1n, 9_007_199_254_740_991n]
+    forever.forEach((value, id) => submit(queue, Opcode.Timer, id, [micros(value)]))
+    submit(queue, Opcode.Timer, 99, [micros(1_200_000n)])
+    queue.publish()
+    expect(await collect(queue, 1)).toMatchObject([{ id: 99, status: 0 }])
+    forever.forEach((_, id) => submit(queue, Opcode.Abort, 50 + id, [[Sqe.targetIdWord, [id, 1]]]))
+    queue.publish()
+    const ended = await collect(queue, 2 * forever.length)
+    expect(ended.filter(({ id }) => id < 50)).toMatchObject(forever.map(() => ({ status: ecanceled })))
+    expect(ended.filter(({ id }) => id >= 50)).toMatchObject(forever.map(() => ({ status: 0 })))
+  })
+
+  it("a tick that found no room comes as soon as there is some", async () => {
+    const queue = await spawn(16, 4)
+    for (let id = 0; id < 4; id++) submit(queue, Opcode.Nop, id)
+    queue.publish()
+    await until("the ring is full", () => queue.consumed === 4)
+    const periodMicros = 1_500_000
+    await spdk.get((addon, request) => addon.pollerRegister(request, queue.id, 7, "late", periodMicros))
+    const runs = () => spdk.get((addon, request) => addon.pollerControl(request, queue.id, 7, PollerAction.Stats))
+    await until("the poller ran", async () => (await runs()).a === 1)
+    expect(queue.take()).toHaveLength(4)
+    expect(await collect(queue, 1)).toMatchObject([{ id: 7, kind: CompletionKind.Tick }])
+    // It did not take the next run of the poller to deliver it.
+    expect((await runs()).a).toBe(1)
+  })
+
+  it("everybody who asks for the end of a queue is told of it", async () => {
+    const queue = await spawn()
+    expect(await Promise.all([queue.exit(), queue.exit(), queue.exit()])).toMatchObject([{ status: 0 }, { status: 0 }, { status: 0 }])
+  })
+
+  it("refuses rings that are no power of two, or larger than ids reach", async () => {
+    for (const [sq, cq] of [[0, 16], [16, 0], [24, 16], [16, 131_072], [0x80000000, 16]] as const) {
+      expect(await spdk.ask((addon, request) => addon.spawn(request, "bad", "", sq, cq))).toMatchObject({ status: -22 })
+    }
+  })
+
+  it("refuses a length in blocks whose bytes do not fit a number", async () => {
+    const queue = await spawn()
+    const blocks = 2n ** 60n
+    await spdk.rpc("bdev_null_create", { name: "endless", num_blocks: Number(blocks), block_size: 4096 })
+    const descriptor = await spdk.open("endless", true)
+    const { a, b } = await spdk.get((addon, request) => addon.channelOpen(request, queue.id, descriptor))
+    // 2^52 blocks of 4096 bytes are 2^64 bytes: nothing, where 64 bits end.
+    submit(queue, Opcode.Read, 1, [
+      [Sqe.channelSlotWord, [a, b]],
+      [Sqe.slabSlotWord, [...slab, 0, 0]],
+      [Sqe.lengthBlocksLowWord, [0, 2 ** 20]]
+    ])
+    queue.publish()
+    expect(await collect(queue, 1)).toMatchObject([{ status: -22, detail: Detail.LengthMismatch }])
+    await queue.exit()
+    await spdk.get((addon, request) => addon.bdevClose(request, descriptor))
+  })
+
+  afterAll(() => {
+    expect(spdk.addon.usage()).toMatchObject({ threads: 0, channels: 0, descriptors: 0, pollers: 0 })
+  })
+})
