@@ -163,6 +163,8 @@ describe("an RPC client on the wire", () => {
       let open = 0
       const { path } = yield* serve((socket) => {
         open++
+        // Reads, so that it hears of the end.
+        socket.resume()
         socket.on("close", () => open--)
       })
       const fiber = yield* Effect.scoped(Effect.gen(function*() {

@@ -229,7 +229,7 @@ describe("applyConfig", () => {
           bdevConfig(
             malloc("a"),
             passthru("b"),
-            { method: "bdev_split_create", params: { base_bdev: "a" } },
+            { method: "bdev_split_create", params: { base_bdev: "a", split_count: 2 } },
             malloc("old"),
             malloc("z")
           )

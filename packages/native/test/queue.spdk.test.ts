@@ -7,6 +7,8 @@ import { type RawCompletion, describeWithSpdk, RawQueue, RawSpdk, until } from "
 const blockSize = 512
 const hourMicros = 3_600_000_000
 const ecanceled = -125
+/** Of bdev_io. A queue takes more requests than that. */
+const poolSize = 1024
 
 describeWithSpdk("a queue of a real reactor", () => {
   let spdk: RawSpdk
@@ -17,13 +19,11 @@ describeWithSpdk("a queue of a real reactor", () => {
     spdk = new RawSpdk()
     const started = spdk.start({ waitForRpc: true })
     await until("the socket answers", () => spdk.rpc("spdk_get_version").then(() => true, () => false))
-    // Few enough to run out of.
-    await spdk.rpc("bdev_set_options", { bdev_io_pool_size: 64, bdev_io_cache_size: 8 })
+    await spdk.rpc("bdev_set_options", { bdev_io_pool_size: poolSize, bdev_io_cache_size: 8 })
     await spdk.rpc("framework_start_init")
     expect(await started).toMatchObject({ status: 0 })
-    await spdk.rpc("bdev_malloc_create", { name: "fast", num_blocks: 1024, block_size: blockSize })
-    const latency = { avg_read_latency: hourMicros, p99_read_latency: hourMicros, avg_write_latency: hourMicros, p99_write_latency: hourMicros }
-    await spdk.rpc("bdev_delay_create", { base_bdev_name: "fast", name: "slow", ...latency })
+    await createDelay("slow", hourMicros)
+    await createDelay("late", 300_000)
     const allocated = spdk.addon.dmaAllocateNow(64 * 1024, 4096)
     if (typeof allocated === "number") throw new Error(`no memory: ${allocated}`)
     slab = allocated
@@ -35,8 +35,20 @@ describeWithSpdk("a queue of a real reactor", () => {
     return queue
   }
 
-  const openSlow = async (queue: RawQueue) => {
-    const descriptor = await spdk.open("slow", true)
+  const createDelay = async (name: string, micros: number): Promise<void> => {
+    await spdk.rpc("bdev_malloc_create", { name: `${name}_base`, num_blocks: 1024, block_size: blockSize })
+    await spdk.rpc("bdev_delay_create", {
+      base_bdev_name: `${name}_base`,
+      name,
+      avg_read_latency: micros,
+      p99_read_latency: micros,
+      avg_write_latency: micros,
+      p99_write_latency: micros
+    })
+  }
+
+  const open = async (queue: RawQueue, name: string) => {
+    const descriptor = await spdk.open(name, true)
     const { a: slot, b: generation } = await spdk.get((addon, request) => addon.channelOpen(request, queue.id, descriptor))
     const close = () => spdk.get((addon, request) => addon.bdevClose(request, descriptor))
     return { channel: [slot, generation] as const, close }
@@ -77,7 +89,7 @@ describeWithSpdk("a queue of a real reactor", () => {
 
   it("takes more vectored requests than a device answers, and what comes behind them", async () => {
     const queue = await spawn()
-    const { channel, close } = await openSlow(queue)
+    const { channel, close } = await open(queue, "slow")
     for (let id = 0; id < 300; id++) {
       submit(queue, Opcode.Read | (2 << 8), id, [[Sqe.channelSlotWord, channel], [Sqe.lengthBlocksLowWord, [2, 0]]])
       const pieces = [...slab, 0, blockSize, ...slab, 1024, blockSize]
@@ -87,25 +99,54 @@ describeWithSpdk("a queue of a real reactor", () => {
     queue.publish()
     expect(await collect(queue, 1)).toMatchObject([{ id: 1000, status: 0 }])
     await queue.exit()
-    // The exit aborted all of them, those that waited for a bdev_io as well.
+    // The exit aborted all of them.
     const ended = await collect(queue, 300)
     expect(ended.every(({ status }) => status === ecanceled)).toBe(true)
     expect(new Set(ended.map(({ id }) => id)).size).toBe(300)
     await close()
   })
 
-  it("aborts what waits for a bdev_io as well as what the device has", async () => {
+  it("aborts what the device has", async () => {
     const queue = await spawn()
-    const { channel, close } = await openSlow(queue)
+    const { channel, close } = await open(queue, "slow")
     const count = 200
     for (let id = 0; id < count; id++) read(queue, id, channel)
     for (let id = 0; id < count; id++) submit(queue, Opcode.Abort, 1000 + id, [[Sqe.targetIdWord, [id, 1]]])
     queue.publish()
     const seen = await collect(queue, 2 * count)
-    expect(seen.filter(({ id }) => id < 1000).map(({ status }) => status)).toEqual(Array.from({ length: count }, () => ecanceled))
-    // The aborts that waited for a bdev_io themselves found their target gone, or did not have to ask.
-    expect(new Set(seen.filter(({ id }) => id >= 1000).map(({ id }) => id)).size).toBe(count)
+    expect(seen).toMatchObject(seen.map(({ id }) => ({ status: id < 1000 ? ecanceled : 0 })))
+    expect(new Set(seen.map(({ id }) => id)).size).toBe(2 * count)
     await queue.exit()
+    await close()
+  })
+
+  it("what is aborted while it waits for a bdev_io never goes to the device", async () => {
+    const queue = await spawn(4096)
+    const { channel, close } = await open(queue, "late")
+    const count = 1800
+    for (let id = 0; id < count; id++) read(queue, id, channel)
+    for (let id = 0; id < count; id++) submit(queue, Opcode.Abort, 2000 + id, [[Sqe.targetIdWord, [id, 1]]])
+    queue.publish()
+    const seen = await collect(queue, 2 * count)
+    expect(new Set(seen.map(({ id }) => id)).size).toBe(2 * count)
+    // The device may have finished what it had: it takes a bdev_io to abort that.
+    const aborted = seen.filter(({ id, status }) => id < 2000 && status === ecanceled)
+    expect(aborted.length).toBeGreaterThanOrEqual(count - poolSize)
+    await queue.exit()
+    await close()
+  })
+
+  it("a queue that ends with requests waiting for a bdev_io waits for the device, and not for them", async () => {
+    const queue = await spawn(4096)
+    const { channel, close } = await open(queue, "late")
+    const count = 3000
+    for (let id = 0; id < count; id++) read(queue, id, channel)
+    queue.publish()
+    await until("the reactor has them", () => queue.consumed === count)
+    await queue.exit()
+    const seen = await collect(queue, count)
+    expect(new Set(seen.map(({ id }) => id)).size).toBe(count)
+    expect(seen.filter(({ status }) => status === ecanceled).length).toBeGreaterThanOrEqual(count - poolSize)
     await close()
   })
 
@@ -141,9 +182,12 @@ describeWithSpdk("a queue of a real reactor", () => {
     expect((await runs()).a).toBe(1)
   })
 
-  it("everybody who asks for the end of a queue is told of it", async () => {
-    const queue = await spawn()
-    expect(await Promise.all([queue.exit(), queue.exit(), queue.exit()])).toMatchObject([{ status: 0 }, { status: 0 }, { status: 0 }])
+  it("everybody who asks for the end of a queue is told of it, whenever he asks", async () => {
+    for (let round = 0; round < 100; round++) {
+      const queue = await spdk.spawn(64, 64)
+      const answers = await Promise.all(Array.from({ length: 5 }, () => queue.exit()))
+      expect(answers.map(({ status }) => status)).toEqual([0, 0, 0, 0, 0])
+    }
   })
 
   it("refuses rings that are no power of two, or larger than ids reach", async () => {

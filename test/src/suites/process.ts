@@ -5,7 +5,7 @@ import { closeSync, existsSync, fstatSync, openSync, readSync, writeFileSync } f
 import { join } from "node:path"
 import { expectExit, run, start } from "../support/children.ts"
 import { durableBlocks, durableBlockSize, durableScript, readStamp } from "../support/durable.ts"
-import { type Capabilities, libspdkMissing, long, scratch, scratchFile } from "../support/engines.ts"
+import { type Capabilities, long, scratch, scratchFile } from "../support/engines.ts"
 import { seeded } from "../support/random.ts"
 
 export const suite = (name: string, { engine }: Capabilities): void => {
@@ -75,12 +75,6 @@ export const suite = (name: string, { engine }: Capabilities): void => {
           }
         })
       ), long ? 1_800_000 : 60_000)
-
-    it.live("a file written on one engine holds the same bytes on the other", () =>
-      Effect.gen(function*() {
-        if (libspdkMissing !== undefined) return
-        yield* killedAndReopened(engine, 7, 3)
-      }))
 
     startTests(engine)
   })
@@ -211,40 +205,6 @@ const startTests = (engine: string): void => {
         code: -32601
       })
     }))
-
-  it.live("configurations that are none", () =>
-    Effect.gen(function*() {
-      yield* fails({ config: join(scratch, "no-such-file.json") }, { _tag: "InvalidArgument", field: "config" })
-      const path = yield* scratchFile
-      writeFileSync(path, "{ not json")
-      yield* fails({ config: path }, { _tag: "InvalidArgument", field: "config" })
-      writeFileSync(path, "{}")
-      yield* fails({ config: path }, { _tag: "InvalidArgument", field: /^config/ })
-      yield* fails({ config: { subsystems: "all" } }, { _tag: "InvalidArgument", field: /^config/ })
-    }))
-
-  for (
-    const [what, options, field] of [
-      ["a malformed mask", { cores: "0xzz" }, /^cores/],
-      ["an empty mask", { cores: "0x0" }, /^cores/],
-      ["a backwards range", { cores: "[3-1]" }, /^cores/],
-      ["an empty name", { name: "" }, /^name/],
-      ["a name with a slash", { name: "a/b" }, /^name/],
-      ["a name too long", { name: "x".repeat(33) }, /^name/],
-      ["no memory at all", { memoryMiB: 0 }, /^memoryMiB/],
-      ["half a mebibyte", { memoryMiB: 64.5 }, /^memoryMiB/],
-      ["negative memory", { memoryMiB: -256 }, /^memoryMiB/],
-      ["memory that is a text", { memoryMiB: "256" }, /^memoryMiB/],
-      ["a log level that is none", { logLevel: "loud" }, /^logLevel/],
-      ["a polling that is none", { polling: "sometimes" }, /^polling/],
-      ["a socket path of 108 bytes", { rpcSocket: `/${"s".repeat(107)}` }, /^rpcSocket/],
-      ["an option that is none", { memory: 256 }, /memory/],
-      ["allow and block lists at once", { pci: { allow: ["0000:5e:00.0"], block: ["0000:5e:00.0"] } }, /^pci/],
-      ["a PCI address that is none", { pci: { allow: ["somewhere"] } }, /^pci/]
-    ] as const
-  ) {
-    it.live(`bad option: ${what}`, () => fails(options, { _tag: "InvalidArgument", field }))
-  }
 
   if (engine === "libspdk") {
     it.live("a core that does not exist", () => fails({ cores: "[1023]" }, { _tag: "InvalidArgument", field: /^cores/ }))

@@ -12,7 +12,9 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
-import { type Capabilities, type EngineLayer, memoryMiB } from "../support/engines.ts"
+import { writeFileSync } from "node:fs"
+import { join } from "node:path"
+import { type Capabilities, type EngineLayer, memoryMiB, scratch, scratchFile } from "../support/engines.ts"
 import { blockSize, contract, failsWith, fresh, mallocOpened, pattern, sameBytes, until, within } from "../support/harness.ts"
 
 const usage = Effect.flatMap(Effect.service(Spdk.Spdk), (spdk) => spdk.usage)
@@ -83,6 +85,31 @@ const inOneLayer = (name: string, layer: EngineLayer, capabilities: Capabilities
         yield* Effect.scoped(inner)
       }))
   })
+
+/** Options that no engine takes, and the field that each error must name. */
+const badOptions: ReadonlyArray<readonly [what: string, options: Readonly<Record<string, unknown>>, field: RegExp]> = [
+  ["a malformed mask", { cores: "0xzz" }, /^cores/],
+  ["an empty mask", { cores: "0x0" }, /^cores/],
+  ["a backwards range", { cores: "[3-1]" }, /^cores/],
+  ["a core above 1023", { cores: "[1024]" }, /^cores/],
+  ["an empty name", { name: "" }, /^name/],
+  ["a name with a slash", { name: "a/b" }, /^name/],
+  ["a name too long", { name: "x".repeat(33) }, /^name/],
+  ["no memory at all", { memoryMiB: 0 }, /^memoryMiB/],
+  ["half a mebibyte", { memoryMiB: 64.5 }, /^memoryMiB/],
+  ["negative memory", { memoryMiB: -256 }, /^memoryMiB/],
+  ["memory that is a text", { memoryMiB: "256" }, /^memoryMiB/],
+  ["a log level that is none", { logLevel: "loud" }, /^logLevel/],
+  ["a polling that is none", { polling: "sometimes" }, /^polling/],
+  ["a socket path of 108 bytes", { rpcSocket: `/${"s".repeat(107)}` }, /^rpcSocket/],
+  ["an empty socket path", { rpcSocket: "" }, /^rpcSocket/],
+  ["an option that is none", { memory: 256 }, /memory/],
+  ["allow and block lists at once", { pci: { allow: ["0000:5e:00.0"], block: ["0000:5e:00.0"] } }, /^pci/],
+  ["a PCI address that is none", { pci: { allow: ["somewhere"] } }, /^pci/],
+  ["a configuration file that is not there", { config: join(scratch, "no-such-file.json") }, /^config/],
+  ["a configuration without subsystems", { config: {} }, /^config/],
+  ["a configuration whose subsystems are a text", { config: { subsystems: "all" } }, /^config/]
+]
 
 const acrossLayers = (layer: EngineLayer, capabilities: Capabilities): void => {
   const start = (options: SpdkOptions.Options) =>
@@ -157,6 +184,23 @@ const acrossLayers = (layer: EngineLayer, capabilities: Capabilities): void => {
     plain.live("a core that does not exist", () =>
       failsWith(Effect.scoped(Layer.build(start({ cores: "[1000]" }))), "InvalidArgument", { field: "cores" }))
   }
+
+  for (const [what, options, field] of badOptions) {
+    plain.live(`bad option: ${what}`, () =>
+      Effect.gen(function*() {
+        // Programs without types pass anything.
+        const reason = yield* failsWith(Effect.scoped(Layer.build(start(options as SpdkOptions.Options))), "InvalidArgument")
+        assert.match(reason.field, field)
+        assert.isNotEmpty(reason.rule)
+      }))
+  }
+
+  plain.live("a configuration file that is no JSON", () =>
+    Effect.gen(function*() {
+      const path = yield* scratchFile
+      writeFileSync(path, "{ not json")
+      yield* failsWith(Effect.scoped(Layer.build(start({ config: path }))), "InvalidArgument", { field: "config" })
+    }))
 
   plain.live("options from Config", () =>
     Effect.gen(function*() {

@@ -37,8 +37,9 @@ export const applyConfig = Effect.fn("Spdk.applyConfig")(function* (
   const isStartup = allowed.has("framework_start_init")
   if (!isStartup) yield* checkInTime(calls, allowed)
   const before = allowed.has("bdev_get_bdevs") ? yield* listBdevs(rpc) : []
-  yield* run(rpc, calls, allowed, isStartup).pipe(
-    Effect.onExit((exit) => (Exit.isSuccess(exit) ? Effect.void : rollBack(rpc, before)))
+  const made = new Set<string>()
+  yield* run(rpc, calls, allowed, isStartup, made).pipe(
+    Effect.onExit((exit) => (Exit.isSuccess(exit) ? Effect.void : rollBack(rpc, before, made)))
   )
 })
 
@@ -88,32 +89,56 @@ const run = Effect.fnUntraced(function* (
   rpc: RpcClient["Service"],
   calls: ReadonlyArray<IndexedCall>,
   allowed: ReadonlySet<string>,
-  isStartup: boolean
+  isStartup: boolean,
+  made: Set<string>
 ): Effect.fn.Return<void, ConfigError> {
-  if (!isStartup) return yield* runAll(rpc, calls)
+  if (!isStartup) return yield* runAll(rpc, calls, made)
   yield* runAll(
     rpc,
-    calls.filter(({ method }) => allowed.has(method))
+    calls.filter(({ method }) => allowed.has(method)),
+    made
   )
   // The configuration itself may have held framework_start_init.
   const stillStartup = (yield* methods(rpc, { current: true })).has("framework_start_init")
   if (stillStartup) yield* rpc.call("framework_start_init")
   yield* runAll(
     rpc,
-    calls.filter(({ method }) => !allowed.has(method))
+    calls.filter(({ method }) => !allowed.has(method)),
+    made
   )
 })
 
-const runAll = (rpc: RpcClient["Service"], calls: ReadonlyArray<IndexedCall>): Effect.Effect<void, ConfigError> =>
+const runAll = (
+  rpc: RpcClient["Service"],
+  calls: ReadonlyArray<IndexedCall>,
+  made: Set<string>
+): Effect.Effect<void, ConfigError> =>
   Effect.forEach(
     calls,
     (call) =>
-      Effect.catch(rpc.call(call.method, call.params), (error): Effect.Effect<never, ConfigError> => {
-        const code = codeOf(error.reason)
-        return code === undefined ? Effect.fail(error) : reject(call, code, undefined, error)
-      }),
+      rpc.call(call.method, call.params).pipe(
+        Effect.tap((result) => Effect.sync(() => noteNames(made, call, result))),
+        // The server may have done it all the same.
+        Effect.onInterrupt(() => Effect.sync(() => noteNames(made, call, undefined))),
+        Effect.catch((error): Effect.Effect<never, ConfigError> => {
+          const code = codeOf(error.reason)
+          return code === undefined ? Effect.fail(error) : reject(call, code, undefined, error)
+        })
+      ),
     { discard: true }
   )
+
+/** The names of bdevs that a call has made: what it answered, what it was told, and what SPDK makes of that. */
+const noteNames = (made: Set<string>, { params }: IndexedCall, result: Schema.Json | undefined): void => {
+  const answered = Array.isArray(result) ? result : [result]
+  for (const name of [...answered, params?.["name"]]) {
+    if (typeof name === "string") made.add(name)
+  }
+  const { base_bdev: splitBase, base_name: errorBase, split_count: parts } = params ?? {}
+  if (typeof errorBase === "string") made.add(`EE_${errorBase}`)
+  if (typeof splitBase !== "string" || typeof parts !== "number") return
+  for (let part = 0; part < parts; part++) made.add(`${splitBase}p${part}`)
+}
 
 const reject = (call: IndexedCall, code: number, detail: string | undefined, cause?: SpdkError<RpcReason>) =>
   fail(
@@ -130,9 +155,13 @@ const reject = (call: IndexedCall, code: number, detail: string | undefined, cau
 /** The code that the server refused with, undefined when it did not refuse. */
 const codeOf = (reason: RpcReason): number | undefined => ("code" in reason ? reason.code : reason.rpcCode)
 
-const rollBack = (rpc: RpcClient["Service"], before: ReadonlyArray<string>): Effect.Effect<void> =>
+const rollBack = (
+  rpc: RpcClient["Service"],
+  before: ReadonlyArray<string>,
+  made: ReadonlySet<string>
+): Effect.Effect<void> =>
   methods(rpc, { current: true }).pipe(
     // Before the framework starts there are no bdevs.
-    Effect.flatMap((allowed) => (allowed.has("bdev_get_bdevs") ? deleteNewBdevs(rpc, before) : Effect.void)),
+    Effect.flatMap((allowed) => (allowed.has("bdev_get_bdevs") ? deleteNewBdevs(rpc, before, made) : Effect.void)),
     Effect.catchCause((cause) => Effect.logWarning(`a refused configuration left bdevs behind: ${Cause.pretty(cause)}`))
   )

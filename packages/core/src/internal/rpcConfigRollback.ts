@@ -65,15 +65,16 @@ export const listBdevs = (rpc: RpcClient["Service"]): Effect.Effect<ReadonlyArra
   Effect.map(getBdevs(rpc), (bdevs) => bdevs.map(({ name }) => name))
 
 /**
- * Deletes the bdevs that are not in `before`, the youngest first, so that what stands on another goes before it.
+ * Deletes the bdevs among `made` that are not in `before`, the youngest first, so that what stands on another goes before it.
  * One that SPDK does not give up is left, with a warning in the log.
  */
 export const deleteNewBdevs = (
   rpc: RpcClient["Service"],
-  before: ReadonlyArray<string>
+  before: ReadonlyArray<string>,
+  made: ReadonlySet<string>
 ): Effect.Effect<void, SpdkError<RpcReason>> =>
   Effect.flatMap(getBdevs(rpc), (bdevs) => {
-    const isNew = bdevs.filter(({ name }) => !before.includes(name)).toReversed()
+    const isNew = bdevs.filter(({ name }) => made.has(name) && !before.includes(name)).toReversed()
     const calls = new Map<string, Deletion>()
     for (const bdev of isNew) {
       const deletion = deletions[bdev.product_name]?.(bdev)

@@ -34,6 +34,7 @@ export const decodeAnswer = (message: unknown): Answer => {
       ? broken("sent a message without the id of a request")
       : broken(`answered no request in particular: ${error.message}, code ${error.code}`)
   }
+  if ("error" in message && "result" in message) return broken("sent an answer with both result and error")
   if (error !== undefined) return { _tag: "Error", id, ...error }
   if ("error" in message) return broken("sent an error without code and message")
   if (!("result" in message)) return broken("sent an answer with neither result nor error")

@@ -6,10 +6,12 @@
 // read as a full ring.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 
 #include "ring_layout.h"
 
@@ -40,7 +42,8 @@ class Ring {
         sq_(memory + layout::control::words),
         cq_(sq_ + size_t{sq_entries} * layout::sqe::words),
         sq_entries_(sq_entries),
-        cq_entries_(cq_entries) {
+        cq_entries_(cq_entries),
+        staged_(std::make_unique<uint32_t[]>(size_t{cq_entries} * layout::cqe::words)) {
     control_[layout::control::magic_word] = layout::control::magic;
     control_[layout::control::sq_entries_word] = sq_entries;
     control_[layout::control::cq_entries_word] = cq_entries;
@@ -74,9 +77,10 @@ class Ring {
     __builtin_prefetch(sq_ + size_t{(sq_head_ + ahead) & (sq_entries_ - 1)} * layout::sqe::words);
   }
 
-  // Gives `slots` slots back to JavaScript.
-  void Consume(uint32_t slots) {
-    sq_head_ += slots;
+  // The slots are done with; JavaScript gets them back with ReturnSlots().
+  void Consume(uint32_t slots) { sq_head_ += slots; }
+
+  void ReturnSlots() {
     Word(layout::control::sq_head_word).store(sq_head_, std::memory_order_release);
   }
 
@@ -88,7 +92,7 @@ class Ring {
 
   // Needs HasRoom(). Not visible to JavaScript before Publish(). Returns the entry's position.
   uint32_t Push(const CompletionEntry& entry) {
-    uint32_t* words = cq_ + size_t{cq_tail_ & (cq_entries_ - 1)} * layout::cqe::words;
+    uint32_t* words = staged_.get() + size_t{cq_tail_ & (cq_entries_ - 1)} * layout::cqe::words;
     words[layout::cqe::id_word] = entry.id;
     words[layout::cqe::id_generation_word] = entry.id_generation;
     words[layout::cqe::status_word] = static_cast<uint32_t>(entry.status);
@@ -111,6 +115,11 @@ class Ring {
   // Makes pushed completions visible. True when JavaScript sleeps and this caller must wake it, once.
   bool Publish() {
     if (!unpublished()) return false;
+    const uint32_t from = cq_published_ & (cq_entries_ - 1);
+    const uint32_t count = cq_tail_ - cq_published_;
+    const uint32_t before_end = std::min(count, cq_entries_ - from);
+    CopyOut(from, before_end);
+    CopyOut(0, count - before_end);
     cq_published_ = cq_tail_;
     // The store of the tail and the load of the flag must not pass each other: JavaScript sets its flag and then
     // looks at the tail once more.
@@ -127,6 +136,11 @@ class Ring {
  private:
   std::atomic_ref<uint32_t> Word(uint32_t word) const { return std::atomic_ref<uint32_t>(control_[word]); }
 
+  void CopyOut(uint32_t from, uint32_t count) {
+    const size_t at = size_t{from} * layout::cqe::words;
+    std::memcpy(cq_ + at, staged_.get() + at, size_t{count} * layout::cqe::words * sizeof(uint32_t));
+  }
+
   // A head that JavaScript could not have reached is read as "nothing new", so that nothing is overwritten.
   uint32_t ReadCompletionHead() const {
     const uint32_t head = Word(layout::control::cq_head_word).load(std::memory_order_acquire);
@@ -138,6 +152,9 @@ class Ring {
   uint32_t* const cq_;
   const uint32_t sq_entries_;
   const uint32_t cq_entries_;
+  // Completions until they are published. Stores into lines that the other core has read take long to get there, and
+  // every locked instruction in between would wait for them: they go over together.
+  const std::unique_ptr<uint32_t[]> staged_;
   uint32_t sq_head_ = 0;
   uint32_t cq_tail_ = 0;
   uint32_t cq_published_ = 0;

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "queue.h"
@@ -18,7 +19,16 @@ constexpr uint32_t kTurnsPerLook = 64;
 // SPDK's own housekeeping (the RPC server looks at its sockets every 4 ms and calls that busy) must not keep a core
 // awake: threads that are not queues count as active from one part in this many of the time.
 constexpr uint64_t kBusyPart = 20;
+// A core that has slept this often without work in between, about 50 ms, is idle and not merely waiting for its turn.
+constexpr uint32_t kSleepsBeforeCensus = 48;
 }  // namespace
+
+// SPDK's default scheduler, static, never moves a thread; the others move what may run on several cores.
+bool StaysOnItsCore(const spdk_thread* thread) {
+  const spdk_scheduler* scheduler = spdk_scheduler_get();
+  if (scheduler == nullptr || std::strcmp(scheduler->name, "static") == 0) return true;
+  return spdk_cpuset_count(spdk_thread_get_cpumask(const_cast<spdk_thread*>(thread))) == 1;
+}
 
 Idle::Idle(uint32_t core) : core_(core), event_fd_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {}
 
@@ -64,6 +74,9 @@ int Idle::Poll() {
   const uint32_t micros =
       backoff_.Next(spdk_get_ticks() / ticks_per_micro_, look.activity, look.in_flight, look.until_timer_micros);
   if (micros != 0) {
+    // Not for the short naps of a busy core, which would pay for it.
+    longest_sleeps_ = micros == Backoff::kLongestSleepMicros ? longest_sleeps_ + 1 : 0;
+    if (longest_sleeps_ >= kSleepsBeforeCensus || look.roaming) runtime.WantCensus();
     Sleep(micros);
     turns_ = kTurnsPerLook - 2;  // one turn for every poller, then look again
   }
@@ -80,7 +93,8 @@ Idle::Look Idle::LookAround() {
     look.in_flight = look.in_flight || queue->device_in_flight() != 0;
     NoteTimer(queue->next_timer_ticks(), now, &look);
   }
-  look.in_flight = look.in_flight || neighbours_.roaming;
+  look.roaming = neighbours_.roaming;
+  look.in_flight = look.in_flight || look.roaming;
   spdk_thread* const current = spdk_get_thread();
   for (const uint64_t id : neighbours_.pinned) LookAtThread(id, now, &look);
   spdk_set_thread(current);
@@ -92,13 +106,12 @@ Idle::Look Idle::LookAround() {
   return look;
 }
 
-// A thread that may run on this core only cannot run, move or end while this poller runs. Any other is left alone: its
-// list of pollers may change under us.
+// A thread that stays on this core cannot run, move or end while this poller runs. Any other is left alone: its list of
+// pollers may change under us.
 void Idle::LookAtThread(uint64_t id, uint64_t now, Look* look) const {
   spdk_thread* thread = spdk_thread_get_by_id(id);
   if (thread == nullptr) return;
-  const spdk_cpuset* mask = spdk_thread_get_cpumask(thread);
-  if (spdk_cpuset_count(mask) != 1 || !spdk_cpuset_get_cpu(mask, core_)) return;
+  if (!StaysOnItsCore(thread)) return;
   spdk_set_thread(thread);
   spdk_thread_stats stats = {};
   if (spdk_thread_get_stats(&stats) == 0) look->busy_ticks += stats.busy_tsc;

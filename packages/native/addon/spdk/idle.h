@@ -15,6 +15,9 @@ namespace effect_spdk {
 
 class Queue;
 
+// Whether SPDK's scheduler leaves the thread where it is.
+bool StaysOnItsCore(const spdk_thread* thread);
+
 class Idle {
  public:
   explicit Idle(uint32_t core);
@@ -24,7 +27,7 @@ class Idle {
 
   // The SPDK threads of this core that are not queues.
   struct Neighbours {
-    // By id, those that may run on this core only.
+    // By id, those that stay on this core.
     std::vector<uint64_t> pinned;
     // There are others, which SPDK's scheduler may move away at any time.
     bool roaming = false;
@@ -53,6 +56,7 @@ class Idle {
     uint64_t until_timer_micros = UINT64_MAX;
     // Something may complete without a kick.
     bool in_flight = false;
+    bool roaming = false;
   };
   Look LookAround();
   void LookAtThread(uint64_t id, uint64_t now, Look* look) const;
@@ -64,6 +68,7 @@ class Idle {
   spdk_poller* poller_ = nullptr;
   uint64_t ticks_per_micro_ = 1;
   uint32_t turns_ = 0;
+  uint32_t longest_sleeps_ = 0;
   uint64_t last_busy_ = 0;
   uint64_t last_look_ = 0;
   uint64_t busy_looks_ = 0;

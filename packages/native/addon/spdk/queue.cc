@@ -21,6 +21,9 @@ constexpr uint32_t kPrefetchAhead = 3;
 constexpr uint32_t kPublishAtOnceBelow = 4;
 // Thirty years: SPDK multiplies by the ticks of a microsecond and adds the time, in 64 bits.
 constexpr uint64_t kLongestTimerMicros = 946080000000000;
+// Between two times that a device is asked to abort the same request; doubled each time.
+constexpr uint64_t kFirstAbortPauseMicros = 1000;
+constexpr uint64_t kLongestAbortPauseMicros = 1000000;
 
 uint64_t Join(uint32_t low, uint32_t high) { return uint64_t{high} << 32 | low; }
 
@@ -152,6 +155,7 @@ int Queue::Poll() {
   }
   if (backlog_head_ != nullptr && FlushBacklog()) work++;
   work += ConsumeRing();
+  if (!abort_wishes_.empty()) AskForAborts();
   for (const auto& poller : pollers_) {
     if (poller->undelivered != 0) DeliverTick(poller.get());
   }
@@ -181,12 +185,13 @@ uint32_t Queue::ConsumeRing() {
   uint32_t available = ring_->Available();
   uint32_t taken = 0;
   while (available != 0 && taken < kEntriesPerPoll) {
-    ring_->PrefetchSlot(kPrefetchAhead);
+    if (available > kPrefetchAhead) ring_->PrefetchSlot(kPrefetchAhead);
     const uint32_t slots = TakeEntry(available);
     if (slots == 0) break;
     available -= slots;
     taken += slots;
   }
+  if (taken != 0) ring_->ReturnSlots();
   return taken;
 }
 
@@ -211,7 +216,7 @@ uint32_t Queue::TakeEntry(uint32_t available) {
   request->channel = nullptr;
   request->has_slab = false;
   request->submitted = false;
-  request->abort_asked = false;
+  request->abort_wished = false;
   request->busy = true;
   Named(request->completion.id) = request;
   in_flight_.Add(1);
@@ -344,8 +349,8 @@ bool Queue::PinSegment(Request* request, const uint32_t* segment, char** address
 }
 
 void Queue::Submit(Request* request) {
-  request->submitted = request->opcode != Opcode::kAbort;
-  const int rc = request->opcode == Opcode::kAbort ? AskForAbort(request) : Ask(request);
+  request->submitted = true;
+  const int rc = Ask(request);
   if (rc == 0) return;
   request->submitted = false;
   if (rc == -ENOMEM) return WaitForBdevIo(request);
@@ -369,7 +374,7 @@ void Queue::OnIoWait(void* context) {
   Queue* queue = request->queue;
   queue->activity_.Add(1);
   if (queue->closing_) return queue->Refuse(request, -ECANCELED, Detail::kClosing);
-  if (request->abort_asked) return queue->Refuse(request, -ECANCELED, Detail::kNone);
+  if (request->abort_wished) return queue->Refuse(request, -ECANCELED, Detail::kNone);
   queue->Submit(request);
 }
 
@@ -441,42 +446,70 @@ void Queue::CancelTimer(Request* request) {
   Refuse(request, -ECANCELED, Detail::kNone);
 }
 
-// Asks the device; the answer to the asker is only that it was asked. The request itself completes in its own time.
+// The answer to the asker is only that it was heard. The request itself completes in its own time.
 void Queue::Abort(Request* request, const uint32_t* words) {
-  request->target_id = words[layout::sqe::target_id_word];
-  request->target_generation = words[layout::sqe::target_generation_word];
-  Request* target = FindRequest(request->target_id, request->target_generation);
-  if (target == nullptr || target->opcode == Opcode::kAbort) return Refuse(request, -ENOENT, Detail::kUnknownTarget);
+  Request* target = FindRequest(words[layout::sqe::target_id_word], words[layout::sqe::target_generation_word]);
+  if (target == nullptr || target == request) return Refuse(request, -ENOENT, Detail::kUnknownTarget);
   if (target->timer != nullptr) {
     CancelTimer(target);
-    return Complete(request);
-  }
-  if (!target->submitted) {
-    // It waits for a bdev_io, and must not go to the device when it gets one.
-    target->abort_asked = true;
-    return Complete(request);
-  }
-  if (!target->channel->descriptor->Supports(SPDK_BDEV_IO_TYPE_ABORT)) {
+  } else if (target->submitted && !target->channel->descriptor->Supports(SPDK_BDEV_IO_TYPE_ABORT)) {
     return Refuse(request, -ENOTSUP, Detail::kNotSupported);
+  } else {
+    WishAbort(target);
   }
-  // The abort holds the channel like any other request.
-  request->channel = target->channel;
-  Hold(request->channel);
-  Submit(request);
+  Complete(request);
 }
 
-int Queue::AskForAbort(Request* request) {
-  Request* target = FindRequest(request->target_id, request->target_generation);
-  // While the abort waited for a bdev_io its target completed, or came to wait for one itself.
-  if (target == nullptr || !target->submitted || target->channel != request->channel) return -ENOENT;
-  return spdk_bdev_abort(target->channel->descriptor->desc(), target->channel->io_channel, target, OnAborted, request);
+void Queue::WishAbort(Request* target) {
+  if (std::exchange(target->abort_wished, true)) return;
+  // What waits for a bdev_io is refused when it gets one.
+  if (!target->submitted) return;
+  const uint64_t pause = spdk_get_ticks_hz() / 1000000 * kFirstAbortPauseMicros;
+  abort_wishes_.push_back({target->completion.id, target->completion.id_generation, 0, pause});
+  next_abort_ticks_ = 0;
 }
 
-void Queue::OnAborted(spdk_bdev_io* io, bool success, void* context) {
-  auto* request = static_cast<Request*>(context);
+// Never inside a completion: a module that completes a list of requests does not expect one of them to be taken away.
+void Queue::AskForAborts() {
+  const uint64_t now = spdk_get_ticks();
+  if (now < next_abort_ticks_) return;
+  next_abort_ticks_ = UINT64_MAX;
+  const uint64_t longest_pause = spdk_get_ticks_hz() / 1000000 * kLongestAbortPauseMicros;
+  bool empty_pool = false;
+  for (size_t i = 0; i < abort_wishes_.size();) {
+    AbortWish& wish = abort_wishes_[i];
+    Request* target = FindRequest(wish.id, wish.generation);
+    if (target == nullptr || !target->submitted) {
+      wish = abort_wishes_.back();
+      abort_wishes_.pop_back();
+      continue;
+    }
+    if (now >= wish.due_ticks && target->ask.channel == nullptr && !empty_pool) {
+      empty_pool = AskForAbort(target) == -ENOMEM;
+      wish.due_ticks = now + wish.pause_ticks;
+      if (!empty_pool) wish.pause_ticks = std::min(wish.pause_ticks * 2, longest_pause);
+    }
+    next_abort_ticks_ = std::min(next_abort_ticks_, wish.due_ticks);
+    i++;
+  }
+}
+
+int Queue::AskForAbort(Request* target) {
+  Channel* channel = target->channel;
+  // An abort holds the channel like any other request.
+  Hold(channel);
+  target->ask.channel = channel;
+  const int rc = spdk_bdev_abort(channel->descriptor->desc(), channel->io_channel, target, OnAborted, &target->ask);
+  if (rc == 0) return rc;
+  target->ask.channel = nullptr;
+  LetGo(channel);
+  return rc;
+}
+
+void Queue::OnAborted(spdk_bdev_io* io, bool, void* context) {
+  Channel* channel = std::exchange(static_cast<AbortAsk*>(context)->channel, nullptr);
   spdk_bdev_free_io(io);
-  if (!success) request->completion.status = -ENOENT;
-  request->queue->Complete(request);
+  channel->queue->LetGo(channel);
 }
 
 void Queue::Refuse(Request* request, int status, Detail detail) {
@@ -677,49 +710,26 @@ void Queue::Close(Done done) {
   const bool posted = Post([this, keep = shared_from_this(), shared_done] {
     if (closed_) return (*shared_done)(0);
     waiting_for_close_.push_back(std::move(*shared_done));
-    closing_ = true;
+    if (!std::exchange(closing_, true)) AbortAll();
   });
   if (!posted) (*shared_done)(0);
 }
 
-// False when it has to be asked again.
-bool Queue::AbortForClose(Request* request) {
-  Channel* channel = request->channel;
-  if (!request->submitted || request->abort_asked) return true;
-  if (!channel->descriptor->Supports(SPDK_BDEV_IO_TYPE_ABORT)) return true;
-  request->abort_asked = true;
-  Hold(channel);
-  if (spdk_bdev_abort(channel->descriptor->desc(), channel->io_channel, request, OnAbortedForClose, channel) == 0) return true;
-  request->abort_asked = false;
-  LetGo(channel);
-  return false;
-}
-
-void Queue::OnAbortedForClose(spdk_bdev_io* io, bool, void* context) {
-  auto* channel = static_cast<Channel*>(context);
-  spdk_bdev_free_io(io);
-  channel->queue->LetGo(channel);
-}
-
-// Whatever waits for a bdev_io is refused when it gets one.
-bool Queue::AbortAll() {
-  bool all = true;
+void Queue::AbortAll() {
   for (uint32_t i = 0; i < request_count_; i++) {
     Request& request = requests_[i];
     if (!request.busy) continue;
     if (request.timer != nullptr) {
       CancelTimer(&request);
-    } else {
-      all = AbortForClose(&request) && all;
+    } else if (!request.submitted || request.channel->descriptor->Supports(SPDK_BDEV_IO_TYPE_ABORT)) {
+      WishAbort(&request);
     }
   }
-  return all;
 }
 
 // At every turn of a closing queue, until its devices have answered.
 void Queue::ContinueClosing() {
   if (closed_) return;
-  if (!all_aborts_asked_) all_aborts_asked_ = AbortAll();
   for (const auto& poller : pollers_) {
     spdk_poller_unregister(&poller->poller);
     Runtime::Get().poller_count.fetch_sub(1);

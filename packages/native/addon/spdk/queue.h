@@ -119,6 +119,20 @@ class Queue : public std::enable_shared_from_this<Queue> {
     std::vector<Done> waiting;
   };
 
+  // An abort that the device has. It may outlive its request, and then be in the way of the next one's for a moment.
+  struct AbortAsk {
+    Channel* channel = nullptr;  // null: there is none
+  };
+
+  // A request that is to be aborted, by name: asked again and again, because a device (or one of a stack of them) may
+  // not have had it in its hands the last time.
+  struct AbortWish {
+    uint32_t id = 0;
+    uint32_t generation = 0;
+    uint64_t due_ticks = 0;
+    uint64_t pause_ticks = 0;
+  };
+
   struct Request {
     Queue* queue = nullptr;
     Channel* channel = nullptr;
@@ -128,19 +142,17 @@ class Queue : public std::enable_shared_from_this<Queue> {
     void* buffer = nullptr;
     uint64_t offset_blocks = 0;
     uint64_t length_blocks = 0;
-    // What an abort is after: looked up each time, because it may complete meanwhile.
-    uint32_t target_id = 0;
-    uint32_t target_generation = 0;
     CompletionEntry completion;
     Opcode opcode = Opcode::kNop;
     uint32_t segment_count = 0;
     uint32_t slab_slot = 0;
     bool has_slab = false;
     bool busy = false;
-    // The device has it. Otherwise it is a timer, an abort, or waits for a bdev_io.
+    // The device has it. Otherwise it is a timer, or waits for a bdev_io.
     bool submitted = false;
-    bool abort_asked = false;
+    bool abort_wished = false;
     spdk_bdev_io_wait_entry wait = {};
+    AbortAsk ask;
   };
 
   struct Poller {
@@ -161,7 +173,6 @@ class Queue : public std::enable_shared_from_this<Queue> {
   static int OnTimer(void* context);
   static void OnIo(spdk_bdev_io* io, bool success, void* context);
   static void OnAborted(spdk_bdev_io* io, bool success, void* context);
-  static void OnAbortedForClose(spdk_bdev_io* io, bool success, void* context);
   static void OnIoWait(void* context);
 
   int Poll();
@@ -178,7 +189,9 @@ class Queue : public std::enable_shared_from_this<Queue> {
   int Ask(Request* request);
   void WaitForBdevIo(Request* request);
   void Abort(Request* request, const uint32_t* words);
-  int AskForAbort(Request* request);
+  void WishAbort(Request* target);
+  void AskForAborts();
+  int AskForAbort(Request* target);
   Request* FindRequest(uint32_t id, uint32_t generation);
   void CancelTimer(Request* request);
   void Refuse(Request* request, int status, Detail detail);
@@ -192,8 +205,7 @@ class Queue : public std::enable_shared_from_this<Queue> {
   void Hold(Channel* channel);
   void LetGo(Channel* channel);
   void PutChannelIfUnused(Channel* channel);
-  bool AbortForClose(Request* request);
-  bool AbortAll();
+  void AbortAll();
   void ContinueClosing();
   void FinishClosing();
   void DeliverTick(Poller* poller);
@@ -224,6 +236,9 @@ class Queue : public std::enable_shared_from_this<Queue> {
 
   std::vector<std::unique_ptr<Channel>> channels_;
   std::deque<std::unique_ptr<Poller>> pollers_;
+  std::vector<AbortWish> abort_wishes_;
+  // When the next of them is due.
+  uint64_t next_abort_ticks_ = 0;
   Counter<uint32_t> in_flight_;
   Counter<uint64_t> activity_;
   Counter<uint32_t> device_in_flight_;
@@ -231,7 +246,6 @@ class Queue : public std::enable_shared_from_this<Queue> {
   Counter<uint64_t> next_timer_ticks_;
 
   bool closing_ = false;
-  bool all_aborts_asked_ = false;
   bool closed_ = false;
   std::vector<Done> waiting_for_close_;
 };

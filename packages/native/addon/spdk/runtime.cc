@@ -99,7 +99,7 @@ void NoteThread(void* context) {
   if (Runtime::Get().IsQueue(id)) return;
   const std::lock_guard<std::mutex> lock(census->mutex);
   Idle::Neighbours& here = census->by_core[spdk_env_get_current_core()];
-  if (spdk_cpuset_count(spdk_thread_get_cpumask(thread)) == 1) {
+  if (StaysOnItsCore(thread)) {
     here.pinned.push_back(id);
   } else {
     here.roaming = true;
@@ -285,7 +285,9 @@ void Runtime::OnAppThread() {
   app_poller_ = spdk_poller_register_named(PollApp, this, 0, "effect_spdk_control");
   census_poller_ = spdk_poller_register_named(
       [](void* context) {
-        TakeCensus(static_cast<Runtime*>(context));
+        auto* runtime = static_cast<Runtime*>(context);
+        // Only sleepers need it: a busy core is spared the messages and their memory.
+        if (runtime->census_wanted_.exchange(false, std::memory_order_relaxed)) TakeCensus(runtime);
         return static_cast<int>(SPDK_POLLER_IDLE);
       },
       this, kThreadListMicros, "effect_spdk_census");

@@ -76,6 +76,9 @@ class Runtime {
   void Remember(const std::shared_ptr<Descriptor>& descriptor);
   void Forget(const Descriptor* descriptor);
 
+  // A reactor is about to sleep and wants to know its neighbours anew.
+  void WantCensus() { census_wanted_.store(true, std::memory_order_relaxed); }
+
   // A queue's thread, when it finds itself on another core.
   void EnterCore(uint32_t core, Queue* queue);
   void LeaveCore(uint32_t core, Queue* queue);
@@ -137,6 +140,7 @@ class Runtime {
   spdk_poller* app_poller_ = nullptr;
   spdk_poller* census_poller_ = nullptr;
   bool census_running_ = false;
+  std::atomic<bool> census_wanted_{false};
   std::vector<spdk_thread*> idle_threads_;
   std::mutex registry_mutex_;
   std::vector<std::shared_ptr<Queue>> queues_;

@@ -8,6 +8,7 @@ extern "C" {
 #include <spdk/event.h>
 #include <spdk/log.h>
 #include <spdk/nvme_spec.h>
+#include <spdk/scheduler.h>
 #include <spdk/string.h>
 #include <spdk/thread.h>
 #include <spdk/version.h>

@@ -132,6 +132,7 @@ TEST("two threads: everything submitted comes back once, across wrapped indexes"
         ring.CopySlot(0, words);
         ring.Push({.id = words[layout::sqe::id_word], .id_generation = words[layout::sqe::id_generation_word]});
         ring.Consume(1);
+        ring.ReturnSlots();
         done++;
       }
       ring.Publish();
@@ -175,6 +176,7 @@ TEST("two threads: nobody sleeps through the other's message") {
       while (ring.Available() != 0) {
         ring.CopySlot(0, words);
         ring.Consume(1);
+        ring.ReturnSlots();
         ring.Push({.id = words[layout::sqe::id_word]});
         done++;
       }
@@ -210,6 +212,7 @@ TEST("random words in the control block never make the ring read or write outsid
       if (available != 0) {
         ring.CopySlot(static_cast<uint32_t>(random()) % available, words);
         ring.Consume(1);
+        ring.ReturnSlots();
       }
       if (ring.HasRoom()) ring.Push({.id = static_cast<uint32_t>(random())});
       ring.Publish();

@@ -38,6 +38,27 @@ export const until = async (what: string, condition: () => boolean | Promise<boo
   }
 }
 
+/** One call to SPDK's RPC server, over a connection of its own. */
+export const call = (path: string, method: string, params?: object): Promise<unknown> =>
+  new Promise((resolve, reject) => {
+    let text = ""
+    const socket = connect(path, () => socket.write(JSON.stringify({ jsonrpc: "2.0", id: 1, method, params })))
+    socket.on("error", reject)
+    socket.on("data", (data) => {
+      text += String(data)
+      let answer: { readonly result?: unknown; readonly error?: unknown }
+      try {
+        answer = JSON.parse(text) as typeof answer
+      } catch {
+        // The rest of it is on its way.
+        return
+      }
+      socket.destroy()
+      if (answer.error === undefined) resolve(answer.result)
+      else reject(new Error(`${method}: ${JSON.stringify(answer.error)}`))
+    })
+  })
+
 export class RawSpdk {
   readonly addon: Addon
   readonly directory = mkdtempSync(join(tmpdir(), "espdk-raw-"))
@@ -82,24 +103,7 @@ export class RawSpdk {
   }
 
   rpc(method: string, params?: object): Promise<unknown> {
-    return new Promise((resolve, reject) => {
-      let text = ""
-      const socket = connect(this.socket, () => socket.write(JSON.stringify({ jsonrpc: "2.0", id: 1, method, params })))
-      socket.on("error", reject)
-      socket.on("data", (data) => {
-        text += String(data)
-        let answer: { readonly result?: unknown; readonly error?: unknown }
-        try {
-          answer = JSON.parse(text) as typeof answer
-        } catch {
-          // The rest of it is on its way.
-          return
-        }
-        socket.destroy()
-        if (answer.error === undefined) resolve(answer.result)
-        else reject(new Error(`${method}: ${JSON.stringify(answer.error)}`))
-      })
-    })
+    return call(this.socket, method, params)
   }
 
   async spawn(sqEntries: number, cqEntries: number, mask = ""): Promise<RawQueue> {

@@ -1,0 +1,151 @@
+/** Starts and ends SPDK in the way that the first argument names. Plain JavaScript: Node 20 runs no TypeScript. */
+import * as Host from "@effect-spdk/native/Host"
+import { Opcode } from "@effect-spdk/native/Layout"
+import { makeEntry } from "@effect-spdk/native/Queue"
+import { mkdtempSync } from "node:fs"
+import { connect } from "node:net"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { fileURLToPath } from "node:url"
+import { isMainThread, parentPort, Worker, workerData } from "node:worker_threads"
+
+const result = Host.get()
+if (result._tag === "Missing") throw new Error(result.reason)
+const { host } = result
+
+const promise = (call) => new Promise((resolve) => call(resolve))
+const delay = (millis) => new Promise((resolve) => setTimeout(resolve, millis))
+
+const optionsWith = (changes) => {
+  const directory = mkdtempSync(join(tmpdir(), "espdk-lifetimes-"))
+  return {
+    name: "lifetimes",
+    cores: `[${host.addon.cores().at(-1)}]`,
+    rpcSocket: join(directory, "rpc.sock"),
+    rpcDirectory: directory,
+    rpcLink: "",
+    logLevel: "error",
+    pciAllowed: [],
+    pciBlocked: [],
+    memoryMiB: 512,
+    hugepages: false,
+    pci: false,
+    adaptive: true,
+    waitForRpc: false,
+    key: "lifetimes",
+    ...changes
+  }
+}
+
+const start = (changes) => promise((answer) => host.start(optionsWith(changes), answer))
+
+const answers = (socket) =>
+  new Promise((resolve) => {
+    const connection = connect(socket, () => resolve(true))
+    connection.once("error", () => resolve(false))
+    connection.unref()
+  })
+
+const call = (socket, method, params) =>
+  new Promise((resolve, reject) => {
+    const connection = connect(socket, () => connection.write(JSON.stringify({ jsonrpc: "2.0", id: 1, method, params })))
+    connection.once("error", reject)
+    connection.once("data", (text) => {
+      connection.destroy()
+      resolve(JSON.parse(String(text)))
+    })
+  })
+
+const spawnWorker = (job, data = {}) => new Worker(fileURLToPath(import.meta.url), { workerData: { job, ...data } })
+const said = (worker) => new Promise((resolve) => worker.once("message", resolve))
+
+/** Reads without end, so many at once. */
+const readOn = async (socket, name, depth, onFirst) => {
+  await call(socket, "bdev_malloc_create", { name, num_blocks: 256, block_size: 512 })
+  const queue = await promise((answer) => host.spawn(name, "", (_reply, spawned) => answer(spawned)))
+  const descriptor = await promise((answer) => host.bdevOpen(name, true, () => {}, answer))
+  const channel = await promise((answer) => host.channelOpen(queue, descriptor.a, answer))
+  const slab = host.addon.dmaAllocateNow(4096, 4096)
+  const entry = {
+    ...makeEntry(),
+    opcode: Opcode.Read,
+    channelSlot: channel.a,
+    channelGeneration: channel.b,
+    slabSlot: slab[0],
+    slabGeneration: slab[1],
+    lengthBytes: 512,
+    lengthBlocks: 1
+  }
+  const completion = {
+    complete: (_index, status) => {
+      if (status !== 0) throw new Error(`status ${status}`)
+      onFirst?.()
+      onFirst = undefined
+      queue.ring.submit(entry, completion, 0)
+    }
+  }
+  for (let i = 0; i < depth; i++) queue.ring.submit(entry, completion, i)
+}
+
+const jobs = {
+  read: async () => {
+    const { text } = await start()
+    await readOn(text, workerData.name, 32, () => parentPort.postMessage("reading"))
+  },
+  ask: async () => {
+    const options = optionsWith({ waitForRpc: true })
+    host.start(options, () => {})
+    while (!(await answers(options.rpcSocket))) await delay(5)
+    parentPort.postMessage("asked")
+  }
+}
+
+const ways = {
+  pci: async () => {
+    console.log("status", (await start({ pci: true, pciAllowed: ["0000:5e:00.0", "0000:5e:00.1"] })).status)
+    process.exit(3)
+  },
+  terminate: async () => {
+    await start()
+    for (let round = 0; round < 8; round++) {
+      const workers = [0, 1].map((index) => spawnWorker("read", { name: `m${round}_${index}` }))
+      await Promise.all(workers.map(said))
+      await Promise.all(workers.map((worker) => worker.terminate()))
+    }
+    while (host.usage().threads > 0 || host.usage().slabs > 0) await delay(5)
+    console.log("usage", JSON.stringify(host.usage()))
+  },
+  "terminate starter": async () => {
+    const worker = spawnWorker("ask")
+    await said(worker)
+    await worker.terminate()
+    console.log("status", (await start()).status)
+  },
+  "release before the answer": async () => {
+    const asked = host.start(optionsWith({ waitForRpc: true }), () => {})
+    host.release(asked)
+    console.log("status", (await start()).status)
+  },
+  "exit while it waits": async () => {
+    const options = optionsWith({ waitForRpc: true })
+    host.start(options, () => {})
+    while (!(await answers(options.rpcSocket))) await delay(5)
+    console.log("directory", options.rpcDirectory)
+    process.exit(5)
+  },
+  "exit while it starts": async () => {
+    host.start(optionsWith({}), () => {})
+    process.exit(6)
+  },
+  "exit while it reads": async () => {
+    const { text } = await start()
+    await readOn(text, "m", 64, () => process.exit(7))
+  },
+  "too little memory": async () => {
+    const first = await start({ memoryMiB: 64 })
+    const second = await start({ memoryMiB: 64 })
+    console.log("status", first.status < 0 && second.status < 0, JSON.stringify(second.text))
+  }
+}
+
+await (isMainThread ? ways[process.argv[2]]() : jobs[workerData.job]())

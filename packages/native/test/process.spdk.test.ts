@@ -1,0 +1,65 @@
+/** How SPDK and the threads that use it begin and end, each way in a process of its own. */
+import { spawn } from "node:child_process"
+import { existsSync } from "node:fs"
+import { fileURLToPath } from "node:url"
+import { expect, it } from "vitest"
+import { describeWithSpdk } from "./support/rawSpdk.ts"
+
+interface Ended {
+  readonly code: number | null
+  readonly signal: string | null
+  readonly stdout: string
+  readonly stderr: string
+}
+
+const program = fileURLToPath(new URL("./children/lifetimes.mjs", import.meta.url))
+
+const run = (way: string): Promise<Ended> =>
+  new Promise((resolve) => {
+    const child = spawn(process.execPath, [program, way], { timeout: 45_000, killSignal: "SIGKILL" })
+    const said = { stdout: "", stderr: "" }
+    child.stdout.on("data", (text) => (said.stdout += String(text)))
+    child.stderr.on("data", (text) => (said.stderr += String(text)))
+    child.once("close", (code, signal) => resolve({ code, signal, ...said }))
+  })
+
+/** Fails with everything that the program said. */
+const expectEnd = (ended: Ended, code: number, stdout: RegExp): void =>
+  expect(ended).toEqual({ code, signal: null, stdout: expect.stringMatching(stdout), stderr: expect.anything() })
+
+describeWithSpdk("the lifetime of SPDK in a process", () => {
+  it("a list of PCI addresses is given away once", async () => {
+    expectEnd(await run("pci"), 3, /status 0/)
+  })
+
+  it("workers that are terminated in the middle of their I/O take nothing with them and leave nothing behind", async () => {
+    const held = { threads: 0, descriptors: 0, channels: 0, pollers: 0, slabs: 0, dmaBytes: 0 }
+    expectEnd(await run("terminate"), 0, new RegExp(`usage ${JSON.stringify(held)}`))
+  })
+
+  it("SPDK starts when the worker that was to configure it is gone", async () => {
+    expectEnd(await run("terminate starter"), 0, /status 0/)
+  })
+
+  it("SPDK starts when the share that was to configure it is released before the answer", async () => {
+    expectEnd(await run("release before the answer"), 0, /status 0/)
+  })
+
+  it("an exit while SPDK waits for its configuration leaves no directory", async () => {
+    const ended = await run("exit while it waits")
+    expectEnd(ended, 5, /directory \S+/)
+    expect(existsSync(/directory (\S+)/.exec(ended.stdout)?.[1] ?? "/")).toBe(false)
+  })
+
+  it("an exit while SPDK starts", async () => {
+    expectEnd(await run("exit while it starts"), 6, /^$/)
+  })
+
+  it("an exit in a completion", async () => {
+    expectEnd(await run("exit while it reads"), 7, /^$/)
+  })
+
+  it("a start that fails says why, also to those who come later", async () => {
+    expectEnd(await run("too little memory"), 0, /status true "\S.*"/)
+  })
+})
