@@ -3,7 +3,17 @@
 // instead and prints its path.
 import { execFileSync, spawnSync } from "node:child_process"
 import { createHash } from "node:crypto"
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs"
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync
+} from "node:fs"
 import { tmpdir } from "node:os"
 import { dirname, join, resolve } from "node:path"
 import { fileURLToPath } from "node:url"
@@ -23,14 +33,17 @@ const sourceFiles = (dir) =>
   readdirSync(dir, { withFileTypes: true, recursive: true })
     .filter((entry) => entry.isFile() && !(entry.parentPath ?? entry.path).startsWith(join(dir, "build")))
     .map((entry) => join(entry.parentPath ?? entry.path, entry.name))
-    .sort()
+    .toSorted()
 
 const fingerprint = () => {
   const hash = createHash("sha256")
   for (const file of sourceFiles(addonDir)) {
     hash.update(file.slice(packageDir.length)).update(readFileSync(file))
   }
-  for (const args of [["--modversion", "spdk_event"], ["--libs", "spdk_event", "spdk_bdev_modules", "spdk_dpdklibs"]]) {
+  for (const args of [
+    ["--modversion", "spdk_event"],
+    ["--libs", "spdk_event", "spdk_bdev_modules", "spdk_dpdklibs"]
+  ]) {
     hash.update(execFileSync("pkg-config", args))
   }
   return hash.update(process.versions.modules).update(process.arch).update(sanitize).digest("hex")
@@ -50,7 +63,11 @@ const nodeGyp = resolve(packageDir, "node_modules/node-gyp/bin/node-gyp.js")
 const nodePrefix = resolve(dirname(process.execPath), "..")
 const headers = existsSync(join(nodePrefix, "include/node/node_api.h")) ? [`--nodedir=${nodePrefix}`] : []
 const gyp = (cwd, ...args) => {
-  const result = spawnSync(process.execPath, [nodeGyp, ...args, ...headers], { cwd, encoding: "utf8", env: process.env })
+  const result = spawnSync(process.execPath, [nodeGyp, ...args, ...headers], {
+    cwd,
+    encoding: "utf8",
+    env: process.env
+  })
   if (result.status !== 0) {
     console.error(result.stdout, result.stderr)
     console.error("the libspdk addon did not build: SPDK is there, so this is an error")

@@ -10,11 +10,13 @@ const { Opcode, Detail, Sqe, Segment, Cqe, CompletionKind, Control } = await imp
 
 const snake = (name) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`).replace(/^_/, "")
 const enumeration = (name, values) =>
-  `enum class ${name} : uint32_t {\n${Object.entries(values).map(([key, value]) => `  k${key} = ${value},`).join("\n")}\n};\n`
+  `enum class ${name} : uint32_t {\n${Object.entries(values)
+    .map(([key, value]) => `  k${key} = ${value},`)
+    .join("\n")}\n};\n`
 const constants = (name, values) =>
-  `namespace ${name} {\n${
-    Object.entries(values).map(([key, value]) => `inline constexpr uint32_t ${snake(key)} = ${value}u;`).join("\n")
-  }\n}  // namespace ${name}\n`
+  `namespace ${name} {\n${Object.entries(values)
+    .map(([key, value]) => `inline constexpr uint32_t ${snake(key)} = ${value}u;`)
+    .join("\n")}\n}  // namespace ${name}\n`
 
 const header = `// Generated from src/Layout.ts by scripts/generate-layout.mjs. Do not edit.
 #pragma once

@@ -22,7 +22,9 @@ if (compiler === undefined) {
   process.exit(0)
 }
 
-const sources = readdirSync(testDir).filter((name) => name.endsWith(".cc")).map((name) => join(testDir, name))
+const sources = readdirSync(testDir)
+  .filter((name) => name.endsWith(".cc"))
+  .map((name) => join(testDir, name))
 const out = mkdtempSync(join(tmpdir(), "effect-spdk-native-test-"))
 const totals = { passed: 0, failed: 0, skipped: 0 }
 const linksWith = (flags) =>
@@ -36,8 +38,20 @@ try {
       continue
     }
     const binary = join(out, name)
-    const warnings = ["-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Werror", "-Wno-missing-field-initializers", "-Wno-tsan"]
-    const built = spawnSync(compiler, ["-std=c++20", "-g", "-pthread", ...warnings, ...flags, ...sources, "-o", binary], { encoding: "utf8" })
+    const warnings = [
+      "-Wall",
+      "-Wextra",
+      "-Wshadow",
+      "-Wconversion",
+      "-Werror",
+      "-Wno-missing-field-initializers",
+      "-Wno-tsan"
+    ]
+    const built = spawnSync(
+      compiler,
+      ["-std=c++20", "-g", "-pthread", ...warnings, ...flags, ...sources, "-o", binary],
+      { encoding: "utf8" }
+    )
     if (built.status !== 0) {
       console.error(built.stderr)
       totals.failed++

@@ -32,14 +32,26 @@ export default defineConfig({
       ...(report === undefined ? [] : [["json", { outputFile: report }] satisfies [string, object]])
     ],
     projects: [
-      { extends: false, test: { ...shared, name: "native", root: "../packages/native", include: ["test/**/*.test.ts"] } },
+      {
+        extends: false,
+        test: { ...shared, name: "native", root: "../packages/native", include: ["test/**/*.test.ts"] }
+      },
       { extends: false, test: { ...shared, name: "core", root: "../packages/core", include: ["test/**/*.test.ts"] } },
-      { extends: false, test: { ...shared, name: "embedded", root: ".", include: ["src/embedded.*.test.ts", "src/wire.*.test.ts"] } },
+      {
+        extends: false,
+        test: { ...shared, name: "embedded", root: ".", include: ["src/embedded.*.test.ts", "src/wire.*.test.ts"] }
+      },
       { extends: false, test: { ...shared, name: "bench", root: "../bench", include: ["test/**/*.test.ts"] } },
       { extends: false, test: { ...shared, name: "scripts", root: "../scripts", include: ["test/**/*.test.mjs"] } },
       {
         extends: false,
-        test: { ...shared, name: "examples", root: "../examples", include: ["*/test/**/*.test.ts"], fileParallelism: false }
+        test: {
+          ...shared,
+          name: "examples",
+          root: "../examples",
+          include: ["*/test/**/*.test.ts"],
+          fileParallelism: false
+        }
       },
       {
         extends: false,

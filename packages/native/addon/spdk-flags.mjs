@@ -4,14 +4,28 @@
 import { execFileSync } from "node:child_process"
 
 const required = [
-  "spdk_event", "spdk_event_bdev", "spdk_event_accel", "spdk_event_sock", "spdk_event_scheduler", "spdk_event_iobuf",
-  "spdk_event_vmd", "spdk_event_keyring", "spdk_event_nvmf", "spdk_bdev_modules", "spdk_accel_modules",
-  "spdk_sock_modules", "spdk_scheduler_modules", "spdk_keyring_modules", "spdk_env_dpdk", "spdk_dpdklibs"
+  "spdk_event",
+  "spdk_event_bdev",
+  "spdk_event_accel",
+  "spdk_event_sock",
+  "spdk_event_scheduler",
+  "spdk_event_iobuf",
+  "spdk_event_vmd",
+  "spdk_event_keyring",
+  "spdk_event_nvmf",
+  "spdk_bdev_modules",
+  "spdk_accel_modules",
+  "spdk_sock_modules",
+  "spdk_scheduler_modules",
+  "spdk_keyring_modules",
+  "spdk_env_dpdk",
+  "spdk_dpdklibs"
 ]
 // Subsystems that an SPDK may have been built without. Not iscsi: its pools alone take more memory than a laptop gives.
 const optional = ["spdk_event_nbd", "spdk_event_ublk", "spdk_event_vhost_blk"]
 
-const pkgConfig = (...args) => execFileSync("pkg-config", args, { encoding: "utf8" }).trim().split(/\s+/).filter(Boolean)
+const pkgConfig = (...args) =>
+  execFileSync("pkg-config", args, { encoding: "utf8" }).trim().split(/\s+/).filter(Boolean)
 const exists = (name) => {
   try {
     pkgConfig("--exists", name)

@@ -28,7 +28,7 @@ export interface StartOptions {
   readonly key: string
 }
 
-export const EventKind = { Reply: 0, Removed: 1, Resized: 2, Log: 3, Stopped: 4 } as const
+export const EventKind = { Reply: 0, Removed: 1, Resized: 2, Log: 3 } as const
 
 export interface AddonEvent {
   readonly kind: number

@@ -3,7 +3,16 @@
  * draining. While requests are in flight it drains once per turn of the event loop, and stays a little while
  * completions keep coming; after some turns without any it sleeps and the reactor wakes it.
  */
-import { type Addon, type AddonEvent, EventKind, load, type LoadResult, PollerAction, type StartOptions, type Usage } from "./Addon.ts"
+import {
+  type Addon,
+  type AddonEvent,
+  EventKind,
+  load,
+  type LoadResult,
+  PollerAction,
+  type StartOptions,
+  type Usage
+} from "./Addon.ts"
 import { RingQueue } from "./RingQueue.ts"
 
 /** Completions of one turn, after which timers and sockets get theirs. */
@@ -27,9 +36,7 @@ export interface Reply {
 
 export type OnReply = (reply: Reply) => void
 
-export type DeviceEvent =
-  | { readonly _tag: "Removed" }
-  | { readonly _tag: "Resized"; readonly numBlocks: number }
+export type DeviceEvent = { readonly _tag: "Removed" } | { readonly _tag: "Resized"; readonly numBlocks: number }
 
 export interface LogLine {
   /** SPDK's level: 0 error, 1 warning, 2 notice, 3 info, 4 debug. */
@@ -153,7 +160,13 @@ export class Host {
   }
 
   /** Returns the poller's number on its queue. */
-  pollerRegister(queue: HostQueue, name: string, periodMicros: number, onTick: (runs: number) => void, onReply: OnReply): number {
+  pollerRegister(
+    queue: HostQueue,
+    name: string,
+    periodMicros: number,
+    onTick: (runs: number) => void,
+    onReply: OnReply
+  ): number {
     const id = this.nextPoller++
     queue.ring.onTick(id, onTick)
     const request = this.ask((reply) => {
@@ -327,7 +340,9 @@ export class Host {
   }
 }
 
-export type HostResult = { readonly _tag: "Loaded"; readonly host: Host; readonly path: string } | Extract<LoadResult, { _tag: "Missing" }>
+export type HostResult =
+  | { readonly _tag: "Loaded"; readonly host: Host; readonly path: string }
+  | Extract<LoadResult, { _tag: "Missing" }>
 
 let host: HostResult | undefined
 

@@ -6,7 +6,15 @@
  */
 import { type Refused, Waiting } from "./internal/waiting.ts"
 import { CompletionKind, Control, Cqe, Detail, Opcode, Segment, Sqe } from "./Layout.ts"
-import { type Completion, type Entry, makeEntry, noRequest, type Queue, type RequestId, type SlabRange } from "./Queue.ts"
+import {
+  type Completion,
+  type Entry,
+  makeEntry,
+  noRequest,
+  type Queue,
+  type RequestId,
+  type SlabRange
+} from "./Queue.ts"
 
 /** Completion places kept free for poller ticks. */
 const reservedForTicks = 256
@@ -30,7 +38,6 @@ export interface RingQueueHost {
 
 /** Owns the ids of aborts: nobody waits for the answer. */
 const abortOwner: Completion = { complete: () => {} }
-
 
 export class RingQueue implements Queue {
   private readonly host: RingQueueHost

@@ -29,9 +29,20 @@ describeWithSpdk("SPDK under churn", () => {
     const started = await promise<Host.Reply>((resolve) =>
       host.start(
         {
-          name: "churn", cores: `[${host.addon.cores().slice(-2).join(",")}]`, rpcSocket: socket, rpcDirectory: directory, rpcLink: "",
-          logLevel: "disabled", pciAllowed: [], pciBlocked: [], memoryMiB: 768, hugepages: false, pci: false, adaptive: true,
-          waitForRpc: false, key: "churn"
+          name: "churn",
+          cores: `[${host.addon.cores().slice(-2).join(",")}]`,
+          rpcSocket: socket,
+          rpcDirectory: directory,
+          rpcLink: "",
+          logLevel: "disabled",
+          pciAllowed: [],
+          pciBlocked: [],
+          memoryMiB: 768,
+          hugepages: false,
+          pci: false,
+          adaptive: true,
+          waitForRpc: false,
+          key: "churn"
         },
         resolve
       )
@@ -40,7 +51,9 @@ describeWithSpdk("SPDK under churn", () => {
   }, 60_000)
 
   const spawn = async (name: string): Promise<Host.HostQueue> => {
-    const queue = await promise<Host.HostQueue | undefined>((resolve) => host.spawn(name, "", (_, spawned) => resolve(spawned)))
+    const queue = await promise<Host.HostQueue | undefined>((resolve) =>
+      host.spawn(name, "", (_, spawned) => resolve(spawned))
+    )
     if (queue === undefined) throw new Error("no queue")
     return queue
   }
@@ -56,7 +69,11 @@ describeWithSpdk("SPDK under churn", () => {
     if (stacked) {
       const micros = random.pick([0, 50, 2000])
       await call(socket, "bdev_delay_create", {
-        base_bdev_name: name, name: `${name}_slow`, avg_read_latency: micros, p99_read_latency: micros, avg_write_latency: micros,
+        base_bdev_name: name,
+        name: `${name}_slow`,
+        avg_read_latency: micros,
+        p99_read_latency: micros,
+        avg_write_latency: micros,
         p99_write_latency: micros
       })
     }
@@ -83,42 +100,69 @@ describeWithSpdk("SPDK under churn", () => {
     const exited = new Set<Host.HostQueue>()
 
     const actions: ReadonlyArray<readonly [weight: number, action: () => void]> = [
-      [20, () => {
-        const queue = random.pick(queues)
-        pending.push(promise<Host.Reply>((resolve) => host.channelOpen(queue, random.pick(descriptors), resolve)).then((reply) => {
-          if (reply.status === 0) channels.push({ queue, slot: reply.a, generation: reply.b })
-        }))
-      }],
-      [60, () => {
-        if (channels.length === 0) return
-        const channel = random.pick(channels)
-        entry.opcode = random.pick([Opcode.Read, Opcode.Write, Opcode.Flush, Opcode.Unmap, Opcode.Reset, Opcode.Nop, Opcode.Timer])
-        entry.channelSlot = channel.slot
-        entry.channelGeneration = channel.generation
-        entry.lengthBlocks = 1 + random.below(64)
-        entry.lengthBytes = entry.lengthBlocks * blockSize
-        entry.offsetBlocks = random.below(numBlocks - 64)
-        for (let burst = random.below(random.chance(0.05) ? 3000 : 20); burst > 0; burst--) {
-          ids.push([channel.queue, channel.queue.ring.submit(entry, completion, submitted++)])
+      [
+        20,
+        () => {
+          const queue = random.pick(queues)
+          pending.push(
+            promise<Host.Reply>((resolve) => host.channelOpen(queue, random.pick(descriptors), resolve)).then(
+              (reply) => {
+                if (reply.status === 0) channels.push({ queue, slot: reply.a, generation: reply.b })
+              }
+            )
+          )
         }
-      }],
-      [10, () => {
-        if (ids.length === 0) return
-        const [queue, id] = random.pick(ids)
-        queue.ring.abort(id)
-      }],
-      [6, () => {
-        if (channels.length === 0) return
-        const { generation, queue, slot } = random.pick(channels)
-        pending.push(promise<Host.Reply>((resolve) => host.channelClose(queue, slot, generation, resolve)))
-      }],
+      ],
+      [
+        60,
+        () => {
+          if (channels.length === 0) return
+          const channel = random.pick(channels)
+          entry.opcode = random.pick([
+            Opcode.Read,
+            Opcode.Write,
+            Opcode.Flush,
+            Opcode.Unmap,
+            Opcode.Reset,
+            Opcode.Nop,
+            Opcode.Timer
+          ])
+          entry.channelSlot = channel.slot
+          entry.channelGeneration = channel.generation
+          entry.lengthBlocks = 1 + random.below(64)
+          entry.lengthBytes = entry.lengthBlocks * blockSize
+          entry.offsetBlocks = random.below(numBlocks - 64)
+          for (let burst = random.below(random.chance(0.05) ? 3000 : 20); burst > 0; burst--) {
+            ids.push([channel.queue, channel.queue.ring.submit(entry, completion, submitted++)])
+          }
+        }
+      ],
+      [
+        10,
+        () => {
+          if (ids.length === 0) return
+          const [queue, id] = random.pick(ids)
+          queue.ring.abort(id)
+        }
+      ],
+      [
+        6,
+        () => {
+          if (channels.length === 0) return
+          const { generation, queue, slot } = random.pick(channels)
+          pending.push(promise<Host.Reply>((resolve) => host.channelClose(queue, slot, generation, resolve)))
+        }
+      ],
       [1, () => void pending.push(promise<Host.Reply>((resolve) => host.bdevClose(random.pick(descriptors), resolve)))],
       [1, () => void pending.push(remove(name))],
-      [1, () => {
-        const queue = random.pick(queues)
-        exited.add(queue)
-        pending.push(exit(queue))
-      }]
+      [
+        1,
+        () => {
+          const queue = random.pick(queues)
+          exited.add(queue)
+          pending.push(exit(queue))
+        }
+      ]
     ]
     const weights = actions.reduce((sum, [weight]) => sum + weight, 0)
     for (let step = 30 + random.below(200); step > 0; step--) {
@@ -133,7 +177,8 @@ describeWithSpdk("SPDK under churn", () => {
     }
 
     for (const queue of queues) if (!exited.has(queue)) pending.push(exit(queue))
-    for (const descriptor of descriptors) pending.push(promise<Host.Reply>((resolve) => host.bdevClose(descriptor, resolve)))
+    for (const descriptor of descriptors)
+      pending.push(promise<Host.Reply>((resolve) => host.bdevClose(descriptor, resolve)))
     pending.push(remove(name))
     await Promise.all(pending)
     await until("every request has completed", () => host.requestsInFlight === 0)
@@ -142,21 +187,31 @@ describeWithSpdk("SPDK under churn", () => {
     if (view !== undefined) host.addon.dmaFree(...slab, view)
     const held = { threads: 0, descriptors: 0, channels: 0, pollers: 0, slabs: 0, dmaBytes: 0 }
     await until("nothing is held", () => JSON.stringify(host.usage()) === JSON.stringify(held))
-    await until("the device is gone", async () => ((await call(socket, "bdev_get_bdevs")) as ReadonlyArray<unknown>).length === 0)
+    await until(
+      "the device is gone",
+      async () => ((await call(socket, "bdev_get_bdevs")) as ReadonlyArray<unknown>).length === 0
+    )
   }
 
   for (const scheduler of ["static", "dynamic"]) {
-    it(`the ${scheduler} scheduler: every request completes once, every call is answered, nothing is left`, async () => {
-      await call(socket, "framework_set_scheduler", { name: scheduler, ...(scheduler === "dynamic" ? { period: 10_000 } : {}) })
-      const random = new Random()
-      for (let i = 0; i < (long ? 1500 : 25); i++) {
-        try {
-          await round(random, `${scheduler}_${i}`)
-        } catch (error) {
-          throw new Error(`EFFECT_SPDK_SEED=${random.seed}, round ${i}`, { cause: error })
+    it(
+      `the ${scheduler} scheduler: every request completes once, every call is answered, nothing is left`,
+      async () => {
+        await call(socket, "framework_set_scheduler", {
+          name: scheduler,
+          ...(scheduler === "dynamic" ? { period: 10_000 } : {})
+        })
+        const random = new Random()
+        for (let i = 0; i < (long ? 1500 : 25); i++) {
+          try {
+            await round(random, `${scheduler}_${i}`)
+          } catch (error) {
+            throw new Error(`EFFECT_SPDK_SEED=${random.seed}, round ${i}`, { cause: error })
+          }
         }
-      }
-    }, long ? 1_800_000 : 60_000)
+      },
+      long ? 1_800_000 : 60_000
+    )
   }
 
   afterAll(() => expect(host.requestsInFlight).toBe(0))

@@ -60,15 +60,13 @@ describe("Host", () => {
     const poller = register(queue)
     await turns(3)
     expect(addon.alive).toBe(true)
-    for (
-      const [action, alive] of [
-        [PollerAction.Pause, false],
-        [PollerAction.Stats, false],
-        [PollerAction.Resume, true],
-        [PollerAction.Unregister, false],
-        [PollerAction.Resume, false]
-      ] as const
-    ) {
+    for (const [action, alive] of [
+      [PollerAction.Pause, false],
+      [PollerAction.Stats, false],
+      [PollerAction.Resume, true],
+      [PollerAction.Unregister, false],
+      [PollerAction.Resume, false]
+    ] as const) {
       host.pollerControl(queue, poller, action, () => {})
       addon.answer("pollerControl")
       await turns(3)
@@ -104,7 +102,11 @@ describe("Host", () => {
     host.exit(queue, () => (seenAtEnd = recorder.seen.length))
     addon.answer("exit")
     expect(seenAtEnd).toBe(3)
-    expect(recorder.seen.map(({ index, status }) => [index, status])).toEqual([[0, 0], [1, -125], [2, -125]])
+    expect(recorder.seen.map(({ index, status }) => [index, status])).toEqual([
+      [0, 0],
+      [1, -125],
+      [2, -125]
+    ])
   })
 
   it("a completion that submits again and again does not hold up the end, nor the event loop", async () => {
@@ -145,7 +147,15 @@ describe("Host", () => {
     process.removeAllListeners("uncaughtException")
     process.on("uncaughtException", (error) => caught.push(error))
     try {
-      queue.ring.submit(nop, { complete: () => { throw new Error("on purpose") } }, 0)
+      queue.ring.submit(
+        nop,
+        {
+          complete: () => {
+            throw new Error("on purpose")
+          }
+        },
+        0
+      )
       queue.ring.submit(nop, recorder, 1)
       const entries = reactor.take()
       for (const entry of entries) reactor.answerEntry(entry)
@@ -186,8 +196,20 @@ describe("Host", () => {
     expect(runs).toEqual([5])
     const start = host.start(
       {
-        name: "t", cores: "[0]", rpcSocket: "", rpcDirectory: "", rpcLink: "", logLevel: "error", pciAllowed: [], pciBlocked: [],
-        memoryMiB: 1, hugepages: false, pci: false, adaptive: true, waitForRpc: false, key: ""
+        name: "t",
+        cores: "[0]",
+        rpcSocket: "",
+        rpcDirectory: "",
+        rpcLink: "",
+        logLevel: "error",
+        pciAllowed: [],
+        pciBlocked: [],
+        memoryMiB: 1,
+        hugepages: false,
+        pci: false,
+        adaptive: true,
+        waitForRpc: false,
+        key: ""
       },
       () => {}
     )

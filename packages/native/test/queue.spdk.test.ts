@@ -2,7 +2,7 @@
 import { PollerAction } from "@effect-spdk/native/Addon"
 import { CompletionKind, Detail, Opcode, Segment, Sqe } from "@effect-spdk/native/Layout"
 import { afterAll, afterEach, beforeAll, expect, it } from "vitest"
-import { type RawCompletion, describeWithSpdk, RawQueue, RawSpdk, until } from "./support/rawSpdk.ts"
+import { type RawCompletion, describeWithSpdk, type RawQueue, RawSpdk, until } from "./support/rawSpdk.ts"
 
 const blockSize = 512
 const hourMicros = 3_600_000_000
@@ -18,7 +18,12 @@ describeWithSpdk("a queue of a real reactor", () => {
   beforeAll(async () => {
     spdk = new RawSpdk()
     const started = spdk.start({ waitForRpc: true })
-    await until("the socket answers", () => spdk.rpc("spdk_get_version").then(() => true, () => false))
+    await until("the socket answers", () =>
+      spdk.rpc("spdk_get_version").then(
+        () => true,
+        () => false
+      )
+    )
     await spdk.rpc("bdev_set_options", { bdev_io_pool_size: poolSize, bdev_io_cache_size: 8 })
     await spdk.rpc("framework_start_init")
     expect(await started).toMatchObject({ status: 0 })
@@ -49,12 +54,19 @@ describeWithSpdk("a queue of a real reactor", () => {
 
   const open = async (queue: RawQueue, name: string) => {
     const descriptor = await spdk.open(name, true)
-    const { a: slot, b: generation } = await spdk.get((addon, request) => addon.channelOpen(request, queue.id, descriptor))
+    const { a: slot, b: generation } = await spdk.get((addon, request) =>
+      addon.channelOpen(request, queue.id, descriptor)
+    )
     const close = () => spdk.get((addon, request) => addon.bdevClose(request, descriptor))
     return { channel: [slot, generation] as const, close }
   }
 
-  const submit = (queue: RawQueue, opcode: number, id: number, fields: ReadonlyArray<readonly [number, ArrayLike<number>]> = []) => {
+  const submit = (
+    queue: RawQueue,
+    opcode: number,
+    id: number,
+    fields: ReadonlyArray<readonly [number, ArrayLike<number>]> = []
+  ) => {
     const words = new Uint32Array(Sqe.words)
     words[Sqe.opcodeWord] = opcode
     words.set([id, 1], Sqe.idWord)
@@ -91,7 +103,10 @@ describeWithSpdk("a queue of a real reactor", () => {
     const queue = await spawn()
     const { channel, close } = await open(queue, "slow")
     for (let id = 0; id < 300; id++) {
-      submit(queue, Opcode.Read | (2 << 8), id, [[Sqe.channelSlotWord, channel], [Sqe.lengthBlocksLowWord, [2, 0]]])
+      submit(queue, Opcode.Read | (2 << 8), id, [
+        [Sqe.channelSlotWord, channel],
+        [Sqe.lengthBlocksLowWord, [2, 0]]
+      ])
       const pieces = [...slab, 0, blockSize, ...slab, 1024, blockSize]
       queue.write([...pieces, ...Array.from({ length: (Segment.perSlot - 2) * Segment.words }, () => 0)])
     }
@@ -191,7 +206,13 @@ describeWithSpdk("a queue of a real reactor", () => {
   })
 
   it("refuses rings that are no power of two, or larger than ids reach", async () => {
-    for (const [sq, cq] of [[0, 16], [16, 0], [24, 16], [16, 131_072], [0x80000000, 16]] as const) {
+    for (const [sq, cq] of [
+      [0, 16],
+      [16, 0],
+      [24, 16],
+      [16, 131_072],
+      [0x80000000, 16]
+    ] as const) {
       expect(await spdk.ask((addon, request) => addon.spawn(request, "bad", "", sq, cq))).toMatchObject({ status: -22 })
     }
   })

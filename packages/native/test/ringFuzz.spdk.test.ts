@@ -2,7 +2,7 @@
 import { Control, Opcode, Segment, Sqe } from "@effect-spdk/native/Layout"
 import { afterAll, beforeAll, expect, it } from "vitest"
 import { Random } from "./support/random.ts"
-import { describeWithSpdk, RawQueue, RawSpdk, until } from "./support/rawSpdk.ts"
+import { describeWithSpdk, type RawQueue, RawSpdk, until } from "./support/rawSpdk.ts"
 
 const long = process.env["EFFECT_SPDK_LONG"] === "1"
 const numBlocks = 256
@@ -42,7 +42,13 @@ const setUp = async (): Promise<World> => {
   const canary = new Uint8Array(view(allocate())).fill(canaryByte)
   const deadSlab = allocate()
   spdk.addon.dmaFree(...deadSlab, view(deadSlab))
-  return { spdk, descriptors: [await spdk.open("fuzzed", true), await spdk.open("fuzzed", false)], slabs, deadSlab, canary }
+  return {
+    spdk,
+    descriptors: [await spdk.open("fuzzed", true), await spdk.open("fuzzed", false)],
+    slabs,
+    deadSlab,
+    canary
+  }
 }
 
 /** Writes random entries for one queue, and knows what must come of them. */
@@ -64,13 +70,34 @@ class Fuzzer {
 
   private wild(): number {
     const { random } = this
-    return random.pick([0, 1, 2, 63, 64, 65, 255, 256, 511, 512, 4095, 65_535, 0x7fffffff, 0x80000000, 0xffffffff, random.word()])
+    return random.pick([
+      0,
+      1,
+      2,
+      63,
+      64,
+      65,
+      255,
+      256,
+      511,
+      512,
+      4095,
+      65_535,
+      0x7fffffff,
+      0x80000000,
+      0xffffffff,
+      random.word()
+    ])
   }
 
   private pair(good: ReadonlyArray<Pair>): Pair {
     if (this.random.chance(0.85)) return this.random.pick(good)
     const [slot, generation] = this.random.pick([...good, this.world.deadSlab])
-    return this.random.pick([[this.wild(), generation], [slot, this.wild()], [this.wild(), this.wild()]] as const)
+    return this.random.pick([
+      [this.wild(), generation],
+      [slot, this.wild()],
+      [this.wild(), this.wild()]
+    ] as const)
   }
 
   /** An id of its own, one that is in use, or any number at all. */
@@ -159,64 +186,75 @@ describeWithSpdk("the rings of a real reactor", () => {
     expect(world.canary.every((byte) => byte === canaryByte)).toBe(true)
   }
 
-  it("every entry that was published completes exactly once, whatever is in it", async () => {
-    const random = new Random()
-    const where = `EFFECT_SPDK_SEED=${random.seed}`
-    const seen = { succeeded: 0, refused: 0 }
-    for (let round = 0; round < (long ? 400 : 12); round++) {
-      const fuzzer = await makeFuzzer(random)
-      const { queue } = fuzzer
-      for (let burst = 0; burst < 40; burst++) {
-        const expected = fuzzer.burst(1 + random.below(sqEntries)).sort()
-        const completed: Array<string> = []
-        await until(`${where}: ${expected.length} completions`, () => {
-          for (const { generation, id, status } of queue.take()) {
-            completed.push(`${id}/${generation}`)
-            seen[status === 0 ? "succeeded" : "refused"]++
-          }
-          return completed.length >= expected.length
-        })
-        expect({ where, completed: completed.sort() }).toEqual({ where, completed: expected })
-        expect({ where, consumed: queue.consumed }).toEqual({ where, consumed: queue.tail })
-      }
-      await queue.exit()
-      expect({ where, left: queue.take() }).toEqual({ where, left: [] })
-    }
-    // The generator is worth something only while it makes both kinds.
-    expect(seen.succeeded).toBeGreaterThan(seen.refused / 10)
-    expect(seen.refused).toBeGreaterThan(seen.succeeded / 10)
-    await alive()
-  }, long ? 1_200_000 : 60_000)
-
-  it("a queue whose control words are random as well still ends, and harms no other", async () => {
-    const random = new Random()
-    const bystander = await world.spdk.spawn(sqEntries, cqEntries)
-    for (let round = 0; round < (long ? 1000 : 40); round++) {
-      const fuzzer = await makeFuzzer(random)
-      const { queue } = fuzzer
-      for (let step = 0; step < 30; step++) {
-        if (random.chance(0.5)) for (let word = Control.words; word < queue.words.length; word++) queue.words[word] = random.word()
-        fuzzer.burst(1 + random.below(sqEntries))
-        for (const word of [Control.sqTailWord, Control.cqHeadWord, Control.sqHeadWord, Control.cqTailWord]) {
-          if (random.chance(0.5)) Atomics.store(queue.signed, word, random.chance(0.5) ? random.word() | 0 : random.below(2000))
+  it(
+    "every entry that was published completes exactly once, whatever is in it",
+    async () => {
+      const random = new Random()
+      const where = `EFFECT_SPDK_SEED=${random.seed}`
+      const seen = { succeeded: 0, refused: 0 }
+      for (let round = 0; round < (long ? 400 : 12); round++) {
+        const fuzzer = await makeFuzzer(random)
+        const { queue } = fuzzer
+        for (let burst = 0; burst < 40; burst++) {
+          const expected = fuzzer.burst(1 + random.below(sqEntries)).toSorted()
+          const completed: Array<string> = []
+          await until(`${where}: ${expected.length} completions`, () => {
+            for (const { generation, id, status } of queue.take()) {
+              completed.push(`${id}/${generation}`)
+              seen[status === 0 ? "succeeded" : "refused"]++
+            }
+            return completed.length >= expected.length
+          })
+          expect({ where, completed: completed.toSorted() }).toEqual({ where, completed: expected })
+          expect({ where, consumed: queue.consumed }).toEqual({ where, consumed: queue.tail })
         }
-        Atomics.store(queue.signed, Control.jsSleepingWord, random.below(3))
-        await new Promise((resolve) => setImmediate(resolve))
+        await queue.exit()
+        expect({ where, left: queue.take() }).toEqual({ where, left: [] })
       }
-      const nop = new Uint32Array(Sqe.words)
-      nop[Sqe.opcodeWord] = Opcode.Nop
-      nop[Sqe.idWord] = round
-      bystander.write(nop)
-      bystander.publish()
-      await until(`EFFECT_SPDK_SEED=${random.seed}: the other queue goes on`, () => bystander.take().length === 1)
-      await queue.exit()
-    }
-    await bystander.exit()
-    await alive()
-  }, long ? 1_200_000 : 60_000)
+      // The generator is worth something only while it makes both kinds.
+      expect(seen.succeeded).toBeGreaterThan(seen.refused / 10)
+      expect(seen.refused).toBeGreaterThan(seen.succeeded / 10)
+      await alive()
+    },
+    long ? 1_200_000 : 60_000
+  )
+
+  it(
+    "a queue whose control words are random as well still ends, and harms no other",
+    async () => {
+      const random = new Random()
+      const bystander = await world.spdk.spawn(sqEntries, cqEntries)
+      for (let round = 0; round < (long ? 1000 : 40); round++) {
+        const fuzzer = await makeFuzzer(random)
+        const { queue } = fuzzer
+        for (let step = 0; step < 30; step++) {
+          if (random.chance(0.5))
+            for (let word = Control.words; word < queue.words.length; word++) queue.words[word] = random.word()
+          fuzzer.burst(1 + random.below(sqEntries))
+          for (const word of [Control.sqTailWord, Control.cqHeadWord, Control.sqHeadWord, Control.cqTailWord]) {
+            if (random.chance(0.5))
+              Atomics.store(queue.signed, word, random.chance(0.5) ? random.word() | 0 : random.below(2000))
+          }
+          Atomics.store(queue.signed, Control.jsSleepingWord, random.below(3))
+          await new Promise((resolve) => setImmediate(resolve))
+        }
+        const nop = new Uint32Array(Sqe.words)
+        nop[Sqe.opcodeWord] = Opcode.Nop
+        nop[Sqe.idWord] = round
+        bystander.write(nop)
+        bystander.publish()
+        await until(`EFFECT_SPDK_SEED=${random.seed}: the other queue goes on`, () => bystander.take().length === 1)
+        await queue.exit()
+      }
+      await bystander.exit()
+      await alive()
+    },
+    long ? 1_200_000 : 60_000
+  )
 
   afterAll(async () => {
-    for (const descriptor of world.descriptors) await world.spdk.get((addon, request) => addon.bdevClose(request, descriptor))
+    for (const descriptor of world.descriptors)
+      await world.spdk.get((addon, request) => addon.bdevClose(request, descriptor))
     expect(world.spdk.addon.usage()).toMatchObject({ threads: 0, channels: 0, descriptors: 0 })
   })
 })

@@ -212,9 +212,14 @@ describe("RingQueue", () => {
     let submitted = 0
     for (let step = 0; step < 3000; step++) {
       for (let n = random(8); n > 0; n--) {
-        const segments = random(5) === 0
-          ? Array.from({ length: 1 + random(9) }, () => ({ slab: { slot: 1, generation: 1 }, offsetBytes: 0, lengthBytes: 512 }))
-          : undefined
+        const segments =
+          random(5) === 0
+            ? Array.from({ length: 1 + random(9) }, () => ({
+                slab: { slot: 1, generation: 1 },
+                offsetBytes: 0,
+                lengthBytes: 512
+              }))
+            : undefined
         ids.push(queue.submit(entryOf({ segments }), completion, submitted++))
       }
       if (random(4) === 0) queue.abort(ids[random(ids.length)] ?? 0)

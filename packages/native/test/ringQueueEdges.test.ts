@@ -122,7 +122,9 @@ describe("RingQueue, at its edges", () => {
     queue.drain(1000)
     queue.end()
     queue.drain(1000)
-    expect(recorder.seen.map(({ index }) => index).sort((a, b) => a - b)).toEqual(Array.from({ length: 19 }, (_, i) => i))
+    expect(recorder.seen.map(({ index }) => index).toSorted((a, b) => a - b)).toEqual(
+      Array.from({ length: 19 }, (_, i) => i)
+    )
     expect(recorder.seen.find(({ index }) => index === 0)?.status).toBe(0)
     expect(recorder.seen.filter(({ detail, status }) => detail === Detail.Closing && status === -125)).toHaveLength(18)
     expect(queue.inFlight).toBe(0)

@@ -12,7 +12,7 @@ import { engineLayer } from "./layers.ts"
 
 const [engine, way] = process.argv.slice(2)
 
-const program = Effect.gen(function*() {
+const program = Effect.gen(function* () {
   const base = yield* Bdev.createMalloc({ name: "base", blockSize: 512, numBlocks: 8192 })
   const second = 1_000_000
   const slow = yield* Bdev.createDelay({
@@ -49,11 +49,7 @@ const program = Effect.gen(function*() {
     default:
       return yield* Effect.andThen(Fiber.joinAll(slowReads), Effect.never)
   }
-}).pipe(
-  Effect.scoped,
-  Effect.ensuring(Effect.sync(() => console.log("released"))),
-  Effect.provide(engineLayer(engine))
-)
+}).pipe(Effect.scoped, Effect.ensuring(Effect.sync(() => console.log("released"))), Effect.provide(engineLayer(engine)))
 
 if (way === "abandon") {
   // Nobody waits for it and nobody interrupts it: the process ends under it.

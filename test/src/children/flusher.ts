@@ -12,7 +12,7 @@ import { engineLayer } from "./layers.ts"
 
 const [engine, path = "", seed = "0", steps = "1000000"] = process.argv.slice(2)
 
-const program = Effect.gen(function*() {
+const program = Effect.gen(function* () {
   const name = yield* Bdev.createFile({
     name: "durable",
     path,
@@ -28,11 +28,15 @@ const program = Effect.gen(function*() {
     // As many writes at once as there are slices, all to different blocks; then perhaps a flush.
     const group = script.next(width)
     const last = step + group.blocks.length
-    yield* Effect.forEach(group.blocks, (block, index) => {
-      const slice = buffer.slice(index * durableBlockSize, durableBlockSize)
-      stampBlock(slice.bytes, block, step + index + 1)
-      return bdev.write(block * durableBlockSize, slice)
-    }, { concurrency: "unbounded", discard: true })
+    yield* Effect.forEach(
+      group.blocks,
+      (block, index) => {
+        const slice = buffer.slice(index * durableBlockSize, durableBlockSize)
+        stampBlock(slice.bytes, block, step + index + 1)
+        return bdev.write(block * durableBlockSize, slice)
+      },
+      { concurrency: "unbounded", discard: true }
+    )
     step = last
     if (group.flush) {
       yield* bdev.flush()

@@ -12,7 +12,7 @@ import { engineLayer } from "./layers.ts"
 
 const [engine, json = "{}"] = process.argv.slice(2)
 
-const use = Effect.gen(function*() {
+const use = Effect.gen(function* () {
   const spdk = yield* Spdk.Spdk
   const bdevs = yield* Bdev.list
   const reactors = yield* spdk.reactors

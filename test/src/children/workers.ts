@@ -11,20 +11,25 @@ import { pattern } from "../support/bytes.ts"
 import { engineLayer } from "./layers.ts"
 
 const readsBackWhatItWrote = (name: string, rounds: number, onRound: () => void) =>
-  Effect.gen(function*() {
+  Effect.gen(function* () {
     const created = yield* Bdev.createMalloc({ name, blockSize: 512, numBlocks: 256 })
     const bdev = yield* Bdev.open(created, { write: true })
     for (let round = 0; round < rounds; round++) {
       const bytes = pattern(4096, round)
       yield* bdev.writeBytes((round % 32) * 4096, bytes)
       const read = yield* bdev.readBytes((round % 32) * 4096, 4096)
-      if (Buffer.compare(read, bytes) !== 0) return yield* Effect.die(new Error(`${name} read other bytes in round ${round}`))
+      if (Buffer.compare(read, bytes) !== 0)
+        return yield* Effect.die(new Error(`${name} read other bytes in round ${round}`))
       onRound()
     }
   }).pipe(Effect.scoped)
 
 const inWorker = async (): Promise<void> => {
-  const { engine, name, rounds } = workerData as { readonly engine: string; readonly name: string; readonly rounds: number }
+  const { engine, name, rounds } = workerData as {
+    readonly engine: string
+    readonly name: string
+    readonly rounds: number
+  }
   let told = false
   const tell = () => {
     if (!told) parentPort?.postMessage("running")
@@ -44,13 +49,13 @@ const messages = (worker: Worker, wanted: string): Promise<void> =>
 const inMain = async (): Promise<void> => {
   const [engine = "embedded", way = "end"] = process.argv.slice(2)
   const rounds = way === "terminate" ? 100_000_000 : 200
-  const workers = ["a", "b", "c"].map((name) =>
-    new Worker(fileURLToPath(import.meta.url), { workerData: { engine, name: `worker_${name}`, rounds } })
+  const workers = ["a", "b", "c"].map(
+    (name) => new Worker(fileURLToPath(import.meta.url), { workerData: { engine, name: `worker_${name}`, rounds } })
   )
   // From the start: what a worker says before somebody listens is lost.
   const said = workers.map((worker) => messages(worker, way === "terminate" ? "running" : "done"))
   const mine = Effect.runPromise(
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const spdk = yield* Spdk.Spdk
       const before = yield* spdk.usage
       yield* readsBackWhatItWrote("main", 200, () => {})

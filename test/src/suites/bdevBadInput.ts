@@ -25,7 +25,7 @@ const badOffsets: ReadonlyArray<readonly [value: number, rule: RegExp]> = [
 export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilities): void =>
   contract(name, layer, (check) => {
     check("offsets: unaligned, negative, fractional, not a number, beyond 2^53", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const bdev = yield* mallocOpened()
         const buffer = yield* DmaBuffer.make(blockSize)
         for (const [offset, rule] of badOffsets) {
@@ -54,10 +54,11 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
             assert.match(reason.rule, rule, reason.message)
           }
         }
-      }))
+      })
+    )
 
     check("ranges past the end, by one block and by far, and nothing is written", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const bdev = yield* mallocOpened(64)
         yield* bdev.writeBytes(0, pattern(bdev.sizeBytes, 1))
         const two = yield* DmaBuffer.make(blockSize * 2)
@@ -81,10 +82,11 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
           }
         }
         sameBytes(yield* bdev.readBytes(0, bdev.sizeBytes), pattern(bdev.sizeBytes, 1), "the bdev afterwards")
-      }))
+      })
+    )
 
     check("lengths: not a multiple of the block size, nothing, negative, not a number", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const bdev = yield* mallocOpened()
         const odd = yield* DmaBuffer.make(1000)
         for (const effect of [bdev.read(0, odd), bdev.write(0, odd)]) {
@@ -99,19 +101,19 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
           field: "entries[0].buffer.byteLength"
         })
         for (const length of [0, 1, 511, 513, -512, -1, 0.5, NaN, Infinity, 2 ** 53]) {
-          for (
-            const effect of [
-              bdev.unmap(0, length),
-              bdev.writeZeroes(0, length),
-              bdev.flush({ offsetBytes: 0, lengthBytes: length }),
-              bdev.readBytes(0, length)
-            ]
-          ) yield* failsWith(effect, "InvalidArgument", { field: "lengthBytes" })
+          for (const effect of [
+            bdev.unmap(0, length),
+            bdev.writeZeroes(0, length),
+            bdev.flush({ offsetBytes: 0, lengthBytes: length }),
+            bdev.readBytes(0, length)
+          ])
+            yield* failsWith(effect, "InvalidArgument", { field: "lengthBytes" })
         }
-      }))
+      })
+    )
 
     check("vectors: empty, of too many pieces, with one piece that is not whole blocks", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const bdev = yield* mallocOpened()
         const buffer = yield* DmaBuffer.make(blockSize * 128)
         const vectors = [
@@ -128,10 +130,11 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
           })
           yield* failsWith(vectored(0, [buffer.slice(0, 0)]), "InvalidArgument", { field: "buffers[0].byteLength" })
         }
-      }))
+      })
+    )
 
     check("a read-only handle that is written to", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const writable = yield* mallocOpened()
         yield* writable.writeBytes(0, pattern(blockSize, 1))
         const bdev = yield* Bdev.open(writable.name)
@@ -148,10 +151,11 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
         ]
         for (const effect of writes) yield* failsWith(effect, "ReadOnly")
         sameBytes(yield* bdev.readBytes(0, blockSize), pattern(blockSize, 1), "the untouched block")
-      }))
+      })
+    )
 
     check("a handle whose scope is closed", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const created = yield* Bdev.createMalloc({ name: fresh("malloc"), blockSize, numBlocks: 64 })
         const buffer = yield* DmaBuffer.make(blockSize)
         const bdev = yield* Effect.scoped(Bdev.open(created, { write: true }))
@@ -174,20 +178,22 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
         ]
         for (const effect of operations) yield* failsWith(effect, "Released", { what: "handle" })
         assert.strictEqual(buffer.pins, 0)
-      }))
+      })
+    )
 
     check("a bdev that is not there", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const missing = fresh("missing")
         yield* failsWith(Bdev.open(missing), "NotFound", { resource: missing })
         yield* failsWith(Bdev.find(missing), "NotFound", { resource: missing })
         for (const bad of ["", "x".repeat(300), "a\u0000b"]) {
           yield* failsWith(Bdev.open(bad), "InvalidArgument", { field: "name" })
         }
-      }))
+      })
+    )
 
     check("a name that is taken, and a claimed bdev opened for writing", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const base = yield* Bdev.createMalloc({ name: fresh("base"), blockSize, numBlocks: 64 })
         yield* failsWith(Bdev.createMalloc({ name: base, blockSize, numBlocks: 64 }), "AlreadyExists")
         yield* Bdev.createPassthru({ base: base, name: fresh("passthru") })
@@ -195,35 +201,52 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
         const reader = yield* Bdev.open(base)
         yield* reader.readBytes(0, blockSize)
         yield* failsWith(Bdev.createPassthru({ base: base, name: fresh("passthru") }), "PermissionDenied")
-      }))
+      })
+    )
 
     check("sizes and block sizes that no bdev can have", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const name = fresh("bad")
         for (const bad of [0, -1, 1.5, NaN, Infinity, 2 ** 53]) {
-          yield* failsWith(Bdev.createMalloc({ name, blockSize, numBlocks: bad }), "InvalidArgument", { field: "numBlocks" })
-          yield* failsWith(Bdev.createNull({ name, blockSize, numBlocks: bad }), "InvalidArgument", { field: "numBlocks" })
+          yield* failsWith(Bdev.createMalloc({ name, blockSize, numBlocks: bad }), "InvalidArgument", {
+            field: "numBlocks"
+          })
+          yield* failsWith(Bdev.createNull({ name, blockSize, numBlocks: bad }), "InvalidArgument", {
+            field: "numBlocks"
+          })
         }
         for (const bad of [0, -512, 100, 1000, 513, NaN, 2 ** 40]) {
-          yield* failsWith(Bdev.createMalloc({ name, blockSize: bad, numBlocks: 64 }), "InvalidArgument", { field: "blockSize" })
-          yield* failsWith(Bdev.createNull({ name, blockSize: bad, numBlocks: 64 }), "InvalidArgument", { field: "blockSize" })
+          yield* failsWith(Bdev.createMalloc({ name, blockSize: bad, numBlocks: 64 }), "InvalidArgument", {
+            field: "blockSize"
+          })
+          yield* failsWith(Bdev.createNull({ name, blockSize: bad, numBlocks: 64 }), "InvalidArgument", {
+            field: "blockSize"
+          })
         }
         for (const bad of ["", "many", "12 parsecs", "-1 MiB", "1.0001 KiB"]) {
           yield* failsWith(Bdev.createMalloc({ name, blockSize, size: bad }), "InvalidArgument", { field: "size" })
         }
         yield* failsWith(Bdev.createMalloc({ name, blockSize, size: 1000 }), "InvalidArgument", { field: "size" })
-        assert.notInclude((yield* Bdev.list).map((one) => one.name), name)
-      }))
+        assert.notInclude(
+          (yield* Bdev.list).map((one) => one.name),
+          name
+        )
+      })
+    )
 
     check("a malloc bdev larger than the memory", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const name = fresh("huge")
         yield* failsWith(Bdev.createMalloc({ name, blockSize, size: 64 * 1024 ** 3 }), "NoMemory")
-        assert.notInclude((yield* Bdev.list).map((one) => one.name), name)
-      }))
+        assert.notInclude(
+          (yield* Bdev.list).map((one) => one.name),
+          name
+        )
+      })
+    )
 
     check("files that cannot be bdevs", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const name = fresh("file")
         yield* failsWith(Bdev.createFile({ name, path: join(scratch, "not", "there"), blockSize }), "NotFound")
         yield* failsWith(
@@ -233,31 +256,41 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
         const directory = yield* Effect.exit(Effect.scoped(Bdev.createFile({ name, path: scratch, blockSize })))
         assert.isTrue(directory._tag === "Failure")
         yield* failsWith(Bdev.createFile({ name, path: "", blockSize }), "InvalidArgument", { field: "path" })
-        yield* failsWith(Bdev.createFile({ name, path: join(scratch, "f"), blockSize: 100, size: 4096 }), "InvalidArgument", {
-          field: "blockSize"
-        })
-        assert.notInclude((yield* Bdev.list).map((one) => one.name), name)
-      }))
+        yield* failsWith(
+          Bdev.createFile({ name, path: join(scratch, "f"), blockSize: 100, size: 4096 }),
+          "InvalidArgument",
+          {
+            field: "blockSize"
+          }
+        )
+        assert.notInclude(
+          (yield* Bdev.list).map((one) => one.name),
+          name
+        )
+      })
+    )
 
     check("modules over a base that is not there", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const missing = fresh("missing")
         yield* failsWith(Bdev.createPassthru({ base: missing, name: fresh("p") }), "NotFound")
         yield* failsWith(Bdev.createDelay({ base: missing, name: fresh("d") }), "NotFound")
         yield* failsWith(Bdev.createError({ base: missing }), "NotFound")
         yield* failsWith(Bdev.createSplit({ base: missing, count: 2 }), "NotFound")
         assert.deepStrictEqual(yield* Bdev.list, [])
-      }))
+      })
+    )
 
     check("any other module by a method that is not there", () =>
       failsWith(
         Effect.scoped(Bdev.create({ method: "bdev_no_such_create", params: {}, deleteMethod: "bdev_no_such_delete" })),
         "MethodNotFound",
         { method: "bdev_no_such_create" }
-      ))
+      )
+    )
 
     check("streams over ranges that do not fit", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const bdev = yield* mallocOpened(64)
         const drain = (options: Parameters<typeof bdev.stream>[0]) => Stream.runDrain(bdev.stream(options))
         for (const offsetBytes of [-1, 0.5, NaN, bdev.sizeBytes + 1]) {
@@ -273,5 +306,6 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
         for (const concurrency of [0, -1, 1.5, NaN]) {
           yield* failsWith(drain({ concurrency }), "InvalidArgument", { field: "concurrency" })
         }
-      }))
+      })
+    )
   })

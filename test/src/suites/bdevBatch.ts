@@ -6,7 +6,17 @@ import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import { type Capabilities, type EngineLayer, long } from "../support/engines.ts"
-import { blockSize, contract, failsWith, fresh, mallocOpened, pattern, sameBytes, until, within } from "../support/harness.ts"
+import {
+  blockSize,
+  contract,
+  failsWith,
+  fresh,
+  mallocOpened,
+  pattern,
+  sameBytes,
+  until,
+  within
+} from "../support/harness.ts"
 import { errorBdev, heldReads } from "../support/held.ts"
 import { seeded } from "../support/random.ts"
 
@@ -17,7 +27,7 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
   contract(name, layer, (check) => {
     check("a batch writes and reads every entry, wherever it lies", () =>
       seeded((random) =>
-        Effect.gen(function*() {
+        Effect.gen(function* () {
           const bdev = yield* mallocOpened(4096)
           const buffer = yield* DmaBuffer.make(blockSize * 1024)
           const bytes = pattern(buffer.byteLength, 1)
@@ -48,10 +58,11 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
             assert.isTrue(whole.subarray(from + blockSize, from + 4 * blockSize).every((byte) => byte === 0))
           }
         })
-      ))
+      )
+    )
 
     check("a batch of entries of different lengths, and one of none", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const bdev = yield* mallocOpened()
         yield* bdev.readBatch([])
         yield* bdev.writeBatch([])
@@ -65,12 +76,17 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
         })
         yield* bdev.writeBatch(entries)
         for (const [index, { buffer, offsetBytes }] of entries.entries()) {
-          sameBytes(yield* bdev.readBytes(offsetBytes, buffer.byteLength), pattern(buffer.byteLength, index), `entry ${index}`)
+          sameBytes(
+            yield* bdev.readBytes(offsetBytes, buffer.byteLength),
+            pattern(buffer.byteLength, index),
+            `entry ${index}`
+          )
         }
-      }))
+      })
+    )
 
     check("a bad entry fails the batch before anything is submitted", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const bdev = yield* mallocOpened(64)
         yield* bdev.writeBytes(0, pattern(bdev.sizeBytes, 1))
         const buffer = yield* DmaBuffer.make(blockSize)
@@ -86,10 +102,11 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
           assert.strictEqual(buffer.pins, 0)
         }
         sameBytes(yield* bdev.readBytes(0, bdev.sizeBytes), pattern(bdev.sizeBytes, 1), "the bdev")
-      }))
+      })
+    )
 
     check("one failing entry fails the batch after every entry is done", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const device = yield* errorBdev()
         const buffers = yield* Effect.forEach(Array.from({ length: 100 }), () => DmaBuffer.make(blockSize))
         yield* device.inject({ ioType: "write", errorType: "failure", count: 1 })
@@ -101,23 +118,28 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
         const written = buffers.filter((_, index) => whole[index * blockSize] === index + 1).length
         assert.strictEqual(written, 99)
         yield* device.bdev.writeBatch(entries)
-      }))
+      })
+    )
 
     check("a batch larger than the ring", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const bdev = yield* mallocOpened(4096)
         const buffer = yield* DmaBuffer.make(blockSize)
         buffer.bytes.set(pattern(blockSize, 3))
-        const entries = Array.from({ length: flood }, (_, index) => ({ offsetBytes: (index % 4096) * blockSize, buffer }))
+        const entries = Array.from({ length: flood }, (_, index) => ({
+          offsetBytes: (index % 4096) * blockSize,
+          buffer
+        }))
         yield* within("the batch", bdev.writeBatch(entries))
         assert.strictEqual(buffer.pins, 0)
         for (const block of [0, 1, 4095]) {
           sameBytes(yield* bdev.readBytes(block * blockSize, blockSize), pattern(blockSize, 3), `block ${block}`)
         }
-      }))
+      })
+    )
 
     check("thousands of fibers in flight on one queue: each completes once, with its own bytes", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const bdev = yield* mallocOpened(flood)
         const buffer = yield* DmaBuffer.make(flood * blockSize)
         const bytes = pattern(buffer.byteLength, 5)
@@ -126,11 +148,15 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
         const each = (io: (offsetBytes: number, slice: DmaBuffer.DmaBuffer) => Effect.Effect<void, unknown>) =>
           within(
             "the flood",
-            Effect.forEach(Array.from({ length: flood }), (_, index) =>
-              Effect.andThen(
-                io(index * blockSize, buffer.slice(index * blockSize, blockSize)),
-                Effect.sync(() => void completed++)
-              ), { concurrency: "unbounded", discard: true }),
+            Effect.forEach(
+              Array.from({ length: flood }),
+              (_, index) =>
+                Effect.andThen(
+                  io(index * blockSize, buffer.slice(index * blockSize, blockSize)),
+                  Effect.sync(() => void completed++)
+                ),
+              { concurrency: "unbounded", discard: true }
+            ),
             50_000
           )
         yield* each((offset, slice) => bdev.write(offset, slice))
@@ -140,23 +166,26 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
         assert.strictEqual(completed, 2 * flood)
         sameBytes(buffer.bytes, bytes, "the flood")
         assert.strictEqual(buffer.pins, 0)
-      }))
+      })
+    )
 
     check("thousands held by the device at once: all are in flight, none is refused, all complete", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const held = yield* heldReads()
         const buffer = yield* DmaBuffer.make(blockSize)
         const fibers = yield* Effect.forEach(Array.from({ length: 8000 }), (_, index) =>
-          Effect.forkChild(held.bdev.read((index % 4096) * blockSize, buffer), { startImmediately: true }))
+          Effect.forkChild(held.bdev.read((index % 4096) * blockSize, buffer), { startImmediately: true })
+        )
         yield* held.holds(8000)
         yield* held.roundTrips(10)
         yield* held.letGo
         yield* within("all of them", Fiber.joinAll(fibers))
         assert.strictEqual(buffer.pins, 0)
-      }))
+      })
+    )
 
     check("messages overtake nothing and are not starved when the ring is full of I/O", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const bdev = yield* mallocOpened(4096)
         const thread = yield* SpdkThread.spawn({ name: fresh("full") })
         const buffer = yield* DmaBuffer.make(blockSize)
@@ -171,21 +200,26 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
           assert.strictEqual(yield* within("a call", thread.call(Effect.succeed(round))), round)
         }
         yield* within("the flood", Fiber.join(flooding))
-      }))
+      })
+    )
 
     check("timers and sockets get their turn while I/O floods", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const bdev = yield* mallocOpened(4096)
         const buffer = yield* DmaBuffer.make(blockSize)
         let stop = false
         let reads = 0
         const flooding = yield* Effect.forkChild(
-          Effect.forEach(Array.from({ length: 64 }), (_, index) =>
-            Effect.whileLoop({
-              while: () => !stop,
-              body: () => bdev.read(index * blockSize, buffer),
-              step: () => void reads++
-            }), { concurrency: "unbounded", discard: true }),
+          Effect.forEach(
+            Array.from({ length: 64 }),
+            (_, index) =>
+              Effect.whileLoop({
+                while: () => !stop,
+                body: () => bdev.read(index * blockSize, buffer),
+                step: () => void reads++
+              }),
+            { concurrency: "unbounded", discard: true }
+          ),
           { startImmediately: true }
         )
         const spdk = yield* Spdk.Spdk
@@ -196,37 +230,47 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
         stop = true
         yield* within("the flood", Fiber.join(flooding))
         assert.isAbove(reads, 0)
-      }))
+      })
+    )
 
     check("16 bdevs on 4 threads, all busy at once", () =>
       seeded((random) =>
-        Effect.gen(function*() {
-          const threads = yield* Effect.forEach(Array.from({ length: 4 }), () => SpdkThread.spawn({ name: fresh("busy") }))
+        Effect.gen(function* () {
+          const threads = yield* Effect.forEach(Array.from({ length: 4 }), () =>
+            SpdkThread.spawn({ name: fresh("busy") })
+          )
           const bdevs = yield* Effect.forEach(Array.from({ length: 16 }), () => mallocOpened(256))
-          yield* Effect.forEach(bdevs, (bdev, index) => {
-            const thread = threads[index % threads.length]
-            assert.isDefined(thread)
-            return Effect.scoped(Effect.gen(function*() {
-              const buffer = yield* DmaBuffer.make(bdev.sizeBytes)
-              const bytes = pattern(bdev.sizeBytes, index)
-              buffer.bytes.set(bytes)
-              const entries = Array.from({ length: 256 }, (_, block) => ({
-                offsetBytes: block * blockSize,
-                buffer: buffer.slice(block * blockSize, blockSize)
-              }))
-              for (let round = 0; round < 5; round++) {
-                yield* bdev.writeBatch(entries)
-                buffer.bytes.fill(random.below(256))
-                yield* bdev.readBatch(entries)
-                sameBytes(buffer.bytes, bytes, `bdev ${index} in round ${round}`)
-              }
-            })).pipe(SpdkThread.on(thread))
-          }, { concurrency: "unbounded", discard: true })
+          yield* Effect.forEach(
+            bdevs,
+            (bdev, index) => {
+              const thread = threads[index % threads.length]
+              assert.isDefined(thread)
+              return Effect.scoped(
+                Effect.gen(function* () {
+                  const buffer = yield* DmaBuffer.make(bdev.sizeBytes)
+                  const bytes = pattern(bdev.sizeBytes, index)
+                  buffer.bytes.set(bytes)
+                  const entries = Array.from({ length: 256 }, (_, block) => ({
+                    offsetBytes: block * blockSize,
+                    buffer: buffer.slice(block * blockSize, blockSize)
+                  }))
+                  for (let round = 0; round < 5; round++) {
+                    yield* bdev.writeBatch(entries)
+                    buffer.bytes.fill(random.below(256))
+                    yield* bdev.readBatch(entries)
+                    sameBytes(buffer.bytes, bytes, `bdev ${index} in round ${round}`)
+                  }
+                })
+              ).pipe(SpdkThread.on(thread))
+            },
+            { concurrency: "unbounded", discard: true }
+          )
         })
-      ))
+      )
+    )
 
     check("statistics count every entry of every batch", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const bdev = yield* mallocOpened(4096)
         const buffer = yield* DmaBuffer.make(blockSize)
         const entries = Array.from({ length: 3000 }, (_, index) => ({ offsetBytes: index * blockSize, buffer }))
@@ -234,7 +278,12 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
         yield* bdev.readBatch(entries)
         const after = yield* bdev.stats
         assert.strictEqual(after.readOps - before.readOps, 3000)
-        yield* until("nothing is in flight", Effect.flatMap(Effect.service(Spdk.Spdk), (spdk) =>
-          Effect.map(spdk.usage, (usage) => usage.requestsInFlight === 0)))
-      }))
+        yield* until(
+          "nothing is in flight",
+          Effect.flatMap(Effect.service(Spdk.Spdk), (spdk) =>
+            Effect.map(spdk.usage, (usage) => usage.requestsInFlight === 0)
+          )
+        )
+      })
+    )
   })

@@ -31,7 +31,8 @@ import { errorBdev, heldReads, setLatency } from "../support/held.ts"
 import { seeded } from "../support/random.ts"
 
 const inFlight = Effect.flatMap(Effect.service(Spdk.Spdk), (spdk) =>
-  Effect.map(spdk.usage, (usage) => usage.requestsInFlight))
+  Effect.map(spdk.usage, (usage) => usage.requestsInFlight)
+)
 
 /** Longer than the tests wait for an abort, and no longer, so that a failure ends. */
 const slowMicros = 20_000_000
@@ -39,7 +40,7 @@ const abortMillis = 10_000
 
 /** A delay bdev over a malloc bdev. What it delays can be aborted. */
 const slowBdev = (delayMicros: number) =>
-  Effect.gen(function*() {
+  Effect.gen(function* () {
     const base = yield* Bdev.createMalloc({ name: fresh("base"), blockSize, numBlocks: 8192 })
     const name = yield* Bdev.createDelay({ base, name: fresh("slow") })
     yield* setLatency(name, delayMicros)
@@ -48,40 +49,50 @@ const slowBdev = (delayMicros: number) =>
 
 /** Until the delay bdev has what was submitted: while a request is on its way through the stack, an abort misses it. */
 const settled = Effect.flatMap(Effect.service(Spdk.Spdk), (spdk) =>
-  Effect.forEach(Array.from({ length: 50 }), () => spdk.rpc.call("spdk_get_version"), { discard: true }))
+  Effect.forEach(Array.from({ length: 50 }), () => spdk.rpc.call("spdk_get_version"), { discard: true })
+)
 
 export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilities): void =>
   contract(name, layer, (check) => {
     check("a read that the device can abort ends at once, and its memory is free", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const bdev = yield* slowBdev(slowMicros)
         assert.isTrue(bdev.supports("abort"))
         const buffer = yield* DmaBuffer.make(4096)
         const reading = yield* Effect.forkChild(bdev.read(0, buffer), { startImmediately: true })
-        yield* until("the read is in flight", Effect.map(inFlight, (count) => count === 1))
+        yield* until(
+          "the read is in flight",
+          Effect.map(inFlight, (count) => count === 1)
+        )
         yield* settled
         assert.strictEqual(buffer.pins, 1)
         yield* within("the interruption", Fiber.interrupt(reading), abortMillis)
         expectInterrupted(yield* Fiber.await(reading))
         assert.strictEqual(buffer.pins, 0)
         assert.strictEqual(yield* inFlight, 0)
-      }))
+      })
+    )
 
     check("more than a ring holds, all interrupted: each can still be aborted", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const bdev = yield* slowBdev(slowMicros)
         const buffer = yield* DmaBuffer.make(blockSize)
         const fibers = yield* Effect.forEach(Array.from({ length: 8000 }), (_, index) =>
-          Effect.forkChild(bdev.read((index % 8192) * blockSize, buffer), { startImmediately: true }))
-        yield* until("all of them are in flight", Effect.map(inFlight, (count) => count === 8000))
+          Effect.forkChild(bdev.read((index % 8192) * blockSize, buffer), { startImmediately: true })
+        )
+        yield* until(
+          "all of them are in flight",
+          Effect.map(inFlight, (count) => count === 8000)
+        )
         yield* settled
         yield* within("the interruption", Fiber.interruptAll(fibers), abortMillis)
         for (const fiber of fibers) expectInterrupted(yield* Fiber.await(fiber))
         assert.strictEqual(buffer.pins, 0)
-      }))
+      })
+    )
 
     check("a read that the device keeps is waited for: the fiber ends only when the device lets go", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const held = yield* heldReads()
         yield* held.bdev.writeBytes(0, pattern(4096, 1))
         const buffer = yield* DmaBuffer.make(4096)
@@ -99,10 +110,11 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
         // The buffer is as good as new.
         yield* held.bdev.read(0, buffer)
         sameBytes(buffer.bytes, pattern(4096, 1), "the buffer after the interruption")
-      }))
+      })
+    )
 
     check("a write that the device keeps is waited for, and took effect or not, but whole", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const held = yield* heldReads("write")
         const buffer = yield* DmaBuffer.make(blockSize)
         buffer.bytes.fill(0x77)
@@ -115,11 +127,15 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
         yield* held.letGo
         yield* within("the interruption", Fiber.join(interrupting))
         const block = yield* held.bdev.readBytes(0, blockSize)
-        assert.isTrue(block.every((byte) => byte === block[0]), "a whole block")
-      }))
+        assert.isTrue(
+          block.every((byte) => byte === block[0]),
+          "a whole block"
+        )
+      })
+    )
 
     check("plain reads and writes hold their pooled memory until the device lets go", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const held = yield* heldReads("all")
         const spdk = yield* Spdk.Spdk
         const operations = [
@@ -130,7 +146,8 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
           held.bdev.unmap(0, blockSize)
         ]
         const fibers = yield* Effect.forEach(operations, (operation) =>
-          Effect.forkChild<Effect.Effect<unknown, unknown>>(operation, { startImmediately: true }))
+          Effect.forkChild<Effect.Effect<unknown, unknown>>(operation, { startImmediately: true })
+        )
         yield* held.holds(operations.length)
         const slabs = (yield* spdk.usage).slabs
         const interrupting = yield* Effect.forkChild(Fiber.interruptAll(fibers), { startImmediately: true })
@@ -140,10 +157,11 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
         yield* held.letGo
         yield* within("the interruption", Fiber.join(interrupting))
         for (const fiber of fibers) expectInterrupted(yield* Fiber.await(fiber))
-      }))
+      })
+    )
 
     check("vectored and batched I/O pin every buffer, and unpin every one", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const held = yield* heldReads()
         const buffers = yield* Effect.forEach(Array.from({ length: 8 }), () => DmaBuffer.make(blockSize))
         const pins = () => buffers.map((buffer) => buffer.pins)
@@ -155,17 +173,26 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
         const batch = buffers.map((buffer, index) => ({ offsetBytes: index * blockSize, buffer }))
         const batched = yield* Effect.forkChild(held.bdev.readBatch(batch), { startImmediately: true })
         yield* held.holds(1 + buffers.length)
-        assert.deepStrictEqual(pins(), buffers.map(() => 2))
-        const interrupting = yield* Effect.forkChild(Fiber.interruptAll([vectored, batched]), { startImmediately: true })
+        assert.deepStrictEqual(
+          pins(),
+          buffers.map(() => 2)
+        )
+        const interrupting = yield* Effect.forkChild(Fiber.interruptAll([vectored, batched]), {
+          startImmediately: true
+        })
         yield* held.roundTrips(20)
-        assert.deepStrictEqual(pins(), buffers.map(() => 2))
+        assert.deepStrictEqual(
+          pins(),
+          buffers.map(() => 2)
+        )
         yield* held.letGo
         yield* within("the interruption", Fiber.join(interrupting))
         assert.deepStrictEqual(pins(), none)
-      }))
+      })
+    )
 
     check("before it is submitted: a fiber interrupted before its first step touches nothing", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const bdev = yield* mallocOpened()
         const buffer = yield* DmaBuffer.make(blockSize)
         const before = yield* bdev.stats
@@ -177,10 +204,11 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
         }
         const after = yield* bdev.stats
         assert.strictEqual(after.writeOps, before.writeOps)
-      }))
+      })
+    )
 
     check("at submission: interrupted in the turn in which it was submitted", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const bdev = yield* mallocOpened()
         const buffer = yield* DmaBuffer.make(blockSize)
         for (let round = 0; round < 500; round++) {
@@ -189,11 +217,12 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
           assert.strictEqual(buffer.pins, 0)
         }
         assert.strictEqual(yield* inFlight, 0)
-      }))
+      })
+    )
 
     check("at completion: interrupted in the turns in which its completion arrives", () =>
       seeded((random) =>
-        Effect.gen(function*() {
+        Effect.gen(function* () {
           const bdev = yield* mallocOpened()
           yield* bdev.writeBytes(0, pattern(blockSize, 3))
           const buffer = yield* DmaBuffer.make(blockSize)
@@ -215,15 +244,17 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
           assert.isAbove(completed, 0, "some reads complete before their interruption")
           assert.isBelow(completed, rounds, "some are interrupted before their completion")
         })
-      ))
+      )
+    )
 
     check("in the overflow queue: requests that never reached the ring end at once, the others with the device", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const held = yield* heldReads()
         const count = 6000
         const buffer = yield* DmaBuffer.make(blockSize)
         const fibers = yield* Effect.forEach(Array.from({ length: count }), (_, index) =>
-          Effect.forkChild(held.bdev.read((index % 4096) * blockSize, buffer), { startImmediately: true }))
+          Effect.forkChild(held.bdev.read((index % 4096) * blockSize, buffer), { startImmediately: true })
+        )
         yield* held.holds(count)
         assert.strictEqual(buffer.pins, count)
         // The latest are the ones that wait on this side of a full ring.
@@ -236,15 +267,17 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
         yield* within("the rest", Fiber.joinAll(fibers.slice(0, count - 500)))
         assert.strictEqual(buffer.pins, 0)
         assert.strictEqual(yield* inFlight, 0)
-      }))
+      })
+    )
 
     check("many interrupted at once, while as many go on", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const held = yield* heldReads()
         yield* held.bdev.writeBytes(0, pattern(1000 * blockSize, 4))
         const buffers = yield* Effect.forEach(Array.from({ length: 1000 }), () => DmaBuffer.make(blockSize))
         const fibers = yield* Effect.forEach(buffers, (buffer, index) =>
-          Effect.forkChild(held.bdev.read(index * blockSize, buffer), { startImmediately: true }))
+          Effect.forkChild(held.bdev.read(index * blockSize, buffer), { startImmediately: true })
+        )
         yield* held.holds(1000)
         const odd = fibers.filter((_, index) => index % 2 === 1)
         const even = fibers.filter((_, index) => index % 2 === 0)
@@ -259,10 +292,11 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
           if (index % 2 === 1) continue
           sameBytes(buffer.bytes, all.subarray(index * blockSize, (index + 1) * blockSize), `read ${index}`)
         }
-      }))
+      })
+    )
 
     check("an interrupted batch waits for every one of its entries", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const held = yield* heldReads()
         const buffers = yield* Effect.forEach(Array.from({ length: 64 }), () => DmaBuffer.make(blockSize))
         const batch = buffers.map((buffer, index) => ({ offsetBytes: index * blockSize, buffer }))
@@ -274,10 +308,11 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
         yield* held.letGo
         yield* within("the interruption", Fiber.join(interrupting))
         for (const buffer of buffers) assert.strictEqual(buffer.pins, 0)
-      }))
+      })
+    )
 
     check("a reset ends what the device keeps with Aborted", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const held = yield* heldReads()
         const buffer = yield* DmaBuffer.make(4096)
         const reading = yield* Effect.forkChild(held.bdev.read(0, buffer), { startImmediately: true })
@@ -292,10 +327,11 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
         yield* within("the interruption", Fiber.join(interrupting))
         expectInterrupted(yield* Fiber.await(interrupted))
         assert.strictEqual(buffer.pins, 0)
-      }))
+      })
+    )
 
     check("a timeout around an I/O ends it and waits for the device", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const held = yield* heldReads()
         const buffer = yield* DmaBuffer.make(blockSize)
         const timed = yield* Effect.forkChild(Effect.timeoutOption(held.bdev.read(0, buffer), "10 millis"), {
@@ -307,10 +343,11 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
         yield* held.letGo
         assert.isTrue((yield* within("the timeout", Fiber.await(timed)))._tag === "Success")
         assert.strictEqual(buffer.pins, 0)
-      }))
+      })
+    )
 
     check("a race of two I/Os: the loser's memory is safe before the winner's result is had", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const slow = yield* slowBdev(5000)
         const quick = yield* mallocOpened()
         yield* quick.writeBytes(0, pattern(blockSize, 5))
@@ -321,10 +358,11 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
           assert.strictEqual(slowBuffer.pins, 0)
           sameBytes(quickBuffer.bytes, pattern(blockSize, 5), "the winner")
         }
-      }))
+      })
+    )
 
     check("uninterruptible I/O finishes though its fiber is interrupted", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const held = yield* heldReads()
         yield* held.bdev.writeBytes(0, pattern(blockSize, 6))
         const buffer = yield* DmaBuffer.make(blockSize)
@@ -338,13 +376,16 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
         yield* held.letGo
         yield* within("the interruption", Fiber.join(interrupting))
         sameBytes(buffer.bytes, pattern(blockSize, 6), "the read that could not be interrupted")
-      }))
+      })
+    )
 
     check("opening and closing under interruption leaves no handle", () =>
       seeded((random) =>
-        Effect.gen(function*() {
+        Effect.gen(function* () {
           const created = yield* Bdev.createMalloc({ name: fresh("malloc"), blockSize, numBlocks: 64 })
-          const use = Effect.scoped(Effect.flatMap(Bdev.open(created, { write: true }), (bdev) => bdev.readBytes(0, blockSize)))
+          const use = Effect.scoped(
+            Effect.flatMap(Bdev.open(created, { write: true }), (bdev) => bdev.readBytes(0, blockSize))
+          )
           for (let round = 0; round < 200; round++) {
             const fiber = yield* Effect.forkChild(use, { startImmediately: true })
             for (let pause = random.below(12); pause > 0; pause--) yield* random.chance(0.3) ? turn : Effect.yieldNow
@@ -353,11 +394,12 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
           // A handle left open would keep the bdev from being claimed or deleted.
           yield* Effect.scoped(Bdev.createPassthru({ base: created, name: fresh("passthru") }))
         })
-      ))
+      )
+    )
 
     check("creating a bdev under interruption leaves no bdev", () =>
       seeded((random) =>
-        Effect.gen(function*() {
+        Effect.gen(function* () {
           const client = yield* Rpc.RpcClient
           for (let round = 0; round < 60; round++) {
             const create = Effect.scoped(Bdev.createNull({ name: fresh("null"), blockSize, numBlocks: 64 }))
@@ -367,10 +409,11 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
           }
           assert.deepStrictEqual(yield* client.call("bdev_get_bdevs"), [])
         })
-      ))
+      )
+    )
 
     check("closing the handle with I/O held waits for it, and what is asked for meanwhile is Released", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const device = yield* errorBdev()
         yield* device.inject({ ioType: "read", errorType: "pending" })
         yield* Effect.addFinalizer(() => Effect.ignore(device.letGo))
@@ -378,7 +421,10 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
         const bdev = yield* Bdev.open(device.name).pipe(Scope.provide(scope))
         const buffer = yield* DmaBuffer.make(blockSize)
         const reading = yield* Effect.forkChild(bdev.read(0, buffer), { startImmediately: true })
-        yield* until("the read is in flight", Effect.map(inFlight, (count) => count === 1))
+        yield* until(
+          "the read is in flight",
+          Effect.map(inFlight, (count) => count === 1)
+        )
         const closing = yield* Effect.forkChild(Scope.close(scope, Exit.void), { startImmediately: true })
         yield* Effect.forEach(Array.from({ length: 20 }), () => turn, { discard: true })
         assert.isUndefined(closing.pollUnsafe(), "the close waits")
@@ -389,5 +435,6 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
         yield* within("the close", Fiber.join(closing))
         yield* within("the read", Fiber.await(reading))
         assert.strictEqual(buffer.pins, 0)
-      }))
+      })
+    )
   })

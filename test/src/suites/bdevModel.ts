@@ -48,7 +48,7 @@ const Operation = Schema.Struct({
 })
 type Operation = typeof Operation.Type
 
-const operations = Arbitrary.array(Arbitrary.schema(Operation), { minLength: 1, maxLength: long ? 300 : 60 })
+const operations = Arbitrary.array(Arbitrary.schema(Operation), { minLength: 20, maxLength: long ? 300 : 80 })
 
 interface Subject {
   bdev: Bdev.Bdev
@@ -62,7 +62,7 @@ const did = (bdev: Bdev.Bdev, operation: Bdev.BdevOperation, effect: Effect.Effe
 
 /** Applies one operation to bdev and model, and compares what it read. */
 const apply = (subject: Subject, operation: Operation) =>
-  Effect.gen(function*() {
+  Effect.gen(function* () {
     const { bdev, model } = subject
     const blocks = Math.min(operation.length, numBlocks - operation.at)
     const offset = operation.at * blockSize
@@ -91,7 +91,9 @@ const apply = (subject: Subject, operation: Operation) =>
       case "readBytes":
         return sameBytes(yield* bdev.readBytes(offset, length), there, what)
       case "stream": {
-        const chunks = yield* Stream.runCollect(bdev.stream({ offsetBytes: offset, lengthBytes: length, chunkBytes: 1024 }))
+        const chunks = yield* Stream.runCollect(
+          bdev.stream({ offsetBytes: offset, lengthBytes: length, chunkBytes: 1024 })
+        )
         return sameBytes(new Uint8Array(Buffer.concat(chunks)), there, what)
       }
       case "write":
@@ -111,7 +113,7 @@ const apply = (subject: Subject, operation: Operation) =>
         return model.set(bytes, offset)
       case "sink": {
         // Not whole blocks: the sink keeps the rest of the last one.
-        const part = bytes.subarray(0, 1 + operation.fill % length)
+        const part = bytes.subarray(0, 1 + (operation.fill % length))
         yield* Stream.run(Stream.make(part.subarray(0, 100), part.subarray(100)), bdev.sink({ offsetBytes: offset }))
         return model.set(part, offset)
       }
@@ -136,31 +138,32 @@ const apply = (subject: Subject, operation: Operation) =>
 type Property = Effect.Effect<void, SpdkError.SpdkError, Spdk.Services | Scope.Scope>
 
 /** The same property for every kind of bdev of 64 blocks. */
-const agrees = (create: Effect.Effect<string, SpdkError.SpdkError, Spdk.Services | Scope.Scope>) =>
-(list: ReadonlyArray<Operation>): Property =>
-  Effect.gen(function*() {
-    const created = yield* create
-    const scope = yield* Effect.scope
-    const reopen = Scope.provide(Bdev.open(created, { write: true }), scope)
-    const subject: Subject = { bdev: yield* reopen, reopen, model: new Uint8Array(sizeBytes) }
-    for (const operation of list) yield* apply(subject, operation)
-    sameBytes(yield* subject.bdev.readBytes(0, sizeBytes), subject.model, "the whole bdev at the end")
-  })
+const agrees =
+  (create: Effect.Effect<string, SpdkError.SpdkError, Spdk.Services | Scope.Scope>) =>
+  (list: ReadonlyArray<Operation>): Property =>
+    Effect.gen(function* () {
+      const created = yield* create
+      const scope = yield* Effect.scope
+      const reopen = Scope.provide(Bdev.open(created, { write: true }), scope)
+      const subject: Subject = { bdev: yield* reopen, reopen, model: new Uint8Array(sizeBytes) }
+      for (const operation of list) yield* apply(subject, operation)
+      sameBytes(yield* subject.bdev.readBytes(0, sizeBytes), subject.model, "the whole bdev at the end")
+    })
 
 const malloc = Effect.suspend(() => Bdev.createMalloc({ name: fresh("malloc"), blockSize, numBlocks }))
 
-const file = Effect.gen(function*() {
+const file = Effect.gen(function* () {
   const path = yield* scratchFile
   return yield* Bdev.createFile({ name: fresh("file"), path, blockSize, size: sizeBytes, fallocate: true })
 })
 
-const uring = Effect.gen(function*() {
+const uring = Effect.gen(function* () {
   const path = yield* scratchFile
   return yield* Bdev.createUring({ name: fresh("uring"), path, blockSize, size: sizeBytes })
 })
 
 /** The second of three parts of a larger bdev. */
-const part = Effect.gen(function*() {
+const part = Effect.gen(function* () {
   const base = yield* Bdev.createMalloc({ name: fresh("base"), blockSize, numBlocks: numBlocks * 3 })
   const parts = yield* Bdev.createSplit({ base, count: 3 })
   const middle = parts[1]
@@ -168,7 +171,7 @@ const part = Effect.gen(function*() {
   return middle
 })
 
-const stacked = Effect.gen(function*() {
+const stacked = Effect.gen(function* () {
   const base = yield* malloc
   const passthru = yield* Bdev.createPassthru({ base, name: fresh("passthru") })
   const { name } = yield* Bdev.createError({ base: passthru })
@@ -177,27 +180,31 @@ const stacked = Effect.gen(function*() {
 
 /** Fibers that own a stripe each, at once on several threads, each against its part of the model. */
 const concurrently = (random: RandomSource) =>
-  Effect.gen(function*() {
+  Effect.gen(function* () {
     const created = yield* malloc
     const bdev = yield* Bdev.open(created, { write: true })
     const model = new Uint8Array(sizeBytes)
     const threads = yield* Effect.forEach([1, 2, 3], () => SpdkThread.spawn({ name: fresh("model") }))
     const stripes = 16
     const width = numBlocks / stripes
-    yield* Effect.forEach(Array.from({ length: stripes }), (_, stripe) => {
-      const subject: Subject = { bdev, reopen: Effect.succeed(bdev), model }
-      const steps = Effect.gen(function*() {
-        for (let step = 0; step < (long ? 500 : 60); step++) {
-          const at = stripe * width + random.below(width)
-          // A reset aborts what the others have in flight.
-          const kind = random.pick(kinds.filter((one) => one !== "reset" && one !== "reopen"))
-          const length = 1 + random.below((stripe + 1) * width - at)
-          yield* apply(subject, { kind, at, length, fill: 1 + random.below(1_000_000) })
-        }
-      })
-      const thread = threads[stripe % 4]
-      return thread === undefined ? steps : steps.pipe(SpdkThread.on(thread))
-    }, { concurrency: "unbounded", discard: true })
+    yield* Effect.forEach(
+      Array.from({ length: stripes }),
+      (_, stripe) => {
+        const subject: Subject = { bdev, reopen: Effect.succeed(bdev), model }
+        const steps = Effect.gen(function* () {
+          for (let step = 0; step < (long ? 500 : 60); step++) {
+            const at = stripe * width + random.below(width)
+            // A reset aborts what the others have in flight.
+            const kind = random.pick(kinds.filter((one) => one !== "reset" && one !== "reopen"))
+            const length = 1 + random.below((stripe + 1) * width - at)
+            yield* apply(subject, { kind, at, length, fill: 1 + random.below(1_000_000) })
+          }
+        })
+        const thread = threads[stripe % 4]
+        return thread === undefined ? steps : steps.pipe(SpdkThread.on(thread))
+      },
+      { concurrency: "unbounded", discard: true }
+    )
     sameBytes(yield* bdev.readBytes(0, sizeBytes), model, "the whole bdev at the end")
   })
 
@@ -216,5 +223,7 @@ export const suite = (name: string, layer: EngineLayer, capabilities: Capabiliti
     property("a stack of passthru, error and delay bdevs", stacked, 15)
     if (capabilities.uring) property("a uring bdev", uring, 20)
 
-    check("a malloc bdev agrees with a byte array when 16 fibers work on it from four threads", () => seeded(concurrently))
+    check("a malloc bdev agrees with a byte array when 16 fibers work on it from four threads", () =>
+      seeded(concurrently)
+    )
   })

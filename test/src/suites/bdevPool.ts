@@ -12,7 +12,16 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import type { Capabilities, EngineLayer } from "../support/engines.ts"
-import { blockSize, contract, expectInterrupted, fresh, mallocOpened, pattern, sameBytes, within } from "../support/harness.ts"
+import {
+  blockSize,
+  contract,
+  expectInterrupted,
+  fresh,
+  mallocOpened,
+  pattern,
+  sameBytes,
+  within
+} from "../support/harness.ts"
 import { setLatency } from "../support/held.ts"
 import { seeded } from "../support/random.ts"
 
@@ -20,24 +29,27 @@ const poolSize = 64
 
 /** What the layer of this suite must be started with. */
 export const poolConfig = {
-  subsystems: [{
-    subsystem: "bdev",
-    config: [{ method: "bdev_set_options", params: { bdev_io_pool_size: poolSize, bdev_io_cache_size: 8 } }]
-  }]
+  subsystems: [
+    {
+      subsystem: "bdev",
+      config: [{ method: "bdev_set_options", params: { bdev_io_pool_size: poolSize, bdev_io_cache_size: 8 } }]
+    }
+  ]
 }
 
 export const suite = (name: string, layer: EngineLayer, capabilities: Capabilities): void =>
   contract(name, layer, (check) => {
     check("runs with the pool it was given", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         if (!capabilities.bdevIoPool) return
         const client = yield* Rpc.RpcClient
         const config = yield* client.call("framework_get_config", { name: "bdev" })
         assert.include(JSON.stringify(config), `"bdev_io_pool_size":${poolSize}`)
-      }))
+      })
+    )
 
     check("more in flight than the pool has: the rest waits, every one completes with its bytes", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const bdev = yield* mallocOpened(8192)
         const buffer = yield* DmaBuffer.make(4096 * blockSize)
         const bytes = pattern(buffer.byteLength, 1)
@@ -50,10 +62,11 @@ export const suite = (name: string, layer: EngineLayer, capabilities: Capabiliti
         buffer.bytes.fill(0)
         yield* within("the reads", bdev.readBatch(entries))
         sameBytes(buffer.bytes, bytes, "all of it")
-      }))
+      })
+    )
 
     check("the device holds the whole pool: what waits for it waits, and goes on as it comes free", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const { bdev, bytes } = yield* slowBdev
         const buffer = yield* DmaBuffer.make(inFlight * blockSize)
         yield* within(
@@ -65,11 +78,12 @@ export const suite = (name: string, layer: EngineLayer, capabilities: Capabiliti
           )
         )
         sameBytes(buffer.bytes, bytes, "the reads")
-      }))
+      })
+    )
 
     check("interrupted while they wait for the pool", () =>
       seeded((random) =>
-        Effect.gen(function*() {
+        Effect.gen(function* () {
           const { bdev, bytes } = yield* slowBdev
           const spdk = yield* Spdk.Spdk
           for (let round = 0; round < 5; round++) {
@@ -77,7 +91,8 @@ export const suite = (name: string, layer: EngineLayer, capabilities: Capabiliti
             const fibers = yield* Effect.forEach(Array.from({ length: inFlight }), (_, index) =>
               Effect.forkChild(bdev.read(index * blockSize, buffer.slice(index * blockSize, blockSize)), {
                 startImmediately: true
-              }))
+              })
+            )
             for (let pause = random.below(3); pause > 0; pause--) yield* spdk.rpc.call("spdk_get_version")
             const interrupted = fibers.map(() => random.chance(0.5))
             yield* within("the interruption", Fiber.interruptAll(fibers.filter((_, index) => interrupted[index])))
@@ -90,40 +105,52 @@ export const suite = (name: string, layer: EngineLayer, capabilities: Capabiliti
                 continue
               }
               const from = index * blockSize
-              sameBytes(buffer.bytes.subarray(from, from + blockSize), bytes.subarray(from, from + blockSize), `read ${index}`)
+              sameBytes(
+                buffer.bytes.subarray(from, from + blockSize),
+                bytes.subarray(from, from + blockSize),
+                `read ${index}`
+              )
             }
           }
         })
-      ))
+      )
+    )
 
     check("from several threads, which share the pool", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const bdev = yield* mallocOpened(8192)
         const threads = yield* Effect.forEach([1, 2], () => SpdkThread.spawn({ name: fresh("pool") }))
         yield* within(
           "all of them",
-          Effect.forEach(threads, (thread, index) =>
-            Effect.scoped(Effect.gen(function*() {
-              const buffer = yield* DmaBuffer.make(2048 * blockSize)
-              buffer.bytes.set(pattern(buffer.byteLength, index))
-              const entries = Array.from({ length: 2048 }, (_, block) => ({
-                offsetBytes: (index * 2048 + block) * blockSize,
-                buffer: buffer.slice(block * blockSize, blockSize)
-              }))
-              yield* bdev.writeBatch(entries)
-              buffer.bytes.fill(0)
-              yield* bdev.readBatch(entries)
-              sameBytes(buffer.bytes, pattern(buffer.byteLength, index), `thread ${index}`)
-            })).pipe(SpdkThread.on(thread)), { concurrency: "unbounded", discard: true })
+          Effect.forEach(
+            threads,
+            (thread, index) =>
+              Effect.scoped(
+                Effect.gen(function* () {
+                  const buffer = yield* DmaBuffer.make(2048 * blockSize)
+                  buffer.bytes.set(pattern(buffer.byteLength, index))
+                  const entries = Array.from({ length: 2048 }, (_, block) => ({
+                    offsetBytes: (index * 2048 + block) * blockSize,
+                    buffer: buffer.slice(block * blockSize, blockSize)
+                  }))
+                  yield* bdev.writeBatch(entries)
+                  buffer.bytes.fill(0)
+                  yield* bdev.readBatch(entries)
+                  sameBytes(buffer.bytes, pattern(buffer.byteLength, index), `thread ${index}`)
+                })
+              ).pipe(SpdkThread.on(thread)),
+            { concurrency: "unbounded", discard: true }
+          )
         )
-      }))
+      })
+    )
   })
 
 /** More than the pool, and less than what SPDK's modules can deadlock on: each level of a stack takes from the pool. */
 const inFlight = poolSize + poolSize / 2
 
 /** Slow enough that what was submitted together is held together. */
-const slowBdev = Effect.gen(function*() {
+const slowBdev = Effect.gen(function* () {
   const base = yield* Bdev.createMalloc({ name: fresh("base"), blockSize, numBlocks: 1024 })
   const name = yield* Bdev.createDelay({ base, name: fresh("slow") })
   const bdev = yield* Bdev.open(name, { write: true })

@@ -42,7 +42,7 @@ interface Tally {
  * from the last write that completed on.
  */
 const lane = (index: number, ios: number, bdev: Bdev.Bdev, random: RandomSource, tally: Tally) =>
-  Effect.gen(function*() {
+  Effect.gen(function* () {
     const buffer = yield* DmaBuffer.make(blockSize)
     const certain = new Uint32Array(blocksPerLane)
     const possible = new Uint32Array(blocksPerLane)
@@ -102,28 +102,42 @@ const lane = (index: number, ios: number, bdev: Bdev.Bdev, random: RandomSource,
 
 export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilities): void =>
   contract(name, layer, (check) => {
-    check(`${total} I/Os with fibers interrupted at random`, () =>
-      leavesNothing(seeded((random) =>
-        Effect.gen(function*() {
-          const spdk = yield* Spdk.Spdk
-          const created = yield* Bdev.createMalloc({ name: fresh("soaked"), blockSize, numBlocks: lanes * blocksPerLane })
-          const thread = yield* SpdkThread.spawn({ name: fresh("soak") })
-          const bdev = yield* Bdev.open(created, { write: true })
-          const tally: Tally = { started: 0, ended: 0, interrupted: 0, completed: 0 }
-          const before = yield* spdk.usage
-          yield* Effect.forEach(Array.from({ length: lanes }), (_, index) => {
-            const work = lane(index, Math.ceil(total / lanes), bdev, random, tally)
-            return index % 2 === 0 ? work : work.pipe(SpdkThread.on(thread))
-          }, { concurrency: "unbounded", discard: true })
-          assert.isAtLeast(tally.started, total)
-          assert.strictEqual(tally.ended, tally.started, "each I/O ended once")
-          assert.strictEqual(tally.completed + tally.interrupted, tally.started)
-          assert.isAbove(tally.interrupted, tally.started / 50, "interruptions hit")
-          assert.isAbove(tally.completed, tally.started / 50)
-          const after = yield* spdk.usage
-          assert.strictEqual(after.dmaBytes, before.dmaBytes)
-          assert.strictEqual(after.slabs, before.slabs)
-          assert.strictEqual(after.requestsInFlight, before.requestsInFlight)
-        })
-      )), { timeoutMillis: long ? 1_800_000 : 60_000 })
+    check(
+      `${total} I/Os with fibers interrupted at random`,
+      () =>
+        leavesNothing(
+          seeded((random) =>
+            Effect.gen(function* () {
+              const spdk = yield* Spdk.Spdk
+              const created = yield* Bdev.createMalloc({
+                name: fresh("soaked"),
+                blockSize,
+                numBlocks: lanes * blocksPerLane
+              })
+              const thread = yield* SpdkThread.spawn({ name: fresh("soak") })
+              const bdev = yield* Bdev.open(created, { write: true })
+              const tally: Tally = { started: 0, ended: 0, interrupted: 0, completed: 0 }
+              const before = yield* spdk.usage
+              yield* Effect.forEach(
+                Array.from({ length: lanes }),
+                (_, index) => {
+                  const work = lane(index, Math.ceil(total / lanes), bdev, random, tally)
+                  return index % 2 === 0 ? work : work.pipe(SpdkThread.on(thread))
+                },
+                { concurrency: "unbounded", discard: true }
+              )
+              assert.isAtLeast(tally.started, total)
+              assert.strictEqual(tally.ended, tally.started, "each I/O ended once")
+              assert.strictEqual(tally.completed + tally.interrupted, tally.started)
+              assert.isAbove(tally.interrupted, tally.started / 50, "interruptions hit")
+              assert.isAbove(tally.completed, tally.started / 50)
+              const after = yield* spdk.usage
+              assert.strictEqual(after.dmaBytes, before.dmaBytes)
+              assert.strictEqual(after.slabs, before.slabs)
+              assert.strictEqual(after.requestsInFlight, before.requestsInFlight)
+            })
+          )
+        ),
+      { timeoutMillis: long ? 1_800_000 : 60_000 }
+    )
   })

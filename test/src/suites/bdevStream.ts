@@ -6,7 +6,16 @@ import * as Fiber from "effect/Fiber"
 import * as Stream from "effect/Stream"
 import { createHash } from "node:crypto"
 import type { Capabilities, EngineLayer } from "../support/engines.ts"
-import { blockSize, contract, expectInterrupted, failsWith, mallocOpened, pattern, sameBytes, within } from "../support/harness.ts"
+import {
+  blockSize,
+  contract,
+  expectInterrupted,
+  failsWith,
+  mallocOpened,
+  pattern,
+  sameBytes,
+  within
+} from "../support/harness.ts"
 import { errorBdev, heldReads } from "../support/held.ts"
 import { seeded } from "../support/random.ts"
 
@@ -16,7 +25,7 @@ const collect = <E, R>(stream: Stream.Stream<Uint8Array, E, R>) =>
 export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilities): void =>
   contract(name, layer, (check) => {
     check("streams the whole bdev in order, whatever chunk size and concurrency", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const bdev = yield* mallocOpened(2048 + 7)
         const bytes = pattern(bdev.sizeBytes, 1)
         yield* bdev.writeBytes(0, bytes)
@@ -30,11 +39,12 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
           }
         }
         sameBytes(yield* collect(bdev.stream()), bytes, "the stream by default")
-      }))
+      })
+    )
 
     check("streams exactly the range, to the byte", () =>
       seeded((random) =>
-        Effect.gen(function*() {
+        Effect.gen(function* () {
           const bdev = yield* mallocOpened(1024)
           const bytes = pattern(bdev.sizeBytes, 2)
           yield* bdev.writeBytes(0, bytes)
@@ -49,23 +59,25 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
           }
           sameBytes(yield* collect(bdev.stream({ lengthBytes: 0 })), new Uint8Array(0), "no bytes")
         })
-      ))
+      )
+    )
 
     check("a chunk is the consumer's to keep", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const bdev = yield* mallocOpened(1024)
         const bytes = pattern(bdev.sizeBytes, 3)
         yield* bdev.writeBytes(0, bytes)
         const kept: Array<Uint8Array> = []
-        yield* bdev.stream({ chunkBytes: 4096, concurrency: 4 }).pipe(
-          Stream.runForEach((chunk) => Effect.sync(() => void kept.push(chunk)))
-        )
+        yield* bdev
+          .stream({ chunkBytes: 4096, concurrency: 4 })
+          .pipe(Stream.runForEach((chunk) => Effect.sync(() => void kept.push(chunk))))
         sameBytes(new Uint8Array(Buffer.concat(kept)), bytes, "the chunks after the stream")
-      }))
+      })
+    )
 
     check("a sink writes a stream of any chunks, and leaves what lies beyond its last byte", () =>
       seeded((random) =>
-        Effect.gen(function*() {
+        Effect.gen(function* () {
           const bdev = yield* mallocOpened(2048)
           for (let round = 0; round < 30; round++) {
             const before = pattern(bdev.sizeBytes, 100 + round)
@@ -83,22 +95,28 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
             const sink = bdev.sink({ offsetBytes, chunkBytes, concurrency })
             assert.strictEqual(yield* Stream.run(Stream.fromIterable(chunks), sink), bytes.length)
             before.set(bytes, offsetBytes)
-            sameBytes(yield* bdev.readBytes(0, bdev.sizeBytes), before, `round ${round}: ${bytes.length} from ${offsetBytes}`)
+            sameBytes(
+              yield* bdev.readBytes(0, bdev.sizeBytes),
+              before,
+              `round ${round}: ${bytes.length} from ${offsetBytes}`
+            )
           }
         })
-      ))
+      )
+    )
 
     check("a sink of nothing writes nothing", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const bdev = yield* mallocOpened(64)
         yield* bdev.writeBytes(0, pattern(bdev.sizeBytes, 1))
         yield* Stream.run(Stream.empty, bdev.sink())
         yield* Stream.run(Stream.make(new Uint8Array(0)), bdev.sink())
         sameBytes(yield* bdev.readBytes(0, bdev.sizeBytes), pattern(bdev.sizeBytes, 1), "the bdev")
-      }))
+      })
+    )
 
     check("a sink that the device is too small for fails with NoSpace", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const bdev = yield* mallocOpened(64)
         const much = Stream.fromIterable(Array.from({ length: 100 }, () => new Uint8Array(1000)))
         yield* failsWith(within("the failure", Stream.run(much, bdev.sink())), "NoSpace")
@@ -106,10 +124,11 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
         yield* failsWith(within("the failure", tail), "NoSpace")
         const whole = Stream.run(Stream.make(new Uint8Array(bdev.sizeBytes), new Uint8Array(0)), bdev.sink())
         assert.strictEqual(yield* within("the whole", whole), bdev.sizeBytes)
-      }))
+      })
+    )
 
     check("a sink that gets more than its range writes what fits, fails with NoSpace, and touches nothing beyond", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const bdev = yield* mallocOpened(64)
         const before = pattern(bdev.sizeBytes, 1)
         yield* bdev.writeBytes(0, before)
@@ -118,10 +137,11 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
         yield* failsWith(within("the failure", Stream.run(Stream.make(bytes), sink)), "NoSpace")
         before.set(bytes.subarray(0, 2000), 700)
         sameBytes(yield* bdev.readBytes(0, bdev.sizeBytes), before, "the bdev")
-      }))
+      })
+    )
 
     check("copies one bdev to another, stream to sink", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const source = yield* mallocOpened(8192)
         const target = yield* mallocOpened(8192)
         const bytes = pattern(source.sizeBytes, 4)
@@ -129,10 +149,11 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
         yield* Stream.run(source.stream({ chunkBytes: 100 * blockSize, concurrency: 8 }), target.sink())
         const hash = (data: Uint8Array) => createHash("sha256").update(data).digest("hex")
         assert.strictEqual(hash(yield* target.readBytes(0, target.sizeBytes)), hash(bytes))
-      }))
+      })
+    )
 
     check("an error of the device ends the stream with that error, after the bytes before it", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const device = yield* errorBdev()
         yield* device.inject({ ioType: "read", errorType: "nvme_failure", count: 1, nvmeSct: 2, nvmeSc: 0x81 })
         const reason = yield* failsWith(Stream.runDrain(device.bdev.stream({ chunkBytes: 4096 })), "IoFailed")
@@ -140,19 +161,23 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
         yield* device.inject({ ioType: "write", errorType: "failure", count: 1 })
         yield* failsWith(Stream.run(Stream.make(new Uint8Array(8192)), device.bdev.sink()), "IoFailed")
         yield* Stream.runDrain(device.bdev.stream())
-      }))
+      })
+    )
 
     check("a consumer that stops early leaves nothing in flight", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const bdev = yield* mallocOpened(4096)
         for (let take = 0; take < 20; take++) {
-          const chunks = yield* bdev.stream({ chunkBytes: blockSize, concurrency: 8 }).pipe(Stream.take(take), Stream.runCollect)
+          const chunks = yield* bdev
+            .stream({ chunkBytes: blockSize, concurrency: 8 })
+            .pipe(Stream.take(take), Stream.runCollect)
           assert.strictEqual(chunks.length, take)
         }
-      }))
+      })
+    )
 
     check("interrupted in the middle, it waits for what the device keeps", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const held = yield* heldReads()
         const streaming = yield* Effect.forkChild(
           Stream.runDrain(held.bdev.stream({ chunkBytes: 4096, concurrency: 4 })),
@@ -165,17 +190,18 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
         yield* held.letGo
         yield* within("the interruption", Fiber.join(interrupting))
         expectInterrupted(yield* Fiber.await(streaming))
-      }))
+      })
+    )
 
     check("a slow consumer holds the producer back: no more than `concurrency` reads run ahead", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const bdev = yield* mallocOpened(1024)
         const before = (yield* bdev.stats).readOps
         let taken = 0
         yield* bdev.stream({ chunkBytes: blockSize, concurrency: 4 }).pipe(
           Stream.take(40),
           Stream.runForEach(() =>
-            Effect.gen(function*() {
+            Effect.gen(function* () {
               taken++
               const reads = (yield* bdev.stats).readOps - before
               // One more set may wait in the pipe between the reads and the consumer.
@@ -184,18 +210,23 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
           )
         )
         assert.strictEqual(taken, 40)
-      }))
+      })
+    )
 
     check("a buffer taken inside a stream lives as long as the stream", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const bdev = yield* mallocOpened(64)
         yield* bdev.writeBytes(0, pattern(bdev.sizeBytes, 9))
-        const stream = Stream.unwrap(Effect.map(DmaBuffer.make(blockSize), (buffer) =>
-          Stream.range(0, 63).pipe(
-            Stream.mapEffect((block) =>
-              Effect.as(bdev.read(block * blockSize, buffer), buffer).pipe(Effect.map((read) => read.bytes.slice()))
+        const stream = Stream.unwrap(
+          Effect.map(DmaBuffer.make(blockSize), (buffer) =>
+            Stream.range(0, 63).pipe(
+              Stream.mapEffect((block) =>
+                Effect.as(bdev.read(block * blockSize, buffer), buffer).pipe(Effect.map((read) => read.bytes.slice()))
+              )
             )
-          )))
+          )
+        )
         sameBytes(yield* collect(stream), pattern(bdev.sizeBytes, 9), "the stream")
-      }))
+      })
+    )
   })

@@ -11,70 +11,84 @@ import { seeded } from "../support/random.ts"
 export const suite = (name: string, { engine }: Capabilities): void => {
   describe(name, () => {
     it.live("a program that ends with I/O in flight waits for it, releases everything and exits 0", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const ended = yield* run("exits", [engine, "end"])
         expectExit(ended, 0)
         assert.match(ended.stdout, /released/)
-      }))
+      })
+    )
 
     it.live("process.exit with I/O in flight exits with its code", () =>
-      Effect.map(run("exits", [engine, "exit"]), (ended) => expectExit(ended, 3)))
+      Effect.map(run("exits", [engine, "exit"]), (ended) => expectExit(ended, 3))
+    )
 
     it.live("an uncaught exception with I/O in flight exits as Node's do, and says what it was", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const ended = yield* run("exits", [engine, "throw"])
         assert.isNull(ended.signal, ended.stderr)
         assert.isAbove(ended.code ?? 0, 0)
         assert.match(ended.stderr, /thrown on purpose/)
-      }))
+      })
+    )
 
     it.live("an unhandled rejection with I/O in flight exits as Node's do, and says what it was", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const ended = yield* run("exits", [engine, "reject"])
         assert.isNull(ended.signal, ended.stderr)
         assert.isAbove(ended.code ?? 0, 0)
         assert.match(ended.stderr, /rejected on purpose/)
-      }))
+      })
+    )
 
     it.live("process.exit while nobody waits for the program", () =>
-      Effect.map(run("exits", [engine, "abandon"]), (ended) => expectExit(ended, 0)))
+      Effect.map(run("exits", [engine, "abandon"]), (ended) => expectExit(ended, 0))
+    )
 
     for (const signal of ["SIGINT", "SIGTERM"] as const) {
       it.live(`${signal} with I/O in flight releases everything`, () =>
-        Effect.scoped(Effect.gen(function*() {
-          const child = yield* start("exits", [engine, "interrupt"])
-          yield* child.line(/in flight/)
-          child.process.kill(signal)
-          const ended = yield* child.ended
-          assert.match(ended.stdout, /released/)
-          assert.isNull(ended.signal, ended.stderr)
-          assert.strictEqual(ended.code, 130, ended.stderr)
-        })))
+        Effect.scoped(
+          Effect.gen(function* () {
+            const child = yield* start("exits", [engine, "interrupt"])
+            yield* child.line(/in flight/)
+            child.process.kill(signal)
+            const ended = yield* child.ended
+            assert.match(ended.stdout, /released/)
+            assert.isNull(ended.signal, ended.stderr)
+            assert.strictEqual(ended.code, 130, ended.stderr)
+          })
+        )
+      )
     }
 
     it.live("the engine in the main thread and three workers at once", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const ended = yield* run("workers", [engine, "end"])
         expectExit(ended, 0)
         assert.match(ended.stdout, /all done/)
-      }))
+      })
+    )
 
     it.live("workers terminated in the middle of their I/O leave the main thread unharmed", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const ended = yield* run("workers", [engine, "terminate"])
         expectExit(ended, 0)
         assert.match(ended.stdout, /all done/)
-      }))
+      })
+    )
 
     const rounds = long ? 100 : 3
-    it.live(`${rounds} times killed: everything that was flushed is in the file`, () =>
-      seeded((random) =>
-        Effect.gen(function*() {
-          for (let round = 0; round < rounds; round++) {
-            yield* killedAndReopened(engine, random.word(), 1 + random.below(long ? 200 : 30))
-          }
-        })
-      ), long ? 1_800_000 : 60_000)
+    it.live(
+      `${rounds} times killed: everything that was flushed is in the file`,
+      () =>
+        seeded((random) =>
+          Effect.gen(function* () {
+            for (let round = 0; round < rounds; round++) {
+              yield* killedAndReopened(engine, random.word(), 1 + random.below(long ? 200 : 30))
+            }
+          })
+        ),
+      long ? 1_800_000 : 60_000
+    )
 
     startTests(engine)
   })
@@ -82,17 +96,19 @@ export const suite = (name: string, { engine }: Capabilities): void => {
 
 /** Lets the flusher flush so often, kills it, and looks at the file without any engine. */
 const killedAndReopened = (engine: string, scriptSeed: number, flushes: number) =>
-  Effect.scoped(Effect.gen(function*() {
-    const path = yield* scratchFile
-    const child = yield* start("flusher", [engine, path, `${scriptSeed}`])
-    yield* child.line(new RegExp(`(flushed \\d+\\n[^]*?){${flushes}}`))
-    child.process.kill("SIGKILL")
-    const ended = yield* child.ended
-    assert.strictEqual(ended.signal, "SIGKILL", ended.stderr)
-    const safe = Number(/flushed (\d+)\n[^\n]*$/.exec(child.stdout())?.[1])
-    assert.isAbove(safe, 0)
-    checkFile(path, scriptSeed, safe)
-  }))
+  Effect.scoped(
+    Effect.gen(function* () {
+      const path = yield* scratchFile
+      const child = yield* start("flusher", [engine, path, `${scriptSeed}`])
+      yield* child.line(new RegExp(`(flushed \\d+\\n[^]*?){${flushes}}`))
+      child.process.kill("SIGKILL")
+      const ended = yield* child.ended
+      assert.strictEqual(ended.signal, "SIGKILL", ended.stderr)
+      const safe = Number(/flushed (\d+)\n[^\n]*$/.exec(child.stdout())?.[1])
+      assert.isAbove(safe, 0)
+      checkFile(path, scriptSeed, safe)
+    })
+  )
 
 /** Every block holds its last write before the flush, or a later one. */
 const checkFile = (path: string, scriptSeed: number, safe: number): void => {
@@ -162,58 +178,79 @@ const startTests = (engine: string): void => {
     })
 
   it.live("starts by default options and says what it is", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const { started } = yield* outcome(engine, {})
       assert.isDefined(started)
       assert.include(started?.description, engine === "libspdk" ? "SPDK" : "embedded")
       assert.deepStrictEqual(started?.bdevs, [])
       assert.isAtLeast(started?.cores.length ?? 0, 1)
-    }))
+    })
+  )
 
   it.live("takes the cores, the configuration and the socket that it is told", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const rpcSocket = join(scratch, `${engine}.sock`)
-      const config = bdevConfig({ method: "bdev_malloc_create", params: { name: "configured", num_blocks: 64, block_size: 512 } })
+      const config = bdevConfig({
+        method: "bdev_malloc_create",
+        params: { name: "configured", num_blocks: 64, block_size: 512 }
+      })
       const { started } = yield* outcome(engine, { cores: "[0-1]", rpcSocket, config })
       assert.deepStrictEqual(started?.cores, [0, 1])
       assert.deepStrictEqual(started?.bdevs, ["configured"])
       assert.strictEqual(started?.rpcSocket, rpcSocket)
       assert.isFalse(existsSync(rpcSocket), "the socket went with its process")
-    }))
+    })
+  )
 
   it.live("reads a configuration from a file", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const path = yield* scratchFile
-      writeFileSync(path, JSON.stringify(bdevConfig({ method: "bdev_null_create", params: { name: "n", num_blocks: 64, block_size: 512 } })))
+      writeFileSync(
+        path,
+        JSON.stringify(
+          bdevConfig({ method: "bdev_null_create", params: { name: "n", num_blocks: 64, block_size: 512 } })
+        )
+      )
       const { started } = yield* outcome(engine, { config: path })
       assert.deepStrictEqual(started?.bdevs, ["n"])
-    }))
+    })
+  )
 
   it.live("a configuration that SPDK refuses is ConfigRejected, with the call, its index and the code", () =>
-    Effect.gen(function*() {
+    Effect.gen(function* () {
       const good = { method: "bdev_malloc_create", params: { name: "good", num_blocks: 64, block_size: 512 } }
-      yield* fails({ config: bdevConfig(good, good) }, {
-        _tag: "ConfigRejected",
-        method: "bdev_malloc_create",
-        index: 1,
-        code: -17
-      })
-      yield* fails({ config: bdevConfig({ method: "bdev_no_such_create", params: {} }) }, {
-        _tag: "ConfigRejected",
-        method: "bdev_no_such_create",
-        index: 0,
-        code: -32601
-      })
-    }))
+      yield* fails(
+        { config: bdevConfig(good, good) },
+        {
+          _tag: "ConfigRejected",
+          method: "bdev_malloc_create",
+          index: 1,
+          code: -17
+        }
+      )
+      yield* fails(
+        { config: bdevConfig({ method: "bdev_no_such_create", params: {} }) },
+        {
+          _tag: "ConfigRejected",
+          method: "bdev_no_such_create",
+          index: 0,
+          code: -32601
+        }
+      )
+    })
+  )
 
   if (engine === "libspdk") {
-    it.live("a core that does not exist", () => fails({ cores: "[1023]" }, { _tag: "InvalidArgument", field: /^cores/ }))
+    it.live("a core that does not exist", () =>
+      fails({ cores: "[1023]" }, { _tag: "InvalidArgument", field: /^cores/ })
+    )
 
     it.live("more memory than the machine has", () =>
-      fails({ memoryMiB: 1_048_576 }, { _tag: "InvalidArgument", field: "memoryMiB" }))
+      fails({ memoryMiB: 1_048_576 }, { _tag: "InvalidArgument", field: "memoryMiB" })
+    )
 
     it.live("too little memory for SPDK's own pools: StartFailed, and the process goes on", () =>
-      fails({ memoryMiB: 64 }, { _tag: "StartFailed" }))
+      fails({ memoryMiB: 64 }, { _tag: "StartFailed" })
+    )
   }
 }
-

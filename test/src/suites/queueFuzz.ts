@@ -29,26 +29,25 @@ interface World {
 type Verdict = "ok" | "error" | "either"
 
 const openChannel = (engine: Engine, name: string, write: boolean) =>
-  Effect.gen(function*() {
-    const descriptor = yield* Effect.acquireRelease(
-      engine.openBdev(name, { write, onEvent: () => {} }),
-      (opened) => engine.closeBdev(opened)
+  Effect.gen(function* () {
+    const descriptor = yield* Effect.acquireRelease(engine.openBdev(name, { write, onEvent: () => {} }), (opened) =>
+      engine.closeBdev(opened)
     )
-    const channel = yield* Effect.acquireRelease(
-      engine.openChannel(engine.mainThread, descriptor),
-      (opened) => engine.closeChannel(engine.mainThread, opened)
+    const channel = yield* Effect.acquireRelease(engine.openChannel(engine.mainThread, descriptor), (opened) =>
+      engine.closeChannel(engine.mainThread, opened)
     )
     return { descriptor, channel }
   })
 
-const makeWorld = Effect.gen(function*() {
+const makeWorld = Effect.gen(function* () {
   const engine = yield* EngineService
   const name = yield* Bdev.createMalloc({ name: fresh("fuzzed"), blockSize, numBlocks })
   const writable = yield* openChannel(engine, name, true)
   const readOnly = yield* openChannel(engine, name, false)
   const dead = yield* Effect.scoped(openChannel(engine, name, true))
   const slab = Effect.acquireRelease(engine.memory.allocate(slabBytes, 4096), (taken) =>
-    Effect.sync(() => engine.memory.free(taken)))
+    Effect.sync(() => engine.memory.free(taken))
+  )
   const slabs = yield* Effect.all([slab, slab, slab])
   const deadSlab = yield* Effect.scoped(slab)
   const world: World = {
@@ -67,7 +66,24 @@ const isSame = (left: Handle, slot: number, generation: number): boolean =>
   left.slot === slot && left.generation === generation
 
 const wild = (random: RandomSource): number =>
-  random.pick([0, 1, 2, 7, 63, 64, 255, 256, 511, 512, 65_535, 65_536, 0x7fffffff, 0x80000000, 0xffffffff, random.word()])
+  random.pick([
+    0,
+    1,
+    2,
+    7,
+    63,
+    64,
+    255,
+    256,
+    511,
+    512,
+    65_535,
+    65_536,
+    0x7fffffff,
+    0x80000000,
+    0xffffffff,
+    random.word()
+  ])
 
 const wildBlocks = (random: RandomSource): number =>
   random.pick([
@@ -131,7 +147,8 @@ const fill = (entry: Entry, random: RandomSource, world: World): void => {
   entry.offsetBlocks = random.chance(0.9) ? random.below(numBlocks) : wildBlocks(random)
   entry.segments = undefined
   const isTransfer = entry.opcode === Opcode.Read || entry.opcode === Opcode.Write
-  if (isTransfer && random.chance(0.3)) entry.segments = randomSegments(random, world, Math.min(entry.lengthBytes, 70 * blockSize))
+  if (isTransfer && random.chance(0.3))
+    entry.segments = randomSegments(random, world, Math.min(entry.lengthBytes, 70 * blockSize))
   // A timer of an hour is right and would never end.
   if (entry.opcode === Opcode.Timer) entry.offsetBlocks = random.below(500)
 }
@@ -140,12 +157,15 @@ const liveSlab = (world: World, slot: number, generation: number): boolean =>
   world.slabs.some((slab) => isSame(slab, slot, generation))
 
 const judgeTransfer = (entry: Entry, world: World): Verdict => {
-  if (entry.opcode === Opcode.Write && !isSame(world.writable, entry.channelSlot, entry.channelGeneration)) return "error"
-  const ranges: ReadonlyArray<SlabRange> = entry.segments ?? [{
-    slab: { slot: entry.slabSlot, generation: entry.slabGeneration },
-    offsetBytes: entry.slabOffset,
-    lengthBytes: entry.lengthBytes
-  }]
+  if (entry.opcode === Opcode.Write && !isSame(world.writable, entry.channelSlot, entry.channelGeneration))
+    return "error"
+  const ranges: ReadonlyArray<SlabRange> = entry.segments ?? [
+    {
+      slab: { slot: entry.slabSlot, generation: entry.slabGeneration },
+      offsetBytes: entry.slabOffset,
+      lengthBytes: entry.lengthBytes
+    }
+  ]
   if (ranges.length === 0 || ranges.length > 64) return "error"
   let total = 0
   for (const range of ranges) {
@@ -185,97 +205,127 @@ const agree = (verdict: Verdict, status: number, detail: number, resets: boolean
 export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilities): void =>
   contract(name, layer, (check) => {
     for (const resets of [false, true]) {
-      check(`random entries ${resets ? "with" : "without"} resets among them`, () =>
-        seeded((random) =>
-          Effect.gen(function*() {
-            const { name: bdevName, world } = yield* makeWorld
-            const canary = yield* Bdev.createMalloc({ name: fresh("canary"), blockSize, numBlocks })
-            // Closed while entries are random: one of them may well guess a channel that is open.
-            yield* Effect.scoped(Effect.flatMap(Bdev.open(canary, { write: true }), (bdev) =>
-              bdev.writeBytes(0, pattern(numBlocks * blockSize, 7))))
-            const bystander = yield* Effect.acquireRelease(world.engine.memory.allocate(slabBytes, 4096), (taken) =>
-              Effect.sync(() => world.engine.memory.free(taken)))
-            bystander.view.set(pattern(slabBytes, 8))
+      check(
+        `random entries ${resets ? "with" : "without"} resets among them`,
+        () =>
+          seeded((random) =>
+            Effect.gen(function* () {
+              const { name: bdevName, world } = yield* makeWorld
+              const canary = yield* Bdev.createMalloc({ name: fresh("canary"), blockSize, numBlocks })
+              // Closed while entries are random: one of them may well guess a channel that is open.
+              yield* Effect.scoped(
+                Effect.flatMap(Bdev.open(canary, { write: true }), (bdev) =>
+                  bdev.writeBytes(0, pattern(numBlocks * blockSize, 7))
+                )
+              )
+              const bystander = yield* Effect.acquireRelease(world.engine.memory.allocate(slabBytes, 4096), (taken) =>
+                Effect.sync(() => world.engine.memory.free(taken))
+              )
+              bystander.view.set(pattern(slabBytes, 8))
 
-            const { queue } = world.engine.mainThread
-            const count = long ? 1_000_000 : 40_000
-            const completions = new Uint8Array(count)
-            const problems: Array<string> = []
-            const verdicts: Array<Verdict> = []
-            const shown: Array<string> = []
-            const seen = { ok: 0, error: 0, either: 0 }
-            let submitting = false
-            const completion = {
-              complete(index: number, status: number, detail: number): void {
-                if (submitting) problems.push(`${index} completed before submit returned`)
-                completions[index] = (completions[index] ?? 0) + 1
-                const verdict = verdicts[index] ?? "either"
-                if (!agree(verdict, status, detail, resets)) {
-                  problems.push(`${shown[index]} is ${verdict}, but ended with status ${status}, detail ${detail}`)
+              const { queue } = world.engine.mainThread
+              const count = long ? 1_000_000 : 40_000
+              const completions = new Uint8Array(count)
+              const problems: Array<string> = []
+              const verdicts: Array<Verdict> = []
+              const shown: Array<string> = []
+              const seen = { ok: 0, error: 0, either: 0 }
+              let submitting = false
+              const completion = {
+                complete(index: number, status: number, detail: number): void {
+                  if (submitting) problems.push(`${index} completed before submit returned`)
+                  completions[index] = (completions[index] ?? 0) + 1
+                  const verdict = verdicts[index] ?? "either"
+                  if (!agree(verdict, status, detail, resets)) {
+                    problems.push(`${shown[index]} is ${verdict}, but ended with status ${status}, detail ${detail}`)
+                  }
                 }
               }
+              const entry = makeEntry()
+              const ids: Array<RequestId> = []
+              for (let index = 0; index < count;) {
+                for (let burst = 1 + random.below(3000); burst > 0 && index < count; burst--, index++) {
+                  fill(entry, random, world)
+                  while (!resets && entry.opcode === Opcode.Reset) fill(entry, random, world)
+                  verdicts[index] = judge(entry, world)
+                  shown[index] = show(entry)
+                  seen[judge(entry, world)]++
+                  submitting = true
+                  ids.push(queue.submit(entry, completion, index))
+                  submitting = false
+                }
+                yield* until(
+                  "the burst completes",
+                  Effect.sync(() => queue.inFlight === 0)
+                )
+                ids.length = 0
+                assert.deepStrictEqual(problems.slice(0, 5), [])
+              }
+              assert.isTrue(
+                completions.every((times) => times === 1),
+                "each completed exactly once"
+              )
+              // The generator is worth something only while it makes both kinds.
+              assert.isAbove(seen.ok, count / 10)
+              assert.isAbove(seen.error, count / 10)
+              sameBytes(bystander.view, pattern(slabBytes, 8), "memory that no entry named")
+              const canaryBdev = yield* Bdev.open(canary)
+              sameBytes(
+                yield* canaryBdev.readBytes(0, numBlocks * blockSize),
+                pattern(numBlocks * blockSize, 7),
+                "the other bdev"
+              )
+              const bdev = yield* Bdev.open(bdevName)
+              yield* bdev.readBytes(0, numBlocks * blockSize)
+            })
+          ),
+        { timeoutMillis: long ? 1_800_000 : 60_000 }
+      )
+    }
+
+    check(
+      "random aborts of random requests: each still completes exactly once",
+      () =>
+        seeded((random) =>
+          Effect.gen(function* () {
+            const { world } = yield* makeWorld
+            const { queue } = world.engine.mainThread
+            const count = long ? 300_000 : 20_000
+            const completions = new Uint8Array(count)
+            const completion = {
+              complete: (index: number) => void (completions[index] = (completions[index] ?? 0) + 1)
             }
             const entry = makeEntry()
             const ids: Array<RequestId> = []
             for (let index = 0; index < count;) {
-              for (let burst = 1 + random.below(3000); burst > 0 && index < count; burst--, index++) {
+              for (let burst = 1 + random.below(2000); burst > 0 && index < count; burst--, index++) {
                 fill(entry, random, world)
-                while (!resets && entry.opcode === Opcode.Reset) fill(entry, random, world)
-                verdicts[index] = judge(entry, world)
-                shown[index] = show(entry)
-                seen[judge(entry, world)]++
-                submitting = true
-                ids.push(queue.submit(entry, completion, index))
-                submitting = false
+                // Some timers that only an abort ends.
+                const endless = entry.opcode === Opcode.Timer && random.chance(0.5)
+                if (endless) entry.offsetBlocks = 3_600_000_000
+                const id = queue.submit(entry, completion, index)
+                ids.push(id)
+                if (endless) queue.abort(id)
+                if (random.chance(0.3)) queue.abort(random.pick(ids))
               }
-              yield* until("the burst completes", Effect.sync(() => queue.inFlight === 0))
+              // Ids of requests that have completed are ignored.
+              for (let late = 0; late < 20 && ids.length > 0; late++) queue.abort(random.pick(ids))
+              yield* until(
+                "the burst completes",
+                Effect.sync(() => queue.inFlight === 0)
+              )
+              for (let late = 0; late < 20; late++) queue.abort(random.pick(ids))
               ids.length = 0
-              assert.deepStrictEqual(problems.slice(0, 5), [])
             }
-            assert.isTrue(completions.every((times) => times === 1), "each completed exactly once")
-            // The generator is worth something only while it makes both kinds.
-            assert.isAbove(seen.ok, count / 10)
-            assert.isAbove(seen.error, count / 10)
-            sameBytes(bystander.view, pattern(slabBytes, 8), "memory that no entry named")
-            const canaryBdev = yield* Bdev.open(canary)
-            sameBytes(yield* canaryBdev.readBytes(0, numBlocks * blockSize), pattern(numBlocks * blockSize, 7), "the other bdev")
-            const bdev = yield* Bdev.open(bdevName)
-            yield* bdev.readBytes(0, numBlocks * blockSize)
+            queue.abort(0)
+            queue.abort(0xffffffff)
+            queue.abort(-1)
+            assert.isTrue(
+              completions.every((times) => times === 1),
+              "each completed exactly once"
+            )
           })
-        ), { timeoutMillis: long ? 1_800_000 : 60_000 })
-    }
-
-    check("random aborts of random requests: each still completes exactly once", () =>
-      seeded((random) =>
-        Effect.gen(function*() {
-          const { world } = yield* makeWorld
-          const { queue } = world.engine.mainThread
-          const count = long ? 300_000 : 20_000
-          const completions = new Uint8Array(count)
-          const completion = { complete: (index: number) => void (completions[index] = (completions[index] ?? 0) + 1) }
-          const entry = makeEntry()
-          const ids: Array<RequestId> = []
-          for (let index = 0; index < count;) {
-            for (let burst = 1 + random.below(2000); burst > 0 && index < count; burst--, index++) {
-              fill(entry, random, world)
-              // Some timers that only an abort ends.
-              const endless = entry.opcode === Opcode.Timer && random.chance(0.5)
-              if (endless) entry.offsetBlocks = 3_600_000_000
-              const id = queue.submit(entry, completion, index)
-              ids.push(id)
-              if (endless) queue.abort(id)
-              if (random.chance(0.3)) queue.abort(random.pick(ids))
-            }
-            // Ids of requests that have completed are ignored.
-            for (let late = 0; late < 20 && ids.length > 0; late++) queue.abort(random.pick(ids))
-            yield* until("the burst completes", Effect.sync(() => queue.inFlight === 0))
-            for (let late = 0; late < 20; late++) queue.abort(random.pick(ids))
-            ids.length = 0
-          }
-          queue.abort(0)
-          queue.abort(0xffffffff)
-          queue.abort(-1)
-          assert.isTrue(completions.every((times) => times === 1), "each completed exactly once")
-        })
-      ), { timeoutMillis: long ? 1_800_000 : 60_000 })
+        ),
+      { timeoutMillis: long ? 1_800_000 : 60_000 }
+    )
   })

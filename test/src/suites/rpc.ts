@@ -9,9 +9,8 @@ import { contract, expectInterrupted, failsWith, fresh, until, within } from "..
 import { seeded } from "../support/random.ts"
 
 const nullBdev = (client: Rpc.RpcClient["Service"], name: string, numBlocks = 64) =>
-  Effect.acquireRelease(
-    client.call("bdev_null_create", { name, num_blocks: numBlocks, block_size: 512 }),
-    () => Effect.ignore(client.call("bdev_null_delete", { name }))
+  Effect.acquireRelease(client.call("bdev_null_create", { name, num_blocks: numBlocks, block_size: 512 }), () =>
+    Effect.ignore(client.call("bdev_null_delete", { name }))
   )
 
 const namesIn = (bdevs: unknown): ReadonlyArray<string> => {
@@ -26,69 +25,81 @@ const namesIn = (bdevs: unknown): ReadonlyArray<string> => {
 export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilities): void =>
   contract(name, layer, (check) => {
     check("lists its methods, and those of the bdevs that everybody needs are among them", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const client = yield* Rpc.RpcClient
         const methods = yield* client.call("rpc_get_methods")
         assert.isTrue(Array.isArray(methods))
-        for (
-          const method of [
-            "rpc_get_methods",
-            "spdk_get_version",
-            "framework_get_reactors",
-            "thread_get_stats",
-            "bdev_get_bdevs",
-            "bdev_get_iostat",
-            "bdev_malloc_create",
-            "bdev_malloc_delete",
-            "bdev_null_create",
-            "bdev_null_delete",
-            "bdev_aio_create",
-            "bdev_aio_delete",
-            "bdev_passthru_create",
-            "bdev_passthru_delete",
-            "bdev_delay_create",
-            "bdev_delay_delete",
-            "bdev_error_create",
-            "bdev_error_delete",
-            "bdev_error_inject_error",
-            "bdev_error_resume_pending",
-            "bdev_split_create",
-            "bdev_split_delete"
-          ]
-        ) assert.include(methods, method)
-      }))
+        for (const method of [
+          "rpc_get_methods",
+          "spdk_get_version",
+          "framework_get_reactors",
+          "thread_get_stats",
+          "bdev_get_bdevs",
+          "bdev_get_iostat",
+          "bdev_malloc_create",
+          "bdev_malloc_delete",
+          "bdev_null_create",
+          "bdev_null_delete",
+          "bdev_aio_create",
+          "bdev_aio_delete",
+          "bdev_passthru_create",
+          "bdev_passthru_delete",
+          "bdev_delay_create",
+          "bdev_delay_delete",
+          "bdev_error_create",
+          "bdev_error_delete",
+          "bdev_error_inject_error",
+          "bdev_error_resume_pending",
+          "bdev_split_create",
+          "bdev_split_delete"
+        ])
+          assert.include(methods, method)
+      })
+    )
 
     check("creates a bdev, lists it by name, deletes it", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const client = yield* Rpc.RpcClient
         const bdev = fresh("null")
-        assert.strictEqual(yield* client.call("bdev_null_create", { name: bdev, num_blocks: 64, block_size: 512 }), bdev)
+        assert.strictEqual(
+          yield* client.call("bdev_null_create", { name: bdev, num_blocks: 64, block_size: 512 }),
+          bdev
+        )
         assert.include(namesIn(yield* client.call("bdev_get_bdevs")), bdev)
         assert.deepStrictEqual(namesIn(yield* client.call("bdev_get_bdevs", { name: bdev })), [bdev])
         assert.strictEqual(yield* client.call("bdev_null_delete", { name: bdev }), true)
         assert.notInclude(namesIn(yield* client.call("bdev_get_bdevs")), bdev)
-      }))
+      })
+    )
 
     check("types the errors by code", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const client = yield* Rpc.RpcClient
         const bdev = fresh("null")
         yield* nullBdev(client, bdev)
         const missing = fresh("missing")
-        yield* failsWith(client.call("bdev_get_bdevs", { name: missing }), "NotFound", { errno: "ENODEV", errnoCode: 19 })
-        yield* failsWith(client.call("bdev_null_delete", { name: missing }), "NotFound", { errnoCode: 19 })
-        yield* failsWith(client.call("bdev_null_create", { name: bdev, num_blocks: 64, block_size: 512 }), "AlreadyExists", {
-          errno: "EEXIST",
-          errnoCode: 17
+        yield* failsWith(client.call("bdev_get_bdevs", { name: missing }), "NotFound", {
+          errno: "ENODEV",
+          errnoCode: 19
         })
+        yield* failsWith(client.call("bdev_null_delete", { name: missing }), "NotFound", { errnoCode: 19 })
+        yield* failsWith(
+          client.call("bdev_null_create", { name: bdev, num_blocks: 64, block_size: 512 }),
+          "AlreadyExists",
+          {
+            errno: "EEXIST",
+            errnoCode: 17
+          }
+        )
         yield* failsWith(client.call("no_such_method"), "MethodNotFound", { method: "no_such_method" })
         yield* failsWith(client.call(""), "MethodNotFound", { method: "" })
         yield* failsWith(client.call("__proto__"), "MethodNotFound", { method: "__proto__" })
         yield* failsWith(client.call("toString"), "MethodNotFound", { method: "toString" })
-      }))
+      })
+    )
 
     check("refuses parameters as SPDK does when they are not checked first", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const client = yield* Rpc.RpcClient
         const refused = (method: string, params: Rpc.RpcParams) =>
           Effect.map(Effect.exit(client.call(method, params)), (exit) => {
@@ -106,10 +117,11 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
         yield* refused("bdev_malloc_create", { name: fresh("malloc"), num_blocks: 64, block_size: 0 })
         yield* refused("bdev_get_bdevs", { name: ["a"] })
         assert.deepStrictEqual(namesIn(yield* client.call("bdev_get_bdevs")), [])
-      }))
+      })
+    )
 
     check("checks typed parameters before it sends them, and names the one that is wrong", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const reason = yield* failsWith(
           // The wrong type is what this test is about.
           Rpc.call("bdev_null_create", { name: "n", num_blocks: "many" as unknown as number, block_size: 512 }),
@@ -122,10 +134,11 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
           "InvalidArgument"
         )
         assert.match(missing.field, /num_blocks/)
-      }))
+      })
+    )
 
     check("decodes the results it knows", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const client = yield* Rpc.RpcClient
         const bdev = fresh("null")
         yield* nullBdev(client, bdev, 128)
@@ -134,31 +147,41 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
         assert.strictEqual(info?.num_blocks, 128)
         assert.strictEqual(info?.block_size, 512)
         assert.strictEqual(info?.product_name, "Null disk")
-      }))
+      })
+    )
 
     check("has 1,000 calls in flight and gives each its own answer", () =>
       seeded((random) =>
-        Effect.gen(function*() {
+        Effect.gen(function* () {
           const client = yield* Rpc.RpcClient
           const names = Array.from({ length: 20 }, () => fresh("null"))
           for (const bdev of names) yield* nullBdev(client, bdev)
-          yield* Effect.forEach(Array.from({ length: 1000 }), () => {
-            const bdev = random.pick(names)
-            return random.chance(0.2)
-              ? failsWith(client.call(`no_${bdev}`), "MethodNotFound", { method: `no_${bdev}` })
-              : Effect.map(client.call("bdev_get_bdevs", { name: bdev }), (found) =>
-                assert.deepStrictEqual(namesIn(found), [bdev]))
-          }, { concurrency: "unbounded", discard: true })
+          yield* Effect.forEach(
+            Array.from({ length: 1000 }),
+            () => {
+              const bdev = random.pick(names)
+              return random.chance(0.2)
+                ? failsWith(client.call(`no_${bdev}`), "MethodNotFound", { method: `no_${bdev}` })
+                : Effect.map(client.call("bdev_get_bdevs", { name: bdev }), (found) =>
+                    assert.deepStrictEqual(namesIn(found), [bdev])
+                  )
+            },
+            { concurrency: "unbounded", discard: true }
+          )
         })
-      ))
+      )
+    )
 
     check("gives up at the deadline, says the limit, and goes on with other calls", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const client = yield* Rpc.RpcClient
         const missing = fresh("late")
         // SPDK itself waits this long for the bdev to appear, and answers then.
         yield* failsWith(
-          within("the deadline", client.call("bdev_get_bdevs", { name: missing, timeout: 400 }, { timeout: "50 millis" })),
+          within(
+            "the deadline",
+            client.call("bdev_get_bdevs", { name: missing, timeout: 400 }, { timeout: "50 millis" })
+          ),
           "TimedOut",
           { limitMillis: 50 }
         )
@@ -170,10 +193,11 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
           errno: "ETIMEDOUT",
           errnoCode: 110
         })
-      }))
+      })
+    )
 
     check("waits for a bdev to appear as SPDK does", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const client = yield* Rpc.RpcClient
         const bdev = fresh("null")
         const waiting = yield* Effect.forkChild(client.call("bdev_get_bdevs", { name: bdev, timeout: 20_000 }), {
@@ -181,10 +205,11 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
         })
         yield* nullBdev(client, bdev)
         assert.deepStrictEqual(namesIn(yield* within("the bdev", Fiber.join(waiting))), [bdev])
-      }))
+      })
+    )
 
     check("forgets an interrupted call and drops its late answer", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const client = yield* Rpc.RpcClient
         const bdev = fresh("null")
         const waiting = yield* Effect.forkChild(client.call("bdev_get_bdevs", { name: bdev, timeout: 20_000 }), {
@@ -198,10 +223,11 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
           "the bdev is listed",
           Effect.map(client.call("bdev_get_bdevs"), (found) => namesIn(found).includes(bdev))
         )
-      }))
+      })
+    )
 
     check("keeps the order of calls that one fiber makes", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const client = yield* Rpc.RpcClient
         const bdev = fresh("null")
         for (let round = 0; round < 50; round++) {
@@ -209,5 +235,6 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
           yield* client.call("bdev_null_delete", { name: bdev })
         }
         yield* failsWith(client.call("bdev_get_bdevs", { name: bdev }), "NotFound")
-      }))
+      })
+    )
   })

@@ -68,36 +68,40 @@ const parses = (text: string): boolean => {
 export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilities): void =>
   contract(name, layer, (check, it) => {
     check("serves the socket it was told to, for this user only", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const spdk = yield* Spdk.Spdk
         assert.strictEqual(spdk.rpcSocket, socketPath)
         const stat = statSync(socketPath)
         assert.isTrue(stat.isSocket())
         assert.strictEqual(stat.mode & 0o077, 0, "nobody else may connect")
-      }))
+      })
+    )
 
     const withRpcPy = (title: string, test: Parameters<typeof check>[1]) =>
       hasRpcPy ? check(title, test) : it.skip(`${title} [skipped: rpc.py is not in PATH]`, () => {})
 
     withRpcPy("rpc.py lists the methods", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const methods = yield* rpcPyJson("rpc_get_methods")
         assert.isTrue(Array.isArray(methods))
         assert.includeMembers(methods as Array<unknown>, ["rpc_get_methods", "bdev_get_bdevs", "bdev_malloc_create"])
-      }))
+      })
+    )
 
     withRpcPy("rpc.py creates, lists and deletes a malloc bdev that this program reads and writes", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const bdevName = fresh("bypython")
         const created = yield* rpcPy("bdev_malloc_create", "-b", bdevName, "1", "512")
         assert.strictEqual(created.code, 0, created.stderr)
         assert.strictEqual(created.stdout.trim(), bdevName)
-        yield* Effect.scoped(Effect.gen(function*() {
-          const bdev = yield* Bdev.open(bdevName, { write: true })
-          assert.strictEqual(bdev.sizeBytes, 1024 ** 2)
-          yield* bdev.writeBytes(0, pattern(blockSize, 1))
-          sameBytes(yield* bdev.readBytes(0, blockSize), pattern(blockSize, 1), "the bdev made by rpc.py")
-        }))
+        yield* Effect.scoped(
+          Effect.gen(function* () {
+            const bdev = yield* Bdev.open(bdevName, { write: true })
+            assert.strictEqual(bdev.sizeBytes, 1024 ** 2)
+            yield* bdev.writeBytes(0, pattern(blockSize, 1))
+            sameBytes(yield* bdev.readBytes(0, blockSize), pattern(blockSize, 1), "the bdev made by rpc.py")
+          })
+        )
         const listed = yield* rpcPyJson("bdev_get_bdevs", "-b", bdevName)
         const one = Array.isArray(listed) ? (listed[0] as Readonly<Record<string, unknown>>) : {}
         assert.strictEqual(one["name"], bdevName)
@@ -110,29 +114,35 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
         assert.notStrictEqual(gone.code, 0)
         assert.match(gone.stderr + gone.stdout, /No such device/)
         yield* failsWith(Bdev.find(bdevName), "NotFound")
-      }))
+      })
+    )
 
     withRpcPy("rpc.py sees what this program made", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const bdevName = yield* Bdev.createMalloc({ name: fresh("byeffect"), blockSize, numBlocks: 64 })
         const listed = yield* rpcPyJson("bdev_get_bdevs")
-        assert.deepStrictEqual((listed as ReadonlyArray<{ readonly name: string }>).map((one) => one.name), [bdevName])
+        assert.deepStrictEqual(
+          (listed as ReadonlyArray<{ readonly name: string }>).map((one) => one.name),
+          [bdevName]
+        )
         const iostat = yield* rpcPyJson("bdev_get_iostat", "--names", bdevName)
         assert.include(JSON.stringify(iostat), bdevName)
-      }))
+      })
+    )
 
     withRpcPy("rpc.py hears SPDK's errors", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const duplicate = yield* Bdev.createMalloc({ name: fresh("taken"), blockSize, numBlocks: 2048 })
         const refused = yield* rpcPy("bdev_malloc_create", "-b", duplicate, "1", "512")
         assert.notStrictEqual(refused.code, 0)
         assert.match(refused.stdout + refused.stderr, /"code": -17/)
         const missing = yield* rpcPy("bdev_malloc_delete", fresh("missing"))
         assert.match(missing.stdout + missing.stderr, /"code": -19/)
-      }))
+      })
+    )
 
     check("a second client of this package sees the same engine", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const client = yield* Rpc.make({ address: { path: socketPath } })
         const bdevName = yield* Bdev.createMalloc({ name: fresh("shared"), blockSize, numBlocks: 64 })
         const listed = yield* client.call("bdev_get_bdevs", { name: bdevName })
@@ -145,36 +155,54 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
           { concurrency: "unbounded" }
         )
         assert.strictEqual(many.length, 300)
-      }))
+      })
+    )
 
     check("many clients at once", () =>
-      Effect.forEach(Array.from({ length: 16 }), () =>
-        Effect.scoped(Effect.gen(function*() {
-          const client = yield* Rpc.make({ address: { path: socketPath } })
-          for (let round = 0; round < 10; round++) yield* client.call("spdk_get_version")
-        })), { concurrency: "unbounded", discard: true }))
+      Effect.forEach(
+        Array.from({ length: 16 }),
+        () =>
+          Effect.scoped(
+            Effect.gen(function* () {
+              const client = yield* Rpc.make({ address: { path: socketPath } })
+              for (let round = 0; round < 10; round++) yield* client.call("spdk_get_version")
+            })
+          ),
+        { concurrency: "unbounded", discard: true }
+      )
+    )
 
     check("a client that hangs up in the middle of a call disturbs nobody", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         for (let round = 0; round < 20; round++) {
-          const client = yield* Effect.scoped(Effect.gen(function*() {
-            const client = yield* Rpc.make({ address: { path: socketPath } })
-            yield* Effect.forkChild(client.call("bdev_get_bdevs", { name: "nope", timeout: 300 }), {
-              startImmediately: true
+          const client = yield* Effect.scoped(
+            Effect.gen(function* () {
+              const client = yield* Rpc.make({ address: { path: socketPath } })
+              yield* Effect.forkChild(client.call("bdev_get_bdevs", { name: "nope", timeout: 300 }), {
+                startImmediately: true
+              })
+              yield* client.call("spdk_get_version")
+              return client
             })
-            yield* client.call("spdk_get_version")
-            return client
-          }))
+          )
           yield* failsWith(client.call("spdk_get_version"), "Released")
         }
         yield* (yield* Rpc.RpcClient).call("spdk_get_version")
-      }))
+      })
+    )
 
     check("answers what is no JSON-RPC as SPDK does, and goes on serving others", () =>
-      Effect.gen(function*() {
+      Effect.gen(function* () {
         const ask = (body: unknown) =>
-          Effect.map(raw(JSON.stringify(body), (received) => parses(received)), (text): unknown => JSON.parse(text))
-        const refusal = (id: unknown, code: number, message: string) => ({ jsonrpc: "2.0", id, error: { code, message } })
+          Effect.map(
+            raw(JSON.stringify(body), (received) => parses(received)),
+            (text): unknown => JSON.parse(text)
+          )
+        const refusal = (id: unknown, code: number, message: string) => ({
+          jsonrpc: "2.0",
+          id,
+          error: { code, message }
+        })
         const invalid = refusal(null, -32600, "Invalid request")
         assert.deepStrictEqual(
           yield* ask({ jsonrpc: "2.0", id: 1, method: "nope" }),
@@ -191,13 +219,15 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
         // What cannot be parsed has no end either: SPDK hangs up.
         assert.strictEqual(yield* raw("this is no JSON", () => false), "")
         yield* (yield* Rpc.RpcClient).call("spdk_get_version")
-      }))
+      })
+    )
 
     check("takes requests in pieces, and several in one", () =>
-      Effect.gen(function*() {
-        const one = JSON.stringify({ jsonrpc: "2.0", id: "a}{\"", method: "spdk_get_version" })
+      Effect.gen(function* () {
+        const one = JSON.stringify({ jsonrpc: "2.0", id: 'a}{"', method: "spdk_get_version" })
         const two = JSON.stringify({ jsonrpc: "2.0", id: 2, method: "rpc_get_methods" })
         const received = yield* raw(`${one}${two}\n  ${one}`, (text) => (text.match(/"result"/g) ?? []).length === 3)
         assert.strictEqual((received.match(/"result"/g) ?? []).length, 3)
-      }))
+      })
+    )
   })

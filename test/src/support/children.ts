@@ -71,7 +71,8 @@ const watch = (child: ChildProcessWithoutNullStreams): Child => {
         else if (ended !== undefined) finish(Effect.die(new Error(`ended before ${what}: ${JSON.stringify(ended)}`)))
       }
       const timer = setTimeout(
-        () => finish(Effect.die(new Error(`no ${what} within ${deadlineMillis} ms; stdout ${stdout}; stderr ${stderr}`))),
+        () =>
+          finish(Effect.die(new Error(`no ${what} within ${deadlineMillis} ms; stdout ${stdout}; stderr ${stderr}`))),
         deadlineMillis
       )
       listeners.add(check)
@@ -91,5 +92,9 @@ const watch = (child: ChildProcessWithoutNullStreams): Child => {
 
 /** Fails with everything the program said unless it ended by itself with this exit code. */
 export const expectExit = (ended: Ended, code: number): void => {
-  assert.deepStrictEqual({ code: ended.code, signal: ended.signal }, { code, signal: null }, `${ended.stdout}\n${ended.stderr}`)
+  assert.deepStrictEqual(
+    { code: ended.code, signal: ended.signal },
+    { code, signal: null },
+    `${ended.stdout}\n${ended.stderr}`
+  )
 }

@@ -19,7 +19,8 @@ export const readStamp = (bytes: Uint8Array, block: number): number | undefined 
   const step = view.getUint32(4, true)
   if (step === 0) return bytes.every((byte) => byte === 0) ? 0 : undefined
   for (let at = 0; at < durableBlockSize; at += 8) {
-    const isOurs = view.getUint32(at, true) === ((block ^ (at * 2654435761)) >>> 0) && view.getUint32(at + 4, true) === step
+    const isOurs =
+      view.getUint32(at, true) === (block ^ (at * 2654435761)) >>> 0 && view.getUint32(at + 4, true) === step
     if (!isOurs) return undefined
   }
   return step

@@ -64,7 +64,11 @@ export const libspdk = (
     })
     return
   }
-  register(`libspdk ${name}`, Spdk.layer({ name: "contract", memoryMiB, logLevel: "error", ...options }), libspdkCapabilities)
+  register(
+    `libspdk ${name}`,
+    Spdk.layer({ name: "contract", memoryMiB, logLevel: "error", ...options }),
+    libspdkCapabilities
+  )
 }
 
 /** Registers a suite for the embedded engine. */
@@ -73,7 +77,11 @@ export const embedded = (
   register: (name: string, layer: EngineLayer, capabilities: Capabilities) => void,
   options: SpdkOptions.Options = {}
 ): void =>
-  register(`embedded ${name}`, Spdk.layerEmbedded({ name: "contract", memoryMiB, logLevel: "error", ...options }), embeddedCapabilities)
+  register(
+    `embedded ${name}`,
+    Spdk.layerEmbedded({ name: "contract", memoryMiB, logLevel: "error", ...options }),
+    embeddedCapabilities
+  )
 
 /** A directory of this test process's own, gone when the process ends. Short, because socket paths have 107 bytes. */
 export const scratch: string = (() => {

@@ -40,7 +40,7 @@ export const contract = (
  * lets such a release give up early.
  */
 const announced = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R | Scope.Scope> =>
-  Effect.gen(function*() {
+  Effect.gen(function* () {
     const limited = Effect.provideService(effect, Bdev.ReleaseTimeout, "10 seconds")
     const scope = yield* Effect.scope
     const inner = yield* Scope.fork(scope)
@@ -54,7 +54,7 @@ const announced = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E,
 export const leavesNothing = <A, E, R>(
   effect: Effect.Effect<A, E, R>
 ): Effect.Effect<A, E, Spdk.Spdk | Exclude<R, Scope.Scope>> =>
-  Effect.gen(function*() {
+  Effect.gen(function* () {
     const spdk = yield* Spdk.Spdk
     const before = yield* spdk.usage
     const result = yield* Effect.scoped(effect)
@@ -116,7 +116,7 @@ export const until = <E, R>(
   condition: Effect.Effect<boolean, E, R>,
   deadlineMillis = 15_000
 ): Effect.Effect<void, E, R> =>
-  Effect.gen(function*() {
+  Effect.gen(function* () {
     const deadline = Date.now() + deadlineMillis
     while (!(yield* condition)) {
       if (Date.now() > deadline) assert.fail(`not within ${deadlineMillis} ms: ${what}`)
@@ -128,7 +128,11 @@ export const until = <E, R>(
  * Fails, instead of hanging until the test's own limit, when the effect takes longer than it ever should. What hangs may
  * be what cannot be interrupted, so nobody waits for it then.
  */
-export const within = <A, E, R>(what: string, effect: Effect.Effect<A, E, R>, millis = 20_000): Effect.Effect<A, E, R> =>
+export const within = <A, E, R>(
+  what: string,
+  effect: Effect.Effect<A, E, R>,
+  millis = 20_000
+): Effect.Effect<A, E, R> =>
   Effect.flatMap(Effect.forkDetach(effect, { startImmediately: true }), (fiber) =>
     Effect.callback<A, E>((resume) => {
       const timer = setTimeout(() => {
@@ -143,7 +147,8 @@ export const within = <A, E, R>(what: string, effect: Effect.Effect<A, E, R>, mi
         clearTimeout(timer)
         return Fiber.interrupt(fiber)
       })
-    }))
+    })
+  )
 
 let names = 0
 /** A name that no other test of this process uses. */
@@ -153,7 +158,7 @@ export const blockSize = 512
 
 /** A malloc bdev of so many blocks of 512 bytes, opened for writing. */
 export const mallocOpened = (numBlocks = 2048) =>
-  Effect.gen(function*() {
+  Effect.gen(function* () {
     const name = yield* Bdev.createMalloc({ name: fresh("malloc"), blockSize, numBlocks })
     return yield* Bdev.open(name, { write: true })
   })

@@ -12,7 +12,7 @@ import { blockSize, fresh, until } from "./harness.ts"
 
 /** An error bdev over a malloc bdev, opened for writing, and the means to inject errors into it. */
 export const errorBdev = (numBlocks = 4096) =>
-  Effect.gen(function*() {
+  Effect.gen(function* () {
     const client = yield* Rpc.RpcClient
     const base = yield* Bdev.createMalloc({ name: fresh("base"), blockSize, numBlocks })
     const { inject, name } = yield* Bdev.createError({ base })
@@ -26,17 +26,21 @@ export const errorBdev = (numBlocks = 4096) =>
  * would keep it open for as long as their reads take.
  */
 export const setLatency = (name: string, latencyMicros: number) =>
-  Effect.gen(function*() {
+  Effect.gen(function* () {
     const client = yield* Rpc.RpcClient
     yield* client.call("bdev_wait_for_examine")
     for (const latency_type of ["avg_read", "p99_read", "avg_write", "p99_write"]) {
-      yield* client.call("bdev_delay_update_latency", { delay_bdev_name: name, latency_type, latency_us: latencyMicros })
+      yield* client.call("bdev_delay_update_latency", {
+        delay_bdev_name: name,
+        latency_type,
+        latency_us: latencyMicros
+      })
     }
   })
 
 /** Holds every read (or I/O of the given type) until `letGo`, which also ends the holding. */
 export const heldReads = (ioType: "read" | "write" | "flush" | "unmap" | "all" = "read") =>
-  Effect.gen(function*() {
+  Effect.gen(function* () {
     const spdk = yield* Spdk.Spdk
     const device = yield* errorBdev()
     yield* device.inject({ ioType, errorType: "pending", count: 1_000_000 })

@@ -4,7 +4,7 @@
  * imported, which is the module that the public ones use.
  */
 import { EngineService } from "../../../packages/core/dist/internal/engineService.js"
-import type { Descriptor, Engine, Slab } from "../../../packages/core/dist/internal/engine.js"
+import type { Engine } from "../../../packages/core/dist/internal/engine.js"
 
 export { EngineService }
-export type { Descriptor, Engine, Slab }
+export type { Engine }

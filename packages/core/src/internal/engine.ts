@@ -44,9 +44,7 @@ export interface DescriptorInfo {
   readonly supportedIoTypes: ReadonlyArray<string>
 }
 
-export type DescriptorEvent =
-  | { readonly _tag: "Removed" }
-  | { readonly _tag: "Resized"; readonly numBlocks: number }
+export type DescriptorEvent = { readonly _tag: "Removed" } | { readonly _tag: "Resized"; readonly numBlocks: number }
 
 export interface Descriptor extends Handle {
   readonly info: DescriptorInfo

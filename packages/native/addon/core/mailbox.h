@@ -13,7 +13,7 @@
 namespace effect_spdk {
 
 struct Event {
-  enum class Kind : uint32_t { kReply = 0, kRemoved = 1, kResized = 2, kLog = 3, kStopped = 4 };
+  enum class Kind : uint32_t { kReply = 0, kRemoved = 1, kResized = 2, kLog = 3 };
 
   Kind kind = Kind::kReply;
   // Reply: the request. Removed, Resized: the descriptor's slot.

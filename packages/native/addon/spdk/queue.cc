@@ -430,6 +430,7 @@ void Queue::OnIo(spdk_bdev_io* io, bool success, void* context) {
 int Queue::OnTimer(void* context) {
   auto* request = static_cast<Request*>(context);
   spdk_poller_unregister(&request->timer);
+  request->queue->activity_.Add(1);
   request->queue->Complete(request);
   return SPDK_POLLER_BUSY;
 }
@@ -600,12 +601,12 @@ void Queue::CloseChannel(ChannelHandle handle, Done done) {
 
 void Queue::Hold(Channel* channel) {
   channel->in_flight++;
-  device_in_flight_.Add(1);
+  held_.Add(1);
 }
 
 void Queue::LetGo(Channel* channel) {
   channel->in_flight--;
-  device_in_flight_.Subtract(1);
+  let_go_.Add(1);
   PutChannelIfUnused(channel);
 }
 
@@ -671,6 +672,7 @@ void Queue::DeliverTick(Poller* poller) {
   poller->tick_position = ring_->Push(tick);
   poller->tick_in_ring = true;
   poller->busy++;
+  activity_.Add(1);
 }
 
 std::deque<std::unique_ptr<Queue::Poller>>::const_iterator Queue::FindPoller(uint32_t id) const {

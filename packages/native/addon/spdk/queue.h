@@ -92,9 +92,9 @@ class Queue : public std::enable_shared_from_this<Queue> {
 
   // For the idle poller of this queue's core, or of the core that it is just leaving: any thread.
   // A number that changes when this queue did work.
-  uint64_t activity() const { return activity_.Get(); }
+  uint64_t activity() const { return activity_.Get() + let_go_.Get(); }
   // Requests that a device owes an answer: timers do not count.
-  uint32_t device_in_flight() const { return device_in_flight_.Get(); }
+  uint32_t device_in_flight() const { return held_.Get() - let_go_.Get(); }
   // The time that all pollers of the SPDK thread found work to do in.
   uint64_t busy_ticks() const { return busy_ticks_.Get(); }
   // When the next timed poller of the SPDK thread is due; 0 when there is none.
@@ -241,7 +241,9 @@ class Queue : public std::enable_shared_from_this<Queue> {
   uint64_t next_abort_ticks_ = 0;
   Counter<uint32_t> in_flight_;
   Counter<uint64_t> activity_;
-  Counter<uint32_t> device_in_flight_;
+  // Times that a channel was held by a request or an abort, and let go.
+  Counter<uint32_t> held_;
+  Counter<uint32_t> let_go_;
   Counter<uint64_t> busy_ticks_;
   Counter<uint64_t> next_timer_ticks_;
 

@@ -48,7 +48,9 @@ const answers = (socket) =>
 
 const call = (socket, method, params) =>
   new Promise((resolve, reject) => {
-    const connection = connect(socket, () => connection.write(JSON.stringify({ jsonrpc: "2.0", id: 1, method, params })))
+    const connection = connect(socket, () =>
+      connection.write(JSON.stringify({ jsonrpc: "2.0", id: 1, method, params }))
+    )
     connection.once("error", reject)
     connection.once("data", (text) => {
       connection.destroy()

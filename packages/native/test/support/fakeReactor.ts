@@ -38,7 +38,15 @@ export class FakeReactor {
     return taken
   }
 
-  answer(id: number, generation: number, status = 0, detail = 0, nvme = 0, kind: number = CompletionKind.Request, runs = 0) {
+  answer(
+    id: number,
+    generation: number,
+    status = 0,
+    detail = 0,
+    nvme = 0,
+    kind: number = CompletionKind.Request,
+    runs = 0
+  ) {
     const at = Control.words + this.sqEntries * Sqe.words + (this.tail % this.cqEntries) * Cqe.words
     this.words[at + Cqe.idWord] = id
     this.words[at + Cqe.idGenerationWord] = generation

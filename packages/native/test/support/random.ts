@@ -3,7 +3,7 @@ export class Random {
   readonly seed: number
   private state: number
 
-  constructor(seed = Number(process.env["EFFECT_SPDK_SEED"] ?? (Date.now() ^ (process.pid << 12))) >>> 0) {
+  constructor(seed = Number(process.env["EFFECT_SPDK_SEED"] ?? Date.now() ^ (process.pid << 12)) >>> 0) {
     this.seed = seed
     this.state = seed
   }

@@ -30,7 +30,11 @@ export interface Answer {
 export const delay = (millis: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, millis))
 
 /** Waits for a condition and fails loudly when it does not come true in time. */
-export const until = async (what: string, condition: () => boolean | Promise<boolean>, millis = 20_000): Promise<void> => {
+export const until = async (
+  what: string,
+  condition: () => boolean | Promise<boolean>,
+  millis = 20_000
+): Promise<void> => {
   const deadline = Date.now() + millis
   while (!(await condition())) {
     if (Date.now() > deadline) throw new Error(`not within ${millis} ms: ${what}`)
@@ -95,8 +99,20 @@ export class RawSpdk {
   start(options: Partial<StartOptions> = {}): Promise<Answer> {
     const cores = `[${this.addon.cores().at(-1) ?? 0}]`
     const all: StartOptions = {
-      name: "raw", cores, rpcSocket: this.socket, rpcDirectory: this.directory, rpcLink: "", logLevel: "error",
-      pciAllowed: [], pciBlocked: [], memoryMiB: 512, hugepages: false, pci: false, adaptive: true, waitForRpc: false, key: "raw",
+      name: "raw",
+      cores,
+      rpcSocket: this.socket,
+      rpcDirectory: this.directory,
+      rpcLink: "",
+      logLevel: "error",
+      pciAllowed: [],
+      pciBlocked: [],
+      memoryMiB: 512,
+      hugepages: false,
+      pci: false,
+      adaptive: true,
+      waitForRpc: false,
+      key: "raw",
       ...options
     }
     return this.ask((addon, request) => addon.start(request, all))

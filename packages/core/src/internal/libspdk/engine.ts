@@ -38,7 +38,9 @@ const ask = (
   Effect.uninterruptible(
     Effect.callback<Host.Reply, SpdkError>((resume) =>
       call((reply) => {
-        resume(reply.status === 0 ? Effect.succeed(reply) : Effect.fail(fromErrno(reply.status, { operation, resource })))
+        resume(
+          reply.status === 0 ? Effect.succeed(reply) : Effect.fail(fromErrno(reply.status, { operation, resource }))
+        )
       })
     )
   )
@@ -47,7 +49,7 @@ const ask = (
 const askToClose = (call: (onReply: Host.OnReply) => void): Effect.Effect<void> =>
   Effect.callback<void>((resume) => call(() => resume(Effect.void)))
 
-export const make = Effect.fnUntraced(function*<E = never>(
+export const make = Effect.fnUntraced(function* <E = never>(
   options: ResolvedOptions,
   configure?: Configure<E>
 ): Effect.fn.Return<Engine, SpdkError<StartReason | EngineUnavailable> | E, Scope.Scope> {
@@ -69,16 +71,16 @@ export const make = Effect.fnUntraced(function*<E = never>(
   const threads = new Map<EngineThread, LibspdkThread>()
   const spawn = makeSpawn(host, threads)
   const mainThread = yield* spawn({ name: `${options.name}.main`, cpuMask: undefined }).pipe(
-    Effect.mapError((cause) =>
-      new SpdkError({ reason: new StartFailed({ operation: "Spdk.layer", detail: "no main thread", cause }) })
+    Effect.mapError(
+      (cause) =>
+        new SpdkError({ reason: new StartFailed({ operation: "Spdk.layer", detail: "no main thread", cause }) })
     )
   )
   const cores = CpuSet.toList(options.cores)
   return {
     kind: "libspdk",
     version: host.addon.version,
-    description:
-      `libspdk, ${host.addon.version}, cores ${cores}, ${options.memoryMiB} MiB, ${options.polling} polling, RPC on ${rpcSocket}`,
+    description: `libspdk, ${host.addon.version}, cores ${cores}, ${options.memoryMiB} MiB, ${options.polling} polling, RPC on ${rpcSocket}`,
     rpcSocket,
     rpc,
     memory: makeMemory(host),
@@ -90,24 +92,26 @@ export const make = Effect.fnUntraced(function*<E = never>(
   } satisfies Engine
 })
 
-const makeSpawn = (host: Host.Host, threads: Map<EngineThread, LibspdkThread>): Engine["spawn"] => ({ cpuMask, name }) =>
-  Effect.acquireRelease(
-    Effect.callback<LibspdkThread, SpdkError>((resume) =>
-      host.spawn(name, cpuMask ?? "", (reply, queue) => {
-        if (queue === undefined) {
-          return resume(Effect.fail(fromErrno(reply.status, { operation: "SpdkThread.spawn", resource: name })))
-        }
-        const thread: LibspdkThread = { id: queue.threadId, name, queue: queue.ring, hostQueue: queue }
-        threads.set(thread, thread)
-        resume(Effect.succeed(thread))
-      })
-    ),
-    (thread) =>
-      Effect.andThen(
-        askToClose((onReply) => host.exit(thread.hostQueue, onReply)),
-        Effect.sync(() => void threads.delete(thread))
-      )
-  )
+const makeSpawn =
+  (host: Host.Host, threads: Map<EngineThread, LibspdkThread>): Engine["spawn"] =>
+  ({ cpuMask, name }) =>
+    Effect.acquireRelease(
+      Effect.callback<LibspdkThread, SpdkError>((resume) =>
+        host.spawn(name, cpuMask ?? "", (reply, queue) => {
+          if (queue === undefined) {
+            return resume(Effect.fail(fromErrno(reply.status, { operation: "SpdkThread.spawn", resource: name })))
+          }
+          const thread: LibspdkThread = { id: queue.threadId, name, queue: queue.ring, hostQueue: queue }
+          threads.set(thread, thread)
+          resume(Effect.succeed(thread))
+        })
+      ),
+      (thread) =>
+        Effect.andThen(
+          askToClose((onReply) => host.exit(thread.hostQueue, onReply)),
+          Effect.sync(() => void threads.delete(thread))
+        )
+    )
 
 const makeBdevs = (
   host: Host.Host,
@@ -127,7 +131,9 @@ const makeBdevs = (
     const found = threads.get(thread)
     if (found === undefined) return Effect.fail(fromErrno(-125, { operation: "Bdev.channel", resource: thread.name }))
     return Effect.map(
-      ask("Bdev.channel", descriptor.info.name, (onReply) => host.channelOpen(found.hostQueue, descriptor.slot, onReply)),
+      ask("Bdev.channel", descriptor.info.name, (onReply) =>
+        host.channelOpen(found.hostQueue, descriptor.slot, onReply)
+      ),
       (reply) => ({ slot: reply.a, generation: reply.b })
     )
   },
@@ -150,11 +156,13 @@ const makeRegisterPoller =
           reply.status === 0
             ? Effect.succeed(id)
             : Effect.fail(fromErrno(reply.status, { operation: "Poller.make", resource: name }))
-        ))
+        )
+      )
     })
     return Effect.map(
       Effect.acquireRelease(acquire, (id) =>
-        askToClose((onReply) => host.pollerControl(hostQueue, id, PollerAction.Unregister, onReply))),
+        askToClose((onReply) => host.pollerControl(hostQueue, id, PollerAction.Unregister, onReply))
+      ),
       (id) => {
         let last = { runs: 0, busy: 0 }
         const control = (action: PollerAction) =>
