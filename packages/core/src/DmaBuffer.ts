@@ -70,7 +70,7 @@ export interface MakeOptions {
 }
 
 /** @since 0.1.0 @category errors */
-export type MakeError = SpdkErrorOf<"InvalidArgument" | "NoMemory">
+export type MakeError = SpdkErrorOf<"InvalidArgument" | "NoMemory" | "NotSupported">
 
 /**
  * Allocates zeroed memory (`spdk_dma_zmalloc`) that is released with the scope. `lengthBytes` is a whole number of bytes
@@ -93,7 +93,7 @@ export const make: (
   yield* checkMemory(operation, lengthBytes, alignment)
   const memory = yield* Effect.acquireRelease(
     Effect.map(
-      onlyReasons(["InvalidArgument", "NoMemory"])(engine.memory.allocate(lengthBytes, alignment)),
+      onlyReasons(["InvalidArgument", "NoMemory", "NotSupported"])(engine.memory.allocate(lengthBytes, alignment)),
       (slab) => new Memory(slab)
     ),
     (released) => freeMemory(engine.memory, released, "DmaBuffer.release")

@@ -9,7 +9,10 @@
         "spdk/descriptor.cc",
         "spdk/idle.cc",
         "spdk/queue.cc",
-        "spdk/runtime.cc"
+        "spdk/queue_abort.cc",
+        "spdk/queue_control.cc",
+        "spdk/runtime.cc",
+        "spdk/runtime_exit.cc"
       ],
       # The last one: a worker that is being terminated takes no exception, and the process must not end for that.
       "defines": [

@@ -308,13 +308,13 @@ export class Host {
         })
       }
     }
+    this.holdLoop()
+    // A turn drains, whatever woke us: a completion, a tick, or only an event.
+    if (this.queues.size > 0) this.schedule()
     if (lines.length > 0 || droppedLogLines > 0) {
       // One SPDK has one log: the oldest listener gets it, or every layer would print every line.
       this.logListeners[0]?.(lines, droppedLogLines)
     }
-    this.holdLoop()
-    // A turn drains, whatever woke us: a completion, a tick, or only an event.
-    if (this.queues.size > 0) this.schedule()
   }
 
   private deliver(event: AddonEvent, lines: Array<LogLine>): void {

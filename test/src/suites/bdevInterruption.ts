@@ -18,6 +18,7 @@ import {
   contract,
   expectInterrupted,
   expectReason,
+  expectReleaseTimedOut,
   failsWith,
   fresh,
   mallocOpened,
@@ -410,6 +411,35 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
           assert.deepStrictEqual(yield* client.call("bdev_get_bdevs"), [])
         })
       )
+    )
+
+    check("a device that never answers makes the close fail loudly, and the handle goes when it does answer", () =>
+      Effect.gen(function* () {
+        const device = yield* errorBdev()
+        yield* device.inject({ ioType: "read", errorType: "pending" })
+        yield* Effect.addFinalizer(() => Effect.ignore(device.letGo))
+        const spdk = yield* Spdk.Spdk
+        const before = yield* spdk.usage
+        const scope = yield* Scope.make()
+        const bdev = yield* Bdev.open(device.name).pipe(
+          Scope.provide(scope),
+          Effect.provideService(Bdev.ReleaseTimeout, "30 millis")
+        )
+        const reading = yield* Effect.forkChild(bdev.readBytes(0, blockSize), { startImmediately: true })
+        yield* until(
+          "the read is in flight",
+          Effect.map(inFlight, (count) => count === 1)
+        )
+        yield* spdk.mainThread.call(Effect.void)
+        const exit = yield* within("the close", Effect.exit(Scope.close(scope, Exit.void)))
+        expectReleaseTimedOut(exit, { limitMillis: 30, resource: device.name })
+        yield* device.letGo
+        yield* within("the read", Fiber.await(reading))
+        yield* until(
+          "the handle is gone",
+          Effect.map(spdk.usage, (usage) => usage.descriptors === before.descriptors)
+        )
+      })
     )
 
     check("closing the handle with I/O held waits for it, and what is asked for meanwhile is Released", () =>

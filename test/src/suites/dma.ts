@@ -1,4 +1,5 @@
 /** DMA memory: what a buffer promises while its scope is open, and what is left of it afterwards. */
+import * as Bdev from "@effect-spdk/core/Bdev"
 import * as DmaBuffer from "@effect-spdk/core/DmaBuffer"
 import * as Spdk from "@effect-spdk/core/Spdk"
 import { assert } from "@effect/vitest"
@@ -12,6 +13,7 @@ import {
   blockSize,
   contract,
   expectReason,
+  expectReleaseTimedOut,
   failsWith,
   leavesNothing,
   mallocOpened,
@@ -221,6 +223,31 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
         yield* within("the read", Fiber.await(reading))
         assert.strictEqual(buffer.pins, 0)
         assert.strictEqual(buffer.bytes.length, 0)
+      })
+    )
+
+    check("a device that never answers makes the release fail loudly, and has the memory until it does answer", () =>
+      Effect.gen(function* () {
+        const held = yield* heldReads()
+        const spdk = yield* Spdk.Spdk
+        const before = (yield* spdk.usage).dmaBytes
+        const scope = yield* Scope.make()
+        const buffer = yield* DmaBuffer.make(4096).pipe(
+          Scope.provide(scope),
+          Effect.provideService(Bdev.ReleaseTimeout, "30 millis")
+        )
+        const reading = yield* Effect.forkChild(held.bdev.read(0, buffer), { startImmediately: true })
+        yield* held.holds(1)
+        const exit = yield* within("the release", Effect.exit(Scope.close(scope, Exit.void)))
+        expectReleaseTimedOut(exit, { limitMillis: 30 })
+        assert.isAtLeast((yield* spdk.usage).dmaBytes, before + 4096, "the memory is the device's")
+        assert.strictEqual(buffer.pins, 1)
+        yield* held.letGo
+        yield* within("the read", Fiber.join(reading))
+        yield* until(
+          "the memory is back",
+          Effect.map(spdk.usage, (usage) => usage.dmaBytes === before)
+        )
       })
     )
 

@@ -202,6 +202,29 @@ const startTests = (engine: string): void => {
     })
   )
 
+  it.live("takes what save_config writes: calls for the time before the start among the others", () =>
+    Effect.gen(function* () {
+      const { failed, started } = yield* outcome(engine, {
+        config: bdevConfig(
+          { method: "bdev_set_options", params: { bdev_io_pool_size: 1024, bdev_io_cache_size: 16 } },
+          { method: "bdev_malloc_create", params: { name: "saved", num_blocks: 64, block_size: 512 } },
+          { method: "bdev_passthru_create", params: { name: "over", base_bdev_name: "saved" } },
+          { method: "bdev_wait_for_examine" }
+        )
+      })
+      assert.deepStrictEqual(started?.bdevs, ["saved", "over"], JSON.stringify(failed))
+    })
+  )
+
+  it.live("options that SPDK refuses before its start", () =>
+    fails(
+      {
+        config: bdevConfig({ method: "bdev_set_options", params: { bdev_io_pool_size: 16, bdev_io_cache_size: 256 } })
+      },
+      { _tag: "ConfigRejected", method: "bdev_set_options", index: 0, code: -32602 }
+    )
+  )
+
   it.live("reads a configuration from a file", () =>
     Effect.gen(function* () {
       const path = yield* scratchFile

@@ -1,7 +1,10 @@
 /** The RPC socket: SPDK's own rpc.py, second clients, and what may not get in. The layer must serve `socketPath`. */
 import * as Bdev from "@effect-spdk/core/Bdev"
+import * as DmaBuffer from "@effect-spdk/core/DmaBuffer"
+import * as Poller from "@effect-spdk/core/Poller"
 import * as Rpc from "@effect-spdk/core/Rpc"
 import * as Spdk from "@effect-spdk/core/Spdk"
+import * as SpdkThread from "@effect-spdk/core/SpdkThread"
 import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { execFile, spawnSync } from "node:child_process"
@@ -155,6 +158,32 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
           { concurrency: "unbounded" }
         )
         assert.strictEqual(many.length, 300)
+      })
+    )
+
+    check("a remote engine on the socket has the control plane, and says what it has not", () =>
+      Effect.gen(function* () {
+        const here = yield* Bdev.createMalloc({ name: fresh("here"), blockSize, numBlocks: 64 })
+        const remotely = Effect.gen(function* () {
+          const spdk = yield* Spdk.Spdk
+          assert.strictEqual(spdk.kind, "remote")
+          assert.strictEqual((yield* Bdev.find(here)).numBlocks, 64)
+          const there = yield* Bdev.createNull({ name: fresh("there"), blockSize, numBlocks: 64 })
+          assert.include(
+            (yield* Bdev.list).map((bdev) => bdev.name),
+            there
+          )
+          assert.isAtLeast((yield* SpdkThread.list).length, 1)
+          yield* failsWith(Effect.scoped(Bdev.open(here)), "NotSupported")
+          yield* failsWith(Effect.scoped(DmaBuffer.make(4096)), "NotSupported")
+          yield* failsWith(Effect.scoped(SpdkThread.spawn({ name: "far" })), "NotSupported")
+          yield* failsWith(Effect.scoped(Poller.make()), "NotSupported")
+        }).pipe(Effect.scoped)
+        yield* Effect.provide(remotely, Spdk.layerRemote({ path: socketPath }), { local: true })
+        assert.deepStrictEqual(
+          (yield* Bdev.list).map((bdev) => bdev.name),
+          [here]
+        )
       })
     )
 

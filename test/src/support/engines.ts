@@ -22,22 +22,18 @@ export interface Capabilities {
   readonly virtualTime: boolean
   /** SPDK's uring bdev module. */
   readonly uring: boolean
-  /** A pool of bdev_io that can run empty. */
-  readonly bdevIoPool: boolean
 }
 
 export const embeddedCapabilities: Capabilities = {
   engine: "embedded",
   virtualTime: true,
-  uring: false,
-  bdevIoPool: false
+  uring: false
 }
 
 export const libspdkCapabilities: Capabilities = {
   engine: "libspdk",
   virtualTime: false,
-  uring: true,
-  bdevIoPool: true
+  uring: true
 }
 
 const pkgConfigModule = "spdk_event"

@@ -11,6 +11,8 @@ import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
+import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
 import type { EngineLayer } from "./engines.ts"
 
@@ -79,10 +81,28 @@ export const expectReason = <A, E, Tag extends SpdkError.Reason["_tag"]>(
   fields: Readonly<Record<string, unknown>> = {}
 ): Extract<SpdkError.Reason, { readonly _tag: Tag }> => {
   if (Exit.isSuccess(exit)) assert.fail(`expected ${tag}, but it succeeded with ${String(exit.value)}`)
-  const error = Cause.squash(exit.cause)
+  const error = Option.getOrUndefined(Cause.findErrorOption(exit.cause))
   if (!SpdkError.isSpdkError(error)) assert.fail(`expected ${tag}, got ${Cause.pretty(exit.cause)}`)
-  const reason: SpdkError.Reason = error.reason
-  assert.strictEqual(reason._tag, tag, Cause.pretty(exit.cause))
+  return checkReason(error.reason, tag, fields)
+}
+
+/** Expects a release that gave up: those have no error channel, so that they die. */
+export const expectReleaseTimedOut = <A, E>(
+  exit: Exit.Exit<A, E>,
+  fields: Readonly<Record<string, unknown>> = {}
+): void => {
+  if (Exit.isSuccess(exit)) assert.fail("expected TimedOut, but it succeeded")
+  const defect = Result.getOrElse(Cause.findDefect(exit.cause), () => undefined)
+  if (!SpdkError.isSpdkError(defect)) assert.fail(`expected TimedOut, got ${Cause.pretty(exit.cause)}`)
+  checkReason(defect.reason, "TimedOut", fields)
+}
+
+const checkReason = <Tag extends SpdkError.Reason["_tag"]>(
+  reason: SpdkError.Reason,
+  tag: Tag,
+  fields: Readonly<Record<string, unknown>>
+): Extract<SpdkError.Reason, { readonly _tag: Tag }> => {
+  assert.strictEqual(reason._tag, tag, reason.message)
   const actual: Record<string, unknown> = { ...reason }
   for (const [field, expected] of Object.entries(fields)) {
     assert.deepStrictEqual(actual[field], expected, `${tag}.${field} of: ${reason.message}`)
@@ -94,7 +114,7 @@ export const expectReason = <A, E, Tag extends SpdkError.Reason["_tag"]>(
 /** Expects a failure with one of several reasons, where the moment decides which. */
 export const expectReasonIn = <A, E>(exit: Exit.Exit<A, E>, tags: ReadonlyArray<SpdkError.ReasonTag>): void => {
   if (Exit.isSuccess(exit)) assert.fail(`expected one of ${tags.join(", ")}, but it succeeded`)
-  const error = Cause.squash(exit.cause)
+  const error = Option.getOrUndefined(Cause.findErrorOption(exit.cause))
   if (!SpdkError.isSpdkError(error)) assert.fail(`expected one of ${tags.join(", ")}, got ${Cause.pretty(exit.cause)}`)
   assert.include(tags, error.reason._tag, Cause.pretty(exit.cause))
 }

@@ -108,7 +108,7 @@ export const makePool = (
   lengthBytes: number,
   alignment: number,
   capacity: number
-): Effect.Effect<DmaPool, SpdkErrorOf<"InvalidArgument" | "NoMemory">, Scope.Scope> =>
+): Effect.Effect<DmaPool, SpdkErrorOf<"InvalidArgument" | "NoMemory" | "NotSupported">, Scope.Scope> =>
   Effect.gen(function* () {
     // The finalizer stands first, so that a NoMemory half-way gives back what there is.
     const pool = new DmaPoolImpl(engineMemory, lengthBytes, capacity)
@@ -116,7 +116,7 @@ export const makePool = (
     for (let i = 0; i < capacity; i++) {
       yield* Effect.uninterruptible(
         Effect.map(
-          onlyReasons(["InvalidArgument", "NoMemory"])(engineMemory.allocate(lengthBytes, alignment)),
+          onlyReasons(["InvalidArgument", "NoMemory", "NotSupported"])(engineMemory.allocate(lengthBytes, alignment)),
           (slab) => pool.put(slab)
         )
       )

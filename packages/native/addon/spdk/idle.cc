@@ -110,8 +110,9 @@ Idle::Look Idle::LookAround() {
 // pollers may change under us.
 void Idle::LookAtThread(uint64_t id, uint64_t now, Look* look) const {
   spdk_thread* thread = spdk_thread_get_by_id(id);
-  if (thread == nullptr) return;
-  if (!StaysOnItsCore(thread)) return;
+  if (thread == nullptr || !StaysOnItsCore(thread)) return;
+  // Its mask may have been changed by RPC, and it with it.
+  if (!spdk_cpuset_get_cpu(spdk_thread_get_cpumask(thread), core_)) return;
   spdk_set_thread(thread);
   spdk_thread_stats stats = {};
   if (spdk_thread_get_stats(&stats) == 0) look->busy_ticks += stats.busy_tsc;

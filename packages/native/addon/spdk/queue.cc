@@ -19,11 +19,6 @@ constexpr uint32_t kEntriesPerPoll = 256;
 constexpr uint32_t kPrefetchAhead = 3;
 // With fewer requests in flight than this a completion is published by itself, otherwise with those of its turn.
 constexpr uint32_t kPublishAtOnceBelow = 4;
-// Thirty years: SPDK multiplies by the ticks of a microsecond and adds the time, in 64 bits.
-constexpr uint64_t kLongestTimerMicros = 946080000000000;
-// Between two times that a device is asked to abort the same request; doubled each time.
-constexpr uint64_t kFirstAbortPauseMicros = 1000;
-constexpr uint64_t kLongestAbortPauseMicros = 1000000;
 
 uint64_t Join(uint32_t low, uint32_t high) { return uint64_t{high} << 32 | low; }
 
@@ -50,6 +45,8 @@ spdk_bdev_io_type IoTypeOf(Opcode opcode) {
 bool Writes(Opcode opcode) {
   return opcode == Opcode::kWrite || opcode == Opcode::kUnmap || opcode == Opcode::kWriteZeroes;
 }
+
+Detail RefusalOf(int rc) { return rc == -ENOTSUP ? Detail::kNotSupported : Detail::kNone; }
 
 bool HasRange(Opcode opcode) { return opcode != Opcode::kReset; }
 
@@ -349,33 +346,54 @@ bool Queue::PinSegment(Request* request, const uint32_t* segment, char** address
 }
 
 void Queue::Submit(Request* request) {
-  request->submitted = true;
-  const int rc = Ask(request);
-  if (rc == 0) return;
-  request->submitted = false;
-  if (rc == -ENOMEM) return WaitForBdevIo(request);
-  Refuse(request, rc, rc == -ENOTSUP ? Detail::kNotSupported : Detail::kNone);
+  if (waiting_head_ == nullptr) {
+    request->submitted = true;
+    const int rc = Ask(request);
+    if (rc == 0) return;
+    request->submitted = false;
+    if (rc != -ENOMEM) return Refuse(request, rc, RefusalOf(rc));
+  }
+  const bool first = waiting_head_ == nullptr;
+  request->next = nullptr;
+  *waiting_tail_ = request;
+  waiting_tail_ = &request->next;
+  if (first) SubmitWaiting();
 }
 
-// The pool of bdev_io is empty: SPDK calls back when one comes free.
-void Queue::WaitForBdevIo(Request* request) {
-  request->wait.bdev = request->channel->descriptor->bdev();
-  request->wait.cb_fn = OnIoWait;
-  request->wait.cb_arg = request;
-  const int rc = spdk_bdev_queue_io_wait(request->wait.bdev, request->channel->io_channel, &request->wait);
-  if (rc == 0) return;
-  // A bdev_io is there after all (SPDK says -EINVAL): the next try finds it. Anything else is final.
-  if (rc == -EINVAL) return Submit(request);
-  Refuse(request, rc, Detail::kNone);
+// Submits what waits for a bdev_io, until there is none left. SPDK completes nothing inside of a submission.
+void Queue::SubmitWaiting() {
+  while (waiting_head_ != nullptr) {
+    Request* request = waiting_head_;
+    const bool wanted = !closing_ && !request->abort_wished;
+    request->submitted = wanted;
+    int rc = wanted ? Ask(request) : -ECANCELED;
+    if (rc == -ENOMEM) {
+      request->submitted = false;
+      rc = WaitForBdevIo(*request);
+      if (rc == 0) return;
+      // A bdev_io is there after all: the next try finds it.
+      if (rc == -EINVAL) continue;
+    }
+    waiting_head_ = std::exchange(request->next, nullptr);
+    if (waiting_head_ == nullptr) waiting_tail_ = &waiting_head_;
+    if (rc == 0) continue;
+    request->submitted = false;
+    Refuse(request, rc, !wanted && closing_ ? Detail::kClosing : RefusalOf(rc));
+  }
+}
+
+// SPDK calls back when a bdev_io comes free.
+int Queue::WaitForBdevIo(const Request& request) {
+  wait_.bdev = request.channel->descriptor->bdev();
+  wait_.cb_fn = OnIoWait;
+  wait_.cb_arg = this;
+  return spdk_bdev_queue_io_wait(wait_.bdev, request.channel->io_channel, &wait_);
 }
 
 void Queue::OnIoWait(void* context) {
-  auto* request = static_cast<Request*>(context);
-  Queue* queue = request->queue;
+  auto* queue = static_cast<Queue*>(context);
   queue->activity_.Add(1);
-  if (queue->closing_) return queue->Refuse(request, -ECANCELED, Detail::kClosing);
-  if (request->abort_wished) return queue->Refuse(request, -ECANCELED, Detail::kNone);
-  queue->Submit(request);
+  queue->SubmitWaiting();
 }
 
 int Queue::Ask(Request* request) {
@@ -447,72 +465,6 @@ void Queue::CancelTimer(Request* request) {
   Refuse(request, -ECANCELED, Detail::kNone);
 }
 
-// The answer to the asker is only that it was heard. The request itself completes in its own time.
-void Queue::Abort(Request* request, const uint32_t* words) {
-  Request* target = FindRequest(words[layout::sqe::target_id_word], words[layout::sqe::target_generation_word]);
-  if (target == nullptr || target == request) return Refuse(request, -ENOENT, Detail::kUnknownTarget);
-  if (target->timer != nullptr) {
-    CancelTimer(target);
-  } else if (target->submitted && !target->channel->descriptor->Supports(SPDK_BDEV_IO_TYPE_ABORT)) {
-    return Refuse(request, -ENOTSUP, Detail::kNotSupported);
-  } else {
-    WishAbort(target);
-  }
-  Complete(request);
-}
-
-void Queue::WishAbort(Request* target) {
-  if (std::exchange(target->abort_wished, true)) return;
-  // What waits for a bdev_io is refused when it gets one.
-  if (!target->submitted) return;
-  const uint64_t pause = spdk_get_ticks_hz() / 1000000 * kFirstAbortPauseMicros;
-  abort_wishes_.push_back({target->completion.id, target->completion.id_generation, 0, pause});
-  next_abort_ticks_ = 0;
-}
-
-// Never inside a completion: a module that completes a list of requests does not expect one of them to be taken away.
-void Queue::AskForAborts() {
-  const uint64_t now = spdk_get_ticks();
-  if (now < next_abort_ticks_) return;
-  next_abort_ticks_ = UINT64_MAX;
-  const uint64_t longest_pause = spdk_get_ticks_hz() / 1000000 * kLongestAbortPauseMicros;
-  bool empty_pool = false;
-  for (size_t i = 0; i < abort_wishes_.size();) {
-    AbortWish& wish = abort_wishes_[i];
-    Request* target = FindRequest(wish.id, wish.generation);
-    if (target == nullptr || !target->submitted) {
-      wish = abort_wishes_.back();
-      abort_wishes_.pop_back();
-      continue;
-    }
-    if (now >= wish.due_ticks && target->ask.channel == nullptr && !empty_pool) {
-      empty_pool = AskForAbort(target) == -ENOMEM;
-      wish.due_ticks = now + wish.pause_ticks;
-      if (!empty_pool) wish.pause_ticks = std::min(wish.pause_ticks * 2, longest_pause);
-    }
-    next_abort_ticks_ = std::min(next_abort_ticks_, wish.due_ticks);
-    i++;
-  }
-}
-
-int Queue::AskForAbort(Request* target) {
-  Channel* channel = target->channel;
-  // An abort holds the channel like any other request.
-  Hold(channel);
-  target->ask.channel = channel;
-  const int rc = spdk_bdev_abort(channel->descriptor->desc(), channel->io_channel, target, OnAborted, &target->ask);
-  if (rc == 0) return rc;
-  target->ask.channel = nullptr;
-  LetGo(channel);
-  return rc;
-}
-
-void Queue::OnAborted(spdk_bdev_io* io, bool, void* context) {
-  Channel* channel = std::exchange(static_cast<AbortAsk*>(context)->channel, nullptr);
-  spdk_bdev_free_io(io);
-  channel->queue->LetGo(channel);
-}
-
 void Queue::Refuse(Request* request, int status, Detail detail) {
   request->completion.status = status;
   request->completion.detail = detail;
@@ -568,37 +520,6 @@ bool Queue::FlushBacklog() {
   return moved;
 }
 
-int Queue::OpenChannel(const std::shared_ptr<Descriptor>& descriptor, ChannelHandle* out) {
-  if (closing_) return -ECANCELED;
-  if (!descriptor->AttachChannel(shared_from_this())) return descriptor->removed() ? -ENODEV : -EBADF;
-  spdk_io_channel* io_channel = spdk_bdev_get_io_channel(descriptor->desc());
-  if (io_channel == nullptr) {
-    descriptor->DetachChannel(shared_from_this());
-    return -ENOMEM;
-  }
-  uint32_t slot = 0;
-  while (slot < channels_.size() && channels_[slot]->state != Channel::State::kFree) slot++;
-  if (slot == channels_.size()) {
-    channels_.push_back(std::make_unique<Channel>());
-    channels_.back()->queue = this;
-  }
-  Channel& channel = *channels_[slot];
-  channel.state = Channel::State::kOpen;
-  channel.descriptor = descriptor;
-  channel.io_channel = io_channel;
-  Runtime::Get().channel_count.fetch_add(1);
-  *out = {slot, channel.generation};
-  return 0;
-}
-
-void Queue::CloseChannel(ChannelHandle handle, Done done) {
-  Channel* channel = FindChannel(handle.slot, handle.generation);
-  if (channel == nullptr) return done(0);
-  channel->waiting.push_back(std::move(done));
-  if (channel->state == Channel::State::kOpen) channel->state = Channel::State::kClosing;
-  PutChannelIfUnused(channel);
-}
-
 void Queue::Hold(Channel* channel) {
   channel->in_flight++;
   held_.Add(1);
@@ -608,165 +529,6 @@ void Queue::LetGo(Channel* channel) {
   channel->in_flight--;
   let_go_.Add(1);
   PutChannelIfUnused(channel);
-}
-
-// Puts the channel of a closing one, and frees the slot once somebody has asked for its close: until then its handle
-// answers "removed", not "stale".
-void Queue::PutChannelIfUnused(Channel* channel) {
-  if (channel->state == Channel::State::kOpen || channel->in_flight != 0) return;
-  if (channel->state == Channel::State::kClosing) {
-    channel->state = Channel::State::kPut;
-    spdk_put_io_channel(std::exchange(channel->io_channel, nullptr));
-    Runtime::Get().channel_count.fetch_sub(1);
-    channel->descriptor->DetachChannel(shared_from_this());
-  }
-  if (channel->state != Channel::State::kPut || channel->waiting.empty()) return;
-  std::vector<Done> waiting = std::exchange(channel->waiting, {});
-  channel->descriptor = nullptr;
-  channel->generation = channel->generation == UINT32_MAX ? 1 : channel->generation + 1;
-  channel->state = Channel::State::kFree;
-  for (Done& done : waiting) done(0);
-}
-
-void Queue::PutChannelsOf(std::shared_ptr<Descriptor> descriptor) {
-  Post([this, keep = shared_from_this(), descriptor = std::move(descriptor)] {
-    for (const auto& channel : channels_) {
-      if (channel->descriptor != descriptor || channel->state != Channel::State::kOpen) continue;
-      channel->state = Channel::State::kClosing;
-      PutChannelIfUnused(channel.get());
-    }
-  });
-}
-
-int Queue::RegisterPoller(uint32_t id, const std::string& name, uint64_t period_micros) {
-  if (closing_) return -ECANCELED;
-  auto poller = std::make_unique<Poller>();
-  poller->queue = this;
-  poller->id = id;
-  poller->poller =
-      spdk_poller_register_named(RunPoller, poller.get(), std::min(period_micros, kLongestTimerMicros), name.c_str());
-  if (poller->poller == nullptr) return -ENOMEM;
-  Runtime::Get().poller_count.fetch_add(1);
-  pollers_.push_back(std::move(poller));
-  return 0;
-}
-
-int Queue::RunPoller(void* context) {
-  auto* poller = static_cast<Poller*>(context);
-  poller->runs++;
-  if (poller->undelivered != UINT32_MAX) poller->undelivered++;
-  const uint64_t busy = poller->busy;
-  poller->queue->DeliverTick(poller);
-  return poller->busy != busy ? SPDK_POLLER_BUSY : SPDK_POLLER_IDLE;
-}
-
-// At most one tick of a poller is in the ring; it says how many runs it stands for.
-void Queue::DeliverTick(Poller* poller) {
-  if (poller->tick_in_ring && !ring_->Consumed(poller->tick_position)) return;
-  poller->tick_in_ring = false;
-  if (poller->undelivered == 0 || !ring_->HasRoom()) return;
-  CompletionEntry tick;
-  tick.id = poller->id;
-  tick.kind = CompletionKind::kTick;
-  tick.runs = std::exchange(poller->undelivered, 0);
-  poller->tick_position = ring_->Push(tick);
-  poller->tick_in_ring = true;
-  poller->busy++;
-  activity_.Add(1);
-}
-
-std::deque<std::unique_ptr<Queue::Poller>>::const_iterator Queue::FindPoller(uint32_t id) const {
-  return std::find_if(pollers_.begin(), pollers_.end(), [id](const auto& poller) { return poller->id == id; });
-}
-
-bool Queue::PausePoller(uint32_t id, bool pause) {
-  const auto found = FindPoller(id);
-  if (found == pollers_.end()) return false;
-  if (pause) {
-    spdk_poller_pause((*found)->poller);
-  } else {
-    spdk_poller_resume((*found)->poller);
-  }
-  return true;
-}
-
-bool Queue::GetPollerStats(uint32_t id, PollerStats* stats) const {
-  const auto found = FindPoller(id);
-  if (found == pollers_.end()) return false;
-  *stats = {(*found)->runs, (*found)->busy};
-  return true;
-}
-
-bool Queue::UnregisterPoller(uint32_t id, PollerStats* stats) {
-  const auto found = FindPoller(id);
-  if (found == pollers_.end()) return false;
-  *stats = {(*found)->runs, (*found)->busy};
-  spdk_poller_unregister(&(*found)->poller);
-  pollers_.erase(found);
-  Runtime::Get().poller_count.fetch_sub(1);
-  return true;
-}
-
-void Queue::Close(Done done) {
-  auto shared_done = std::make_shared<Done>(std::move(done));
-  const bool posted = Post([this, keep = shared_from_this(), shared_done] {
-    if (closed_) return (*shared_done)(0);
-    waiting_for_close_.push_back(std::move(*shared_done));
-    if (!std::exchange(closing_, true)) AbortAll();
-  });
-  if (!posted) (*shared_done)(0);
-}
-
-void Queue::AbortAll() {
-  for (uint32_t i = 0; i < request_count_; i++) {
-    Request& request = requests_[i];
-    if (!request.busy) continue;
-    if (request.timer != nullptr) {
-      CancelTimer(&request);
-    } else if (!request.submitted || request.channel->descriptor->Supports(SPDK_BDEV_IO_TYPE_ABORT)) {
-      WishAbort(&request);
-    }
-  }
-}
-
-// At every turn of a closing queue, until its devices have answered.
-void Queue::ContinueClosing() {
-  if (closed_) return;
-  for (const auto& poller : pollers_) {
-    spdk_poller_unregister(&poller->poller);
-    Runtime::Get().poller_count.fetch_sub(1);
-  }
-  pollers_.clear();
-  while (ConsumeRing() != 0) {
-  }
-  FlushBacklog();
-  bool waiting = in_flight() != 0;
-  for (const auto& channel : channels_) {
-    if (channel->state == Channel::State::kOpen) channel->state = Channel::State::kClosing;
-    if (channel->state == Channel::State::kClosing) {
-      PutChannelIfUnused(channel.get());
-      waiting = waiting || channel->state == Channel::State::kClosing;
-    }
-  }
-  Publish();
-  if (!waiting) FinishClosing();
-}
-
-void Queue::FinishClosing() {
-  closed_ = true;
-  for (const auto& channel : channels_) {
-    for (Done& done : std::exchange(channel->waiting, {})) done(0);
-    channel->descriptor = nullptr;
-  }
-  Runtime::Get().LeaveCore(core(), this);
-  spdk_poller_unregister(&poller_);
-  spdk_thread_exit(thread_);
-  Runtime::Get().thread_count.fetch_sub(1);
-  Runtime::Get().Forget(this);
-  const auto never_run = inbox_.Close();
-  for (Done& done : std::exchange(waiting_for_close_, {})) done(0);
-  // Tasks that came too late find the queue closed, and answer whoever waits for them.
-  for (const auto& task : never_run) task();
 }
 
 }  // namespace effect_spdk

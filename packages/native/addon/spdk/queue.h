@@ -103,6 +103,9 @@ class Queue : public std::enable_shared_from_this<Queue> {
   void SetReactorSleeping(bool sleeping) { ring_->SetReactorSleeping(sleeping); }
 
  private:
+  // Thirty years: SPDK multiplies by the ticks of a microsecond and adds the time, in 64 bits.
+  static constexpr uint64_t kLongestTimerMicros = 946080000000000;
+
   struct Segments {
     iovec iov[layout::segment::max];
     uint32_t slab_slots[layout::segment::max];
@@ -151,7 +154,6 @@ class Queue : public std::enable_shared_from_this<Queue> {
     // The device has it. Otherwise it is a timer, or waits for a bdev_io.
     bool submitted = false;
     bool abort_wished = false;
-    spdk_bdev_io_wait_entry wait = {};
     AbortAsk ask;
   };
 
@@ -187,7 +189,8 @@ class Queue : public std::enable_shared_from_this<Queue> {
   void Submit(Request* request);
   // The answer of SPDK to a submission, 0 or an errno.
   int Ask(Request* request);
-  void WaitForBdevIo(Request* request);
+  void SubmitWaiting();
+  int WaitForBdevIo(const Request& request);
   void Abort(Request* request, const uint32_t* words);
   void WishAbort(Request* target);
   void AskForAborts();
@@ -233,6 +236,11 @@ class Queue : public std::enable_shared_from_this<Queue> {
   Segments* free_segments_ = nullptr;
   Request* backlog_head_ = nullptr;
   Request** backlog_tail_ = &backlog_head_;
+  // Requests that found the pool of bdev_io empty, in their order. Only the first of them stands in SPDK's own line, so
+  // that what a stack of bdevs asks for below a request does not stand behind all of ours.
+  Request* waiting_head_ = nullptr;
+  Request** waiting_tail_ = &waiting_head_;
+  spdk_bdev_io_wait_entry wait_ = {};
 
   std::vector<std::unique_ptr<Channel>> channels_;
   std::deque<std::unique_ptr<Poller>> pollers_;

@@ -28,6 +28,15 @@ export interface RegistryContext {
   readonly log: (level: "error" | "warning" | "notice" | "info" | "debug", message: string) => void
 }
 
+/** What `bdev_set_options` sets. There is no pool of bdev_io here, and none of iobuf: their sizes are only kept. */
+export interface BdevOptions {
+  readonly bdev_io_pool_size: number
+  readonly bdev_io_cache_size: number
+  readonly bdev_auto_examine: boolean
+  readonly iobuf_small_cache_size: number
+  readonly iobuf_large_cache_size: number
+}
+
 const ignoreEvents = (): void => {}
 
 export class BdevRegistry {
@@ -35,6 +44,15 @@ export class BdevRegistry {
   readonly ioPool = new IoPool()
   /** In the order in which SPDK asks them. */
   readonly virtualModules: Array<VirtualModule> = []
+  options: BdevOptions = {
+    bdev_io_pool_size: 65_535,
+    bdev_io_cache_size: 256,
+    bdev_auto_examine: true,
+    iobuf_small_cache_size: 128,
+    iobuf_large_cache_size: 16
+  }
+  /** The bdevs that are examined though the others are not. */
+  private readonly examined = new Set<string>()
   private readonly names = new Map<string, Bdev>()
   private readonly bdevs = new Set<Bdev>()
   private readonly waiters = new Set<() => void>()
@@ -66,9 +84,23 @@ export class BdevRegistry {
     this.names.set(bdev.name, bdev)
     this.bdevs.add(bdev)
     this.context.notifications.add("bdev_register", bdev.name)
-    for (const module of this.virtualModules) module.examine(bdev)
+    if (this.options.bdev_auto_examine || this.examined.has(bdev.name)) this.examine(bdev)
     for (const waiter of [...this.waiters]) waiter()
     return 0
+  }
+
+  /** Has the bdev of this name examined, now or when it appears, where that is not done for all of them. */
+  examineByName(name: string): number {
+    if (this.options.bdev_auto_examine) return -EINVAL
+    if (this.examined.has(name)) return -EEXIST
+    this.examined.add(name)
+    const bdev = this.find(name)
+    if (bdev !== undefined) this.examine(bdev)
+    return 0
+  }
+
+  private examine(bdev: Bdev): void {
+    for (const module of this.virtualModules) module.examine(bdev)
   }
 
   /** Calls `onRegister` after each registration, until the returned function is called. */

@@ -23,9 +23,13 @@ export type EmbeddedOptions = Pick<ResolvedOptions, "name" | "cores" | "memoryMi
 /**
  * An engine of its own: nothing is shared with others in the process. The end of the scope ends what is in flight,
  * removes all bdevs and takes back all memory; it dies with TimedOut when a device does not let go.
+ *
+ * With `waitsForStart` only what may be called before the framework starts is answered until `framework_start_init`,
+ * which `applyConfig` calls.
  */
 export const make = Effect.fnUntraced(function* (
-  options: EmbeddedOptions
+  options: EmbeddedOptions,
+  { waitsForStart = false }: { readonly waitsForStart?: boolean } = {}
 ): Effect.fn.Return<Engine, SpdkError<ErrnoReason | StartFailed>, Scope.Scope> {
   const state = new EngineState(options, yield* Timers.make)
   yield* Effect.addFinalizer(() => withinLimit("Spdk.layer", options.name, state.release))
@@ -43,6 +47,7 @@ export const make = Effect.fnUntraced(function* (
     printLevel: state.printLevel,
     stopServing: () => stopServing()
   })
+  if (waitsForStart) table.holdStart()
   const { memoryMiB, rpcSocket } = options
   if (rpcSocket !== undefined) stopServing = (yield* serve(rpcSocket, table)).stop
   return {

@@ -48,29 +48,37 @@ export const addBdevMethods = (table: RpcTable, registry: BdevRegistry): void =>
     },
     { isOptional }
   )
-  table.addStartupOnly("bdev_set_options")
+  table.addStartup(
+    "bdev_set_options",
+    (params) => {
+      const before = registry.options
+      const options = {
+        bdev_io_pool_size: params.bdev_io_pool_size ?? before.bdev_io_pool_size,
+        bdev_io_cache_size: params.bdev_io_cache_size ?? before.bdev_io_cache_size,
+        bdev_auto_examine: params.bdev_auto_examine ?? before.bdev_auto_examine,
+        iobuf_small_cache_size: params.iobuf_small_cache_size ?? before.iobuf_small_cache_size,
+        iobuf_large_cache_size: params.iobuf_large_cache_size ?? before.iobuf_large_cache_size
+      }
+      const { bdev_io_cache_size: cacheSize, bdev_io_pool_size: poolSize } = options
+      // One cache for the thread that there is by then, and one for a moment of SPDK's own start.
+      if (poolSize < cacheSize * 2) {
+        return Effect.fail(invalidParams(`Pool size ${poolSize} too small for cache size ${cacheSize}`))
+      }
+      registry.options = options
+      return Effect.succeed(true)
+    },
+    { isOptional: true, onInvalid: invalidParams() }
+  )
   // A bdev is examined before the call that makes it is answered.
   table.addBare("bdev_wait_for_examine", "bdev_wait_for_examine requires no parameters", () => Effect.succeed(true))
-  // Manual examination is for those who have switched off the automatic one.
-  table.add("bdev_examine", () => trueOrErrno(-EINVAL), {
+  table.add("bdev_examine", ({ name }) => trueOrErrno(registry.examineByName(name)), {
     onInvalid: invalidParams("spdk_json_decode_object failed")
   })
 }
 
 /** The calls that make the bdevs that there are. SPDK batches what a physical module writes. */
 export const bdevConfig = (registry: BdevRegistry, withBatches: boolean): ReadonlyArray<Json> => {
-  const calls: Array<Json> = [
-    {
-      method: "bdev_set_options",
-      params: {
-        bdev_io_pool_size: 65535,
-        bdev_io_cache_size: 256,
-        bdev_auto_examine: true,
-        iobuf_small_cache_size: 128,
-        iobuf_large_cache_size: 16
-      }
-    }
-  ]
+  const calls: Array<Json> = [{ method: "bdev_set_options", params: { ...registry.options } }]
   for (const module of registry.virtualModules) calls.push(...module.configCalls())
   const callsOf = (moduleName: string) =>
     registry.all

@@ -163,7 +163,14 @@ const describePollers = (thread: LogicalThread): Json => {
 }
 
 const addConfig = (table: RpcTable, { registry }: FrameworkContext): void => {
-  table.addStartupOnly("framework_start_init")
+  table.addStartup(
+    "framework_start_init",
+    () => {
+      table.start()
+      return Effect.succeed(true)
+    },
+    { isOptional: true, onInvalid: invalidParams("framework_start_init requires no parameters") }
+  )
   table.addBlind("framework_wait_init", () => Effect.succeed(true))
   table.addBare("framework_get_subsystems", "'framework_get_subsystems' requires no arguments", () =>
     Effect.succeed([{ subsystem: "bdev", depends_on: [] }])

@@ -28,7 +28,10 @@ export const invalidParams = (message = "Invalid parameters"): RpcFault => new R
 export const decodeFailed = new RpcFault(-32603, "spdk_json_decode_object failed")
 export const errnoFault = (errnoNegative: number): RpcFault => new RpcFault(errnoNegative, strerror(-errnoNegative))
 
-/** Only before the framework starts, which in this engine it always has. */
+const tooEarly = new RpcFault(
+  -1,
+  "Method may only be called after framework is initialized using framework_start_init RPC."
+)
 const tooLate = new RpcFault(
   -1,
   "Method may only be called before framework is initialized. Use --wait-for-rpc command line parameter and then " +
@@ -42,6 +45,7 @@ type Name = keyof RpcMethods
 export class RpcTable {
   private readonly handlers = new Map<string, Handler>()
   private readonly startupOnly = new Set<string>()
+  private isStarted = true
 
   /** A method whose parameters the generated Schema describes. `onInvalid` is what SPDK's handler answers to others. */
   add<N extends Name>(
@@ -71,20 +75,53 @@ export class RpcTable {
     this.handlers.set(name, run)
   }
 
-  addStartupOnly(name: Name): void {
+  /** As `add`, for a method that is only allowed before the framework starts. */
+  addStartup<N extends Name>(
+    name: N,
+    run: (params: RpcMethods[N]) => Answer,
+    options: { readonly onInvalid?: RpcFault; readonly isOptional?: boolean } = {}
+  ): void {
+    this.add(name, run, options)
     this.startupOnly.add(name)
-    this.handlers.set(name, () => Effect.fail(tooLate))
+  }
+
+  /** Waits for `framework_start_init`, as SPDK does when a configuration is still to come. */
+  holdStart(): void {
+    this.isStarted = false
+  }
+
+  start(): void {
+    this.isStarted = true
   }
 
   names(current: boolean): ReadonlyArray<string> {
-    return [...this.handlers.keys()].filter((name) => !current || !this.startupOnly.has(name))
+    return [...this.handlers.keys()].filter((name) => !current || this.isAllowed(name))
   }
 
   call(method: string, params: unknown): Answer {
     const handler = this.handlers.get(method)
-    return handler === undefined ? Effect.fail(methodNotFound) : Effect.suspend(() => handler(params))
+    if (handler === undefined) return Effect.fail(methodNotFound)
+    return Effect.suspend(() =>
+      this.isAllowed(method) ? handler(params) : Effect.fail(this.isStarted ? tooLate : tooEarly)
+    )
+  }
+
+  private isAllowed(name: string): boolean {
+    return anytime.has(name) || this.startupOnly.has(name) !== this.isStarted
   }
 }
+
+/** What SPDK registers for both, the time before the framework starts and the time after. */
+const anytime: ReadonlySet<string> = new Set([
+  "rpc_get_methods",
+  "spdk_get_version",
+  "framework_wait_init",
+  "framework_get_scheduler",
+  "log_set_level",
+  "log_get_level",
+  "log_set_print_level",
+  "log_get_print_level"
+])
 
 /** An object, with nothing in it that a C string cannot hold. */
 const isPlain = (params: unknown): boolean =>
