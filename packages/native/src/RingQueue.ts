@@ -22,6 +22,8 @@ const reservedForTicks = 256
 const reservedForAborts = 64
 /** Entries written and not yet published while more are on their way. */
 const publishEvery = 16
+/** Completions copied out of the ring before the first of them runs. */
+const takeTogether = 16
 /** Request ids are `id + generation * idSpace`; ids of requests that wait outside the ring are negative. */
 const idSpace = 65536
 const twoTo32 = 4294967296
@@ -49,9 +51,18 @@ export class RingQueue implements Queue {
   private readonly sqMask: number
   private readonly cqMask: number
 
+  /**
+   * Entries until they are published. A store into a line that the other core has read takes long to get there, and holds up
+   * all stores behind it; a copy of whole lines has many of them on their way at once.
+   */
+  private readonly staged: Uint32Array
+  /** The first n slots of it, made once. */
+  private readonly stagedSlots: ReadonlyArray<Uint32Array>
   private sqTail = 0
   private sqPublished = 0
   private sqHeadSeen = 0
+  /** Completions taken out of the ring together: each read of a line that the other core wrote would wait for itself. */
+  private readonly arrived = new Uint32Array(takeTogether * Cqe.words)
   private cqHead = 0
   private cqHeadStored = 0
 
@@ -88,6 +99,9 @@ export class RingQueue implements Queue {
     this.sqMask = this.sqEntries - 1
     this.cqMask = cqEntries - 1
     this.cqBase = this.sqBase + this.sqEntries * Sqe.words
+    const maxStaged = publishEvery + slotsOfSegments(Segment.max)
+    this.staged = new Uint32Array(maxStaged * Sqe.words)
+    this.stagedSlots = Array.from({ length: maxStaged + 1 }, (_, slots) => this.staged.subarray(0, slots * Sqe.words))
     const ids = Math.min(cqEntries - reservedForTicks, idSpace)
     this.owners = new Array<Completion | undefined>(ids).fill(undefined)
     this.indexes = new Int32Array(ids)
@@ -176,11 +190,14 @@ export class RingQueue implements Queue {
           break
         }
         while (this.cqHead !== tail && done < limit) {
-          const at = this.cqBase + (this.cqHead & this.cqMask) * Cqe.words
-          this.cqHead = (this.cqHead + 1) >>> 0
-          done++
-          if (this.word(at + Cqe.kindWord) === CompletionKind.Tick) this.tick(at)
-          else this.completeAt(at)
+          const taken = this.take(Math.min((tail - this.cqHead) >>> 0, limit - done))
+          for (let index = 0; index < taken; index++) {
+            const at = index * Cqe.words
+            this.cqHead = (this.cqHead + 1) >>> 0
+            done++
+            if (this.arrived[at + Cqe.kindWord] === CompletionKind.Tick) this.tick(at)
+            else this.completeAt(at)
+          }
         }
         this.handOver()
       }
@@ -252,8 +269,8 @@ export class RingQueue implements Queue {
     const generation = this.generations[id] as number
     this.owners[id] = completion
     this.indexes[id] = index
-    const words = this.words
-    const at = this.sqBase + (this.sqTail & this.sqMask) * Sqe.words
+    const words = this.staged
+    const at = ((this.sqTail - this.sqPublished) >>> 0) * Sqe.words
     const segments = entry.segments
     words[at + Sqe.opcodeWord] = segments === undefined ? entry.opcode : entry.opcode | (segments.length << 8)
     words[at + Sqe.channelSlotWord] = entry.channelSlot
@@ -283,18 +300,27 @@ export class RingQueue implements Queue {
   private pushSegments(segments: ReadonlyArray<SlabRange>): void {
     for (let i = 0; i < segments.length; i++) {
       const segment = segments[i] as SlabRange
-      const slot = (this.sqTail + Math.floor(i / Segment.perSlot)) & this.sqMask
-      const at = this.sqBase + slot * Sqe.words + (i % Segment.perSlot) * Segment.words
-      this.words[at + Segment.slabSlotWord] = segment.slab.slot
-      this.words[at + Segment.slabGenerationWord] = segment.slab.generation
-      this.words[at + Segment.slabOffsetWord] = segment.offsetBytes
-      this.words[at + Segment.lengthBytesWord] = segment.lengthBytes
+      const slot = ((this.sqTail - this.sqPublished) >>> 0) + Math.floor(i / Segment.perSlot)
+      const at = slot * Sqe.words + (i % Segment.perSlot) * Segment.words
+      this.staged[at + Segment.slabSlotWord] = segment.slab.slot
+      this.staged[at + Segment.slabGenerationWord] = segment.slab.generation
+      this.staged[at + Segment.slabOffsetWord] = segment.offsetBytes
+      this.staged[at + Segment.lengthBytesWord] = segment.lengthBytes
     }
-    this.sqTail = (this.sqTail + slotsOf(segments) - 1) >>> 0
+    this.sqTail = (this.sqTail + slotsOfSegments(segments.length)) >>> 0
   }
 
   private publish(): void {
-    if (this.sqTail === this.sqPublished) return
+    const slots = (this.sqTail - this.sqPublished) >>> 0
+    if (slots === 0) return
+    const first = this.sqPublished & this.sqMask
+    const beforeEnd = this.sqEntries - first
+    if (slots <= beforeEnd) {
+      this.words.set(this.stagedSlots[slots] as Uint32Array, this.sqBase + first * Sqe.words)
+    } else {
+      this.words.set(this.stagedSlots[beforeEnd] as Uint32Array, this.sqBase + first * Sqe.words)
+      this.words.set(this.staged.subarray(beforeEnd * Sqe.words, slots * Sqe.words), this.sqBase)
+    }
     this.sqPublished = this.sqTail
     Atomics.store(this.signed, Control.sqTailWord, this.sqTail | 0)
     if (
@@ -353,19 +379,29 @@ export class RingQueue implements Queue {
     }
   }
 
+  /** Copies up to so many completions out of the ring; returns how many. */
+  private take(count: number): number {
+    const first = this.cqHead & this.cqMask
+    const taken = Math.min(count, takeTogether, this.cqMask + 1 - first)
+    const from = this.cqBase + first * Cqe.words
+    for (let word = 0; word < taken * Cqe.words; word++) this.arrived[word] = this.word(from + word)
+    return taken
+  }
+
   private completeAt(at: number): void {
-    const id = this.word(at + Cqe.idWord)
+    const arrived = this.arrived
+    const id = arrived[at + Cqe.idWord] as number
     const completion = this.owners[id]
     // Not ours to trust blindly: a completion that nobody waits for, or for an earlier use of the id, is dropped.
-    if (completion === undefined || this.generations[id] !== this.word(at + Cqe.idGenerationWord)) return
+    if (completion === undefined || this.generations[id] !== arrived[at + Cqe.idGenerationWord]) return
     this.free(id)
     if (completion === abortOwner) return
     this.inFlightCount--
     completion.complete(
       this.indexes[id] as number,
-      this.signed[at + Cqe.statusWord] as number,
-      this.word(at + Cqe.detailWord),
-      this.word(at + Cqe.nvmeWord)
+      (arrived[at + Cqe.statusWord] as number) | 0,
+      arrived[at + Cqe.detailWord] as number,
+      arrived[at + Cqe.nvmeWord] as number
     )
   }
 
@@ -386,7 +422,8 @@ export class RingQueue implements Queue {
   }
 
   private tick(at: number): void {
-    this.tickHandlers.get(this.word(at + Cqe.idWord))?.(this.word(at + Cqe.runsWord))
+    const poller = this.arrived[at + Cqe.idWord] as number
+    this.tickHandlers.get(poller)?.(this.arrived[at + Cqe.runsWord] as number)
   }
 
   private refuse(completion: Completion, index: number, status: number, detail: number): RequestId {
@@ -412,7 +449,8 @@ export class RingQueue implements Queue {
   }
 }
 
-const slotsOf = (segments: ReadonlyArray<SlabRange>): number => 1 + Math.ceil(segments.length / Segment.perSlot)
+const slotsOfSegments = (segments: number): number => Math.ceil(segments / Segment.perSlot)
+const slotsOf = (segments: ReadonlyArray<SlabRange>): number => 1 + slotsOfSegments(segments.length)
 
 // Only its target changes, and a queue copies what it is given.
 const abortEntry = makeEntry()
