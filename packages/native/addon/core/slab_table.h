@@ -51,9 +51,15 @@ class SlabTable {
     do {
       if (GenerationOf(state) != generation || (state & kClosing) != 0) return PinResult::kStale;
     } while (!slot.state.compare_exchange_weak(state, state + 1, std::memory_order_acq_rel, std::memory_order_acquire));
-    if (offset > slot.length_bytes || length_bytes > slot.length_bytes - offset) return PinResult::kOutOfRange;
-    *address = slot.base + offset;
-    return PinResult::kPinned;
+    return Within(slot, offset, length_bytes, address);
+  }
+
+  // As Pin, by somebody who has the slab pinned already: counts nothing.
+  PinResult Locate(uint32_t index, uint32_t generation, uint32_t offset, uint32_t length_bytes, char** address) const {
+    const Slot& slot = slots_[index];
+    const uint64_t state = slot.state.load(std::memory_order_acquire);
+    if (generation == 0 || GenerationOf(state) != generation || (state & kClosing) != 0) return PinResult::kStale;
+    return Within(slot, offset, length_bytes, address);
   }
 
   // Returns the memory when this was the last pin of a closed slab: the caller frees it, then calls Recycle.
@@ -125,6 +131,7 @@ class SlabTable {
     return handles;
   }
 
+  uint32_t capacity() const { return capacity_; }
   uint32_t length_bytes(uint32_t index) const { return slots_[index].length_bytes; }
 
  private:
@@ -138,6 +145,12 @@ class SlabTable {
     uint32_t length_bytes = 0;
     uint32_t next_generation = 1;
   };
+
+  static PinResult Within(const Slot& slot, uint32_t offset, uint32_t length_bytes, char** address) {
+    if (offset > slot.length_bytes || length_bytes > slot.length_bytes - offset) return PinResult::kOutOfRange;
+    *address = slot.base + offset;
+    return PinResult::kPinned;
+  }
 
   static uint64_t MakeState(uint32_t generation) { return uint64_t{generation} << 32; }
   static uint32_t GenerationOf(uint64_t state) { return static_cast<uint32_t>(state >> 32); }

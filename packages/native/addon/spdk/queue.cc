@@ -73,6 +73,7 @@ Queue::Queue(const Options& options, std::shared_ptr<Mailbox> mailbox, std::shar
     : name_(options.name),
       mailbox_(std::move(mailbox)),
       slabs_(std::move(slabs)),
+      pins_(slabs_),
       memory_(std::make_shared<RingMemory>(Ring::BytesFor(options.sq_entries, options.cq_entries))) {
   if (memory_->words == nullptr) return;
   ring_ = std::make_unique<Ring>(memory_->words, options.sq_entries, options.cq_entries);
@@ -300,7 +301,7 @@ bool Queue::PrepareMemory(Request* request, const uint32_t* words, uint64_t leng
       return Refuse(request, -EINVAL, Detail::kLengthMismatch), false;
     }
     char* address = nullptr;
-    const auto pinned = slabs_->Pin(words[layout::sqe::slab_slot_word], words[layout::sqe::slab_generation_word],
+    const auto pinned = pins_.Pin(words[layout::sqe::slab_slot_word], words[layout::sqe::slab_generation_word],
                                     words[layout::sqe::slab_offset_word], words[layout::sqe::length_bytes_word], &address);
     if (pinned == SlabTable::PinResult::kStale) return Refuse(request, -EBADF, Detail::kStaleSlab), false;
     request->slab_slot = words[layout::sqe::slab_slot_word];
@@ -334,7 +335,7 @@ bool Queue::PrepareMemory(Request* request, const uint32_t* words, uint64_t leng
 bool Queue::PinSegment(Request* request, const uint32_t* segment, char** address) {
   const uint32_t slot = segment[layout::segment::slab_slot_word];
   const uint32_t length = segment[layout::segment::length_bytes_word];
-  const auto pinned = slabs_->Pin(slot, segment[layout::segment::slab_generation_word],
+  const auto pinned = pins_.Pin(slot, segment[layout::segment::slab_generation_word],
                                   segment[layout::segment::slab_offset_word], length, address);
   if (pinned == SlabTable::PinResult::kStale) return Refuse(request, -EBADF, Detail::kStaleSlab), false;
   request->segments->slab_slots[request->segment_count] = slot;
@@ -474,12 +475,12 @@ void Queue::Refuse(Request* request, int status, Detail detail) {
 void Queue::ReleaseMemory(Request* request) {
   if (request->has_slab) {
     request->has_slab = false;
-    if (void* memory = slabs_->Unpin(request->slab_slot)) FreeSlabMemory(*slabs_, request->slab_slot, memory);
+    if (void* memory = pins_.Unpin(request->slab_slot)) FreeSlabMemory(*slabs_, request->slab_slot, memory);
   }
   if (request->segments == nullptr) return;
   for (uint32_t i = 0; i < request->segment_count; i++) {
     const uint32_t slot = request->segments->slab_slots[i];
-    if (void* memory = slabs_->Unpin(slot)) FreeSlabMemory(*slabs_, slot, memory);
+    if (void* memory = pins_.Unpin(slot)) FreeSlabMemory(*slabs_, slot, memory);
   }
   request->segments->next = std::exchange(free_segments_, request->segments);
   request->segments = nullptr;

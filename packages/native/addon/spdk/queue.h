@@ -19,6 +19,7 @@
 #include "../core/inbox.h"
 #include "../core/mailbox.h"
 #include "../core/ring.h"
+#include "../core/slab_pins.h"
 #include "../core/slab_table.h"
 #include "descriptor.h"
 #include "spdk_headers.h"
@@ -217,6 +218,7 @@ class Queue : public std::enable_shared_from_this<Queue> {
   const std::string name_;
   const std::shared_ptr<Mailbox> mailbox_;
   const std::shared_ptr<SlabTable> slabs_;
+  SlabPins pins_;
   const std::shared_ptr<RingMemory> memory_;
   std::unique_ptr<Ring> ring_;
 

@@ -1,3 +1,4 @@
+#include "../core/slab_pins.h"
 #include "../core/slab_table.h"
 
 #include <atomic>
@@ -68,6 +69,32 @@ TEST("memory under a device outlives the close, and comes back with the last pin
   CHECK(slabs.Unpin(handle->slot) == &byte);
 }
 
+TEST("one pin of the table stands for all uses of a reactor") {
+  const auto slabs = std::make_shared<SlabTable>(2);
+  SlabPins pins(slabs);
+  char bytes[64] = {};
+  char* address = nullptr;
+  const auto handle = slabs->Open(bytes, 64);
+  CHECK(pins.Pin(handle->slot, handle->generation, 0, 64, &address) == Pin::kPinned);
+  CHECK(pins.Pin(handle->slot, handle->generation, 8, 56, &address) == Pin::kPinned);
+  CHECK(address == bytes + 8);
+  CHECK(pins.Pin(handle->slot, handle->generation, 8, 57, &address) == Pin::kOutOfRange);
+  CHECK(pins.Pin(handle->slot, handle->generation + 1, 0, 1, &address) == Pin::kStale);
+  CHECK(pins.Pin(handle->slot, 0, 0, 1, &address) == Pin::kStale);
+  CHECK(pins.Pin(2, 1, 0, 1, &address) == Pin::kStale);
+  CHECK(pins.Unpin(handle->slot) == nullptr);
+  CHECK(!slabs->Renew(*handle).has_value());
+  CHECK(slabs->Close(*handle).memory == nullptr);
+  CHECK(pins.Pin(handle->slot, handle->generation, 0, 1, &address) == Pin::kStale);
+  CHECK(pins.Unpin(handle->slot) == nullptr);
+  CHECK(pins.Unpin(handle->slot) == bytes);
+  slabs->Recycle(handle->slot);
+  const auto again = slabs->Open(bytes, 1);
+  CHECK(pins.Pin(again->slot, handle->generation, 0, 1, &address) == Pin::kStale);
+  CHECK(pins.Pin(again->slot, again->generation, 0, 1, &address) == Pin::kPinned);
+  CHECK(pins.Unpin(again->slot) == nullptr);
+}
+
 TEST("renewing changes the name and not the memory, and not while pinned") {
   SlabTable slabs(1);
   char byte = 0;
@@ -94,7 +121,8 @@ TEST("a full table says so, and knows what is open") {
 
 TEST("threads: memory is freed once, and never while it is written to") {
   constexpr int kRounds = 3000;
-  SlabTable slabs(4);
+  const auto table = std::make_shared<SlabTable>(4);
+  SlabTable& slabs = *table;
   std::atomic<uint64_t> name{0};
   std::atomic<bool> stop{false};
   std::atomic<int> freed{0};
@@ -107,15 +135,20 @@ TEST("threads: memory is freed once, and never while it is written to") {
   std::vector<std::thread> reactors;
   for (int i = 0; i < 2; i++) {
     reactors.emplace_back([&] {
+      SlabPins pins(table);
       while (!stop.load()) {
         const uint64_t now = name.load();
-        char* address = nullptr;
         const auto slot = static_cast<uint32_t>(now >> 32);
-        if (slabs.Pin(slot, static_cast<uint32_t>(now), 0, 64, &address) != Pin::kPinned) continue;
-        // What a device does: read memory that nobody may have freed.
-        volatile char sum = 0;
-        for (int at = 0; at < 64; at++) sum = static_cast<char>(sum + address[at]);
-        release(slot, slabs.Unpin(slot));
+        char* address = nullptr;
+        int uses = 0;
+        // Several requests that overlap, as far as the slab stays open.
+        while (uses < 4 && pins.Pin(slot, static_cast<uint32_t>(now), 0, 64, &address) == Pin::kPinned) {
+          uses++;
+          // What a device does: read memory that nobody may have freed.
+          volatile char sum = 0;
+          for (int at = 0; at < 64; at++) sum = static_cast<char>(sum + address[at]);
+        }
+        while (uses-- > 0) release(slot, pins.Unpin(slot));
       }
     });
   }
