@@ -77,14 +77,13 @@ const gyp = (cwd, ...args) => {
 
 // Built in a copy, so that two builds at once, or an instrumented one, do not meet in node-gyp's one build folder.
 const work = mkdtempSync(join(tmpdir(), "effect-spdk-build-"))
-try {
-  for (const name of readdirSync(addonDir)) cpSync(join(addonDir, name), join(work, name), { recursive: true })
-  symlinkSync(join(packageDir, "node_modules"), join(work, "node_modules"))
-  gyp(work, "rebuild", "--jobs=max", ...(sanitize === "" ? [] : [`--effect_spdk_sanitize=${sanitize}`]))
-  mkdirSync(outDir, { recursive: true })
-  cpSync(join(work, "build/Release/spdk.node"), addon)
-} finally {
-  rmSync(work, { recursive: true, force: true })
-}
+// A build that fails ends the process, and an interrupted one is to get here.
+process.once("exit", () => rmSync(work, { recursive: true, force: true }))
+for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => process.exit(1))
+for (const name of readdirSync(addonDir)) cpSync(join(addonDir, name), join(work, name), { recursive: true })
+symlinkSync(join(packageDir, "node_modules"), join(work, "node_modules"))
+gyp(work, "rebuild", "--jobs=max", ...(sanitize === "" ? [] : [`--effect_spdk_sanitize=${sanitize}`]))
+mkdirSync(outDir, { recursive: true })
+cpSync(join(work, "build/Release/spdk.node"), addon)
 writeFileSync(stamp, wanted)
 if (sanitize !== "") console.log(addon)

@@ -323,9 +323,9 @@ export interface CreateOptions {
   readonly method: string
   readonly params?: { readonly [name: string]: Schema.Json } | undefined
   readonly deleteMethod: string
-  /** Default: `{ name }`. */
+  /** Default: `{ name }`. Without a name nothing can be deleted: then `create` fails, and what it made stays. */
   readonly deleteParams?: { readonly [name: string]: Schema.Json } | undefined
-  /** Of the bdev. Default: what the method answers, when that is a string, otherwise the parameter `name`. */
+  /** Of the bdev. Default: what the method answers, when that is one name, otherwise the parameter `name`. */
   readonly name?: string | undefined
 }
 
@@ -340,14 +340,22 @@ export const create: (options: CreateOptions) => Effect.Effect<string, CreateErr
     const { deleteMethod, deleteParams, method, params } = options
     const given = options.name ?? (typeof params?.["name"] === "string" ? params["name"] : undefined)
     const name = yield* scoped(
-      (rpc) =>
-        Effect.map(rpc.call(method, params), (result) => options.name ?? (typeof result === "string" ? result : given)),
-      (rpc, created) => rpc.call(deleteMethod, deleteParams ?? (created === undefined ? undefined : { name: created }))
+      (rpc) => Effect.map(rpc.call(method, params), (result) => options.name ?? nameIn(result) ?? given),
+      (rpc, created) => {
+        const deletes = deleteParams ?? (created === undefined ? undefined : { name: created })
+        return deletes === undefined ? Effect.void : rpc.call(deleteMethod, deletes)
+      }
     )
     return name === undefined
       ? yield* failInvalid("Bdev.create", "name", `is missing, and ${method} answered none`)
       : name
   })
+
+/** Methods answer a name, or a list of names: one name is one bdev. */
+const nameIn = (result: Schema.Json): string | undefined => {
+  const one = Array.isArray(result) && result.length === 1 ? result[0] : result
+  return typeof one === "string" ? one : undefined
+}
 
 /** Deletes at the end of the scope, with the time limit of releases. */
 const scoped = <A>(

@@ -376,6 +376,41 @@ export class ConfigRejected extends Schema.TaggedError<ConfigRejected>("SpdkErro
 }
 
 /**
+ * What lies on the device is not what its format says: it never was of that format, is of another version, or was damaged.
+ * `where` names the structure and, where there is one, its place.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class Corrupted extends Schema.TaggedError<Corrupted>("SpdkError/Corrupted")("Corrupted", {
+  ...common,
+  where: Schema.String,
+  rule: Schema.String
+}) {
+  override get message(): string {
+    return describe(this, `${this.where} ${this.rule}`)
+  }
+  get isRetryable(): boolean {
+    return false
+  }
+}
+
+/** The device holds a blobstore of another type. @since 0.1.0 @category errors */
+export class WrongType extends Schema.TaggedError<WrongType>("SpdkError/WrongType")("WrongType", {
+  ...common,
+  expected: Schema.String,
+  found: Schema.optional(Schema.String)
+}) {
+  override get message(): string {
+    const found = this.found === undefined ? "" : `, and not "${this.found}"`
+    return describe(this, `the type is expected to be "${this.expected}"${found}`)
+  }
+  get isRetryable(): boolean {
+    return false
+  }
+}
+
+/**
  * Every reason, as a schema.
  *
  * @since 0.1.0
@@ -404,6 +439,8 @@ export const Reason = Schema.Union([
   EngineUnavailable,
   OptionsClash,
   StartFailed,
-  ConfigRejected
+  ConfigRejected,
+  Corrupted,
+  WrongType
 ])
 export type Reason = typeof Reason.Type

@@ -289,6 +289,14 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
       )
     )
 
+    check("a method that makes no bdev with a name: nothing can be deleted for it", () =>
+      failsWith(
+        Effect.scoped(Bdev.create({ method: "spdk_get_version", deleteMethod: "bdev_malloc_delete" })),
+        "InvalidArgument",
+        { field: "name" }
+      )
+    )
+
     check("streams over ranges that do not fit", () =>
       Effect.gen(function* () {
         const bdev = yield* mallocOpened(64)

@@ -355,6 +355,23 @@ export const suite = (name: string, layer: EngineLayer, capabilities: Capabiliti
       })
     )
 
+    check("a module that answers the name of its bdev in a list", () =>
+      Effect.gen(function* () {
+        const before = yield* names
+        const base = yield* Bdev.createMalloc({ name: fresh("base"), blockSize, numBlocks: 64 })
+        const part = yield* Effect.scoped(
+          Bdev.create({
+            method: "bdev_split_create",
+            params: { base_bdev: base, split_count: 1 },
+            deleteMethod: "bdev_split_delete",
+            deleteParams: { base_bdev: base }
+          })
+        )
+        assert.strictEqual(part, `${base}p0`)
+        assert.deepStrictEqual(yield* names, [...before, base])
+      })
+    )
+
     check("a bdev that somebody else deleted is no error at the end of its scope", () =>
       Effect.gen(function* () {
         const client = yield* Rpc.RpcClient
