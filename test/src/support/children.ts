@@ -17,6 +17,8 @@ export interface Child {
   readonly process: ChildProcessWithoutNullStreams
   /** Waits until the program prints a line that fits; fails when it ends without one. */
   readonly line: (pattern: RegExp) => Effect.Effect<RegExpExecArray>
+  /** Waits until the program has printed so many lines that start like this. */
+  readonly lines: (prefix: string, count: number) => Effect.Effect<void>
   readonly ended: Effect.Effect<Ended>
   readonly stdout: () => string
 }
@@ -85,6 +87,17 @@ const watch = (child: ChildProcessWithoutNullStreams): Child => {
   return {
     process: child,
     line: (pattern) => when(`a line ${pattern}`, () => pattern.exec(stdout) ?? undefined),
+    lines: (prefix, count) => {
+      let at = 0
+      let seen = 0
+      return when(`${count} lines "${prefix}"`, () => {
+        for (let end = stdout.indexOf("\n", at); end !== -1; end = stdout.indexOf("\n", at)) {
+          if (stdout.startsWith(prefix, at)) seen++
+          at = end + 1
+        }
+        return seen >= count ? true : undefined
+      })
+    },
     ended: when("the end", () => ended),
     stdout: () => stdout
   }
