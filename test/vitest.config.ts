@@ -39,6 +39,10 @@ export default defineConfig({
       { extends: false, test: { ...shared, name: "core", root: "../packages/core", include: ["test/**/*.test.ts"] } },
       {
         extends: false,
+        test: { ...shared, name: "blobstore", root: "../packages/blobstore", include: ["test/**/*.test.ts"] }
+      },
+      {
+        extends: false,
         test: { ...shared, name: "embedded", root: ".", include: ["src/embedded.*.test.ts", "src/wire.*.test.ts"] }
       },
       { extends: false, test: { ...shared, name: "bench", root: "../bench", include: ["test/**/*.test.ts"] } },

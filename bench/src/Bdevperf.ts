@@ -2,7 +2,7 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { type Job, type Outcome, throughput } from "./Job.ts"
+import { type Job, onLvolBytes, type Outcome, throughput } from "./Job.ts"
 import { findProgram } from "./onPath.ts"
 import { reactorCore, run } from "./spawn.ts"
 
@@ -17,15 +17,31 @@ export const whereLooked = "bdevperf is neither on PATH nor in the folder that S
 
 type BdevperfJob = Job & { readonly kind: "bdevperf" }
 
-const configuration = ({ bdev }: BdevperfJob) => {
-  const numBlocks = bdev.sizeBytes / blockSizeBytes
+/** The calls that make the bdev. bdevperf leaves alone what an lvol store has claimed. */
+const calls = ({ bdev }: BdevperfJob): ReadonlyArray<{ readonly method: string; readonly params: object }> => {
+  const numBlocks = (sizeBytes: number) => sizeBytes / blockSizeBytes
   const params = { name: "bench", block_size: blockSizeBytes }
-  const method =
-    bdev.type === "file"
-      ? { method: "bdev_aio_create", params: { ...params, filename: bdev.path } }
-      : { method: `bdev_${bdev.type}_create`, params: { ...params, num_blocks: numBlocks } }
-  return { subsystems: [{ subsystem: "bdev", config: [method] }] }
+  switch (bdev.type) {
+    case "file":
+    case "new-file":
+      return [{ method: "bdev_aio_create", params: { ...params, filename: bdev.path } }]
+    case "malloc":
+    case "null":
+      return [{ method: `bdev_${bdev.type}_create`, params: { ...params, num_blocks: numBlocks(bdev.sizeBytes) } }]
+    case "lvol": {
+      const base = { ...params, num_blocks: numBlocks(onLvolBytes(bdev.sizeBytes)) }
+      const store = { bdev_name: "bench", lvs_name: "lvs", cluster_sz: bdev.clusterBytes }
+      const lvol = { lvs_name: "lvs", lvol_name: "lvol", size_in_mib: bdev.sizeBytes / 2 ** 20 }
+      return [
+        { method: "bdev_malloc_create", params: base },
+        { method: "bdev_lvol_create_lvstore", params: store },
+        { method: "bdev_lvol_create", params: lvol }
+      ]
+    }
+  }
 }
+
+const configuration = (job: BdevperfJob) => ({ subsystems: [{ subsystem: "bdev", config: calls(job) }] })
 
 /** User and system time that a process has taken so far, in clock ticks. */
 const processTicks = (pid: number): number => {
@@ -64,7 +80,16 @@ const parse = (output: string): { readonly iops: number; readonly failures: numb
 const commandLine = (job: BdevperfJob, folder: string, config: string): ReadonlyArray<string> => {
   const place = ["-m", `0x${(1 << reactorCore).toString(16)}`, "--disable-cpumask-locks"]
   const environment = ["--no-huge", "-s", String(memoryMiB), "-u", "-r", join(folder, "rpc.sock"), "-c", config]
-  const load = ["-q", String(job.depth), "-o", String(job.ioBytes), "-w", "randread", "-t", String(job.seconds)]
+  const load = [
+    "-q",
+    String(job.depth),
+    "-o",
+    String(job.ioBytes),
+    "-w",
+    `rand${job.operation ?? "read"}`,
+    "-t",
+    String(job.seconds)
+  ]
   return [...place, ...environment, ...load]
 }
 

@@ -1,4 +1,5 @@
 /** The comparisons, by id. */
+import { blobCases } from "./blobCases.ts"
 import type { BdevSpec, Job, Outcome } from "./Job.ts"
 
 const mebibyte = 2 ** 20
@@ -10,6 +11,8 @@ export type Metric =
   | "cpuPercent"
   | "allocationsPerIo"
   | "javaScriptAllocationsPerIo"
+  | "millis"
+  | "bytesPerBlob"
 
 export const units: Readonly<Record<Metric, string>> = {
   iops: "IO/s",
@@ -17,7 +20,9 @@ export const units: Readonly<Record<Metric, string>> = {
   meanMicros: "µs",
   cpuPercent: "% of a core",
   allocationsPerIo: "allocations/IO",
-  javaScriptAllocationsPerIo: "allocations/IO"
+  javaScriptAllocationsPerIo: "allocations/IO",
+  millis: "ms",
+  bytesPerBlob: "B/blob"
 }
 
 export interface Case {
@@ -27,6 +32,8 @@ export interface Case {
   readonly subject: Job
   readonly peerName: string
   readonly peer: Job | undefined
+  /** Runs once before the first turn. */
+  readonly prepare?: Job
   /** What the ratio of ours to the peer's must be, or ours alone where there is no peer. */
   readonly required: { readonly atLeast: number } | { readonly atMost: number } | undefined
 }
@@ -159,12 +166,14 @@ const embeddedCases = (seconds: number, file: BdevSpec & { readonly type: "file"
 /** All cases, for measurements of so many seconds, with the file that file bdevs are made of. */
 export const cases = (seconds: number, file: BdevSpec & { readonly type: "file" }): ReadonlyArray<Case> => [
   ...spdkCases(seconds),
-  ...embeddedCases(seconds, file)
+  ...embeddedCases(seconds, file),
+  ...blobCases(seconds, file.path)
 ]
 
 /** What must be installed for a job. */
 export const needs = (job: Job | undefined): "libspdk" | "bdevperf" | undefined => {
   if (job === undefined || job.kind === "node-fs") return undefined
   if (job.kind === "bdevperf") return "bdevperf"
-  return job.kind === "fibers" && job.engine === "embedded" ? undefined : "libspdk"
+  if (job.kind === "blob-image") return undefined
+  return "engine" in job && job.engine === "embedded" ? undefined : "libspdk"
 }

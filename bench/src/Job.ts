@@ -4,8 +4,20 @@ export type BdevSpec =
   | { readonly type: "malloc"; readonly sizeBytes: number }
   | { readonly type: "null"; readonly sizeBytes: number }
   | { readonly type: "file"; readonly path: string; readonly sizeBytes: number }
+  /** A sparse file that the job makes. */
+  | { readonly type: "new-file"; readonly path: string; readonly sizeBytes: number }
+  /** A thick lvol on a malloc bdev of `onLvolBytes`, for bdevperf. */
+  | { readonly type: "lvol"; readonly sizeBytes: number; readonly clusterBytes: number }
+
+const mebibyte = 2 ** 20
+
+/** What a bdev must have so that a blob of this size fits on it, with its metadata in clusters of 64 KiB or more. */
+export const onLvolBytes = (sizeBytes: number): number =>
+  sizeBytes + Math.ceil(sizeBytes / 8 / mebibyte) * mebibyte + 32 * mebibyte
 
 export type Engine = "libspdk" | "embedded"
+
+export type Operation = "read" | "write"
 
 export type Job =
   /** Random reads through the queue of the main thread, no Effect. */
@@ -52,9 +64,51 @@ export type Job =
       readonly depth: number
       readonly seconds: number
     }
-  /** SPDK's own load generator. */
+  /** Random reads or writes of one thick blob by so many fibers, on a malloc bdev. */
+  | {
+      readonly kind: "blob-fibers"
+      readonly engine: Engine
+      readonly operation: Operation
+      readonly sizeBytes: number
+      readonly clusterBytes: number
+      readonly ioBytes: number
+      readonly depth: number
+      readonly seconds: number
+    }
+  /** Makes a file with so many empty blobs. Not a measurement. */
+  | { readonly kind: "blob-image"; readonly path: string; readonly blobs: number }
+  /** Loads it, as it is or as after a crash. */
+  | {
+      readonly kind: "blob-load"
+      readonly engine: Engine
+      readonly path: string
+      readonly blobs: number
+      readonly recover: boolean
+    }
+  /** First writes to clusters, one after the other: of a thin blob, or of one with a snapshot. */
+  | {
+      readonly kind: "blob-clusters"
+      readonly engine: Engine
+      readonly what: "thin" | "copy"
+      readonly clusters: number
+      readonly clusterBytes: number
+    }
+  /** Memory of open blobs. */
+  | { readonly kind: "blob-memory"; readonly engine: Engine; readonly blobs: number }
+  /** Writes a blob on a new file from start to end. */
+  | {
+      readonly kind: "blob-sequential"
+      readonly engine: Engine
+      readonly path: string
+      readonly sizeBytes: number
+      readonly clusterBytes: number
+      readonly ioBytes: number
+      readonly depth: number
+    }
+  /** SPDK's own load generator. Default: random reads. */
   | {
       readonly kind: "bdevperf"
+      readonly operation?: Operation
       readonly bdev: BdevSpec
       readonly ioBytes: number
       readonly depth: number
@@ -72,6 +126,8 @@ export interface Outcome {
   readonly allocationsPerIo: number
   /** On the JavaScript thread, V8's own included. */
   readonly javaScriptAllocationsPerIo: number
+  readonly millis: number
+  readonly bytesPerBlob: number
 }
 
 export const outcome = (fields: Partial<Outcome>): Outcome => ({
@@ -81,6 +137,8 @@ export const outcome = (fields: Partial<Outcome>): Outcome => ({
   cpuPercent: 0,
   allocationsPerIo: 0,
   javaScriptAllocationsPerIo: 0,
+  millis: 0,
+  bytesPerBlob: 0,
   ...fields
 })
 

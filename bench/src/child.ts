@@ -3,6 +3,11 @@ import * as Effect from "effect/Effect"
 import type { Job, LibspdkStatus, Outcome } from "./Job.ts"
 import { allocations } from "./jobs/allocations.ts"
 import { batched } from "./jobs/batched.ts"
+import { blobClusters } from "./jobs/blobClusters.ts"
+import { blobFibers } from "./jobs/blobFibers.ts"
+import { blobImage, blobLoad } from "./jobs/blobLoad.ts"
+import { blobMemory } from "./jobs/blobMemory.ts"
+import { blobSequential } from "./jobs/blobSequential.ts"
 import { fibers } from "./jobs/fibers.ts"
 import { idle } from "./jobs/idle.ts"
 import { nodeFs } from "./jobs/nodeFs.ts"
@@ -25,6 +30,18 @@ const perform = (job: Job | { readonly kind: "status" }): Effect.Effect<Outcome 
       return allocations(job)
     case "node-fs":
       return nodeFs(job)
+    case "blob-fibers":
+      return blobFibers(job)
+    case "blob-image":
+      return blobImage(job)
+    case "blob-load":
+      return blobLoad(job)
+    case "blob-clusters":
+      return blobClusters(job)
+    case "blob-memory":
+      return blobMemory(job)
+    case "blob-sequential":
+      return blobSequential(job)
     case "bdevperf":
       return Effect.die("bdevperf is a program of its own")
   }

@@ -62,9 +62,20 @@ const readOptions = (): Options => {
   }
 }
 
+const prepared = new Set<string>()
+
+/** What several cases share is made for the first. */
+const prepareOnce = async (job: Job): Promise<void> => {
+  const key = JSON.stringify(job)
+  if (prepared.has(key)) return
+  await measure(job)
+  prepared.add(key)
+}
+
 /** Measures subject and peer in turns; who goes first changes every time. */
 const compare = async (benchCase: Case, runs: number): Promise<Judged> => {
-  const { metric, peer, subject } = benchCase
+  const { metric, peer, prepare, subject } = benchCase
+  if (prepare !== undefined) await prepareOnce(prepare)
   const ours: Array<number> = []
   const theirs: Array<number> = []
   const once = async (job: Job, into: Array<number>) => into.push(pick(metric, await measure(job)))

@@ -37,6 +37,10 @@ const create = (spec: BdevSpec) => {
       return Bdev.createNull({ name: "bench", blockSize, numBlocks })
     case "file":
       return Bdev.createFile({ name: "bench", blockSize, path: spec.path })
+    case "new-file":
+      return Bdev.createFile({ name: "bench", blockSize, path: spec.path, size: spec.sizeBytes, create: "always" })
+    case "lvol":
+      return Effect.die("lvols are for bdevperf")
   }
 }
 

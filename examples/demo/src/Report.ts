@@ -1,5 +1,6 @@
 /** What the demo prints at its end. */
 import Table from "cli-table3"
+import type { Entry } from "./Catalog.ts"
 import { isIntact, type Verified } from "./Transfer.ts"
 
 /** A table is for reading: of many files it shows the largest, and every one that is damaged. */
@@ -11,19 +12,29 @@ const number = (value: number): string => value.toLocaleString("en-US")
 
 /** One row per file: its length, its hash, and whether the device gave it back. */
 export const filesTable = (files: ReadonlyArray<Verified>): string => {
-  const table = new Table({ head: ["file", "bytes", "SHA-256", "read back"], colAligns: ["left", "right"], style })
+  const table = new Table({ head: ["file", "bytes", "SHA-256", "", "read back"], colAligns: ["left", "right"], style })
   const ordered = files.toSorted(
-    (left, right) => Number(isIntact(left)) - Number(isIntact(right)) || right.sizeBytes - left.sizeBytes
+    (left, right) => Number(isIntact(left)) - Number(isIntact(right)) || right.entry.sizeBytes - left.entry.sizeBytes
   )
   const damaged = files.filter((file) => !isIntact(file)).length
   const shown = ordered.slice(0, Math.max(rowsMax, damaged))
   for (const file of shown) {
-    table.push([file.label, number(file.sizeBytes), file.sha256.slice(0, 16), isIntact(file) ? "same" : "DIFFERS"])
+    const { name, sha256, sizeBytes } = file.entry
+    table.push([name, number(sizeBytes), sha256.slice(0, 16), file.action, isIntact(file) ? "same" : "DIFFERS"])
   }
   if (shown.length < files.length) {
     const rest = ordered.slice(shown.length)
-    const bytes = rest.reduce((total, file) => total + file.sizeBytes, 0)
-    table.push([`and ${rest.length} smaller files`, number(bytes), "", "same"])
+    const bytes = rest.reduce((total, file) => total + file.entry.sizeBytes, 0)
+    table.push([`and ${rest.length} smaller files`, number(bytes), "", "", "same"])
+  }
+  return table.toString()
+}
+
+/** Everything that is stored, by name. */
+export const catalogTable = (entries: Iterable<Entry>): string => {
+  const table = new Table({ head: ["file", "bytes", "modified", "SHA-256"], colAligns: ["left", "right"], style })
+  for (const entry of [...entries].toSorted((left, right) => (left.name < right.name ? -1 : 1))) {
+    table.push([entry.name, number(entry.sizeBytes), entry.mtime, entry.sha256.slice(0, 16)])
   }
   return table.toString()
 }

@@ -1,7 +1,8 @@
-/** Which files the demo writes: what the paths name, and every file in the folders among them. */
+/** Which files the demo stores: what the paths name, and every file in the folders among them. */
 import * as ByteSize from "effect/ByteSize"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
+import * as Option from "effect/Option"
 import * as Path from "effect/Path"
 import type { PlatformError } from "effect/PlatformError"
 import { DemoError } from "./DemoError.ts"
@@ -9,21 +10,11 @@ import { DemoError } from "./DemoError.ts"
 export interface Source {
   /** Absolute. */
   readonly path: string
-  /** For people: relative to where the command was given, where it lies below. */
-  readonly label: string
+  /** Relative to where the command was given, where it lies below, with slashes. What the file is stored as. */
+  readonly name: string
   readonly sizeBytes: number
-}
-
-/** Where a source lies on the device. */
-export interface Placed extends Source {
-  readonly offsetBytes: number
-}
-
-export interface Layout {
-  readonly files: ReadonlyArray<Placed>
-  readonly totalBytes: number
-  /** What the device must hold: every file starts on a block of its own. */
-  readonly neededBytes: number
+  /** ISO 8601. */
+  readonly mtime: string
 }
 
 /**
@@ -38,16 +29,17 @@ export const collect = Effect.fn("demo.collect")(function* (
   const path = yield* Path.Path
   const found = new Map<string, Source>()
 
-  const label = (absolute: string): string => {
+  const nameOf = (absolute: string): string => {
     const relative = path.relative(options.base, absolute)
-    return relative.startsWith("..") ? absolute : relative
+    return (relative.startsWith("..") ? absolute : relative).replaceAll(path.sep, "/")
   }
 
   const add = (absolute: string, info: FileSystem.File.Info) =>
     found.set(absolute, {
       path: absolute,
-      label: label(absolute),
-      sizeBytes: ByteSize.toNumberUnsafe(info.size)
+      name: nameOf(absolute),
+      sizeBytes: ByteSize.toNumberUnsafe(info.size),
+      mtime: Option.getOrElse(info.mtime, () => new Date(0)).toISOString()
     })
 
   const walk = (folder: string): Effect.Effect<void, PlatformError> =>
@@ -76,18 +68,3 @@ export const collect = Effect.fn("demo.collect")(function* (
   if (found.size === 0) return yield* new DemoError({ message: `no files in ${paths.join(", ")}` })
   return [...found.values()]
 })
-
-const roundUp = (value: number, unit: number): number => Math.ceil(value / unit) * unit
-
-/** Lays the sources one after the other on a device with blocks of this size. */
-export const place = (sources: ReadonlyArray<Source>, blockSizeBytes: number): Layout => {
-  let offsetBytes = 0
-  let totalBytes = 0
-  const files = sources.map((source) => {
-    const placed = { ...source, offsetBytes }
-    offsetBytes += roundUp(source.sizeBytes, blockSizeBytes)
-    totalBytes += source.sizeBytes
-    return placed
-  })
-  return { files, totalBytes, neededBytes: offsetBytes }
-}

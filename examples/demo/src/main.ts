@@ -1,11 +1,9 @@
 /**
- * Writes real files to a block device, reads them back on a second handle, and compares. `npm run demo -- --help`
+ * Keeps files in a blobstore: stores them as blobs, reads them back through other handles, and compares. `npm run demo -- --help`
  * tells the options.
  */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as NodeServices from "@effect/platform-node/NodeServices"
-import * as Bdev from "@effect-spdk/core/Bdev"
-import * as Spdk from "@effect-spdk/core/Spdk"
 import * as ByteSize from "effect/ByteSize"
 import * as Argument from "effect/cli/Argument"
 import * as CliError from "effect/cli/CliError"
@@ -14,19 +12,19 @@ import * as Flag from "effect/cli/Flag"
 import * as Console from "effect/Console"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
+import { resolve } from "node:path"
 import { fileURLToPath } from "node:url"
+import { deleteFiles, getFiles, listFiles, storeFiles } from "./commands.ts"
 import { DemoError } from "./DemoError.ts"
 import * as Device from "./Device.ts"
-import * as Progress from "./Progress.ts"
-import * as Report from "./Report.ts"
 import * as Sources from "./Sources.ts"
-import * as Transfer from "./Transfer.ts"
 
 /** From examples/dist/demo/src. */
 const repository = fileURLToPath(new URL("../../../..", import.meta.url))
 
 /** npm runs scripts in the repository and tells here where the command was given. */
 const workingFolder = process.env["INIT_CWD"] ?? process.cwd()
+const userPath = (path: string): string => resolve(workingFolder, path)
 
 const ownSources = ["README.md", "packages", "examples", "test", "bench", "scripts"]
 const isDerived = (folder: string): boolean => /^(node_modules|dist|build(-.*)?)$/.test(folder)
@@ -36,88 +34,83 @@ const chosenSources = (paths: ReadonlyArray<string>) =>
     ? Sources.collect(paths, { base: workingFolder, skip: () => false })
     : Sources.collect(ownSources, { base: repository, skip: isDerived })
 
-/** Runs one phase with its progress bar and says how long it took. */
-const phase = Effect.fnUntraced(function* <A, E, R>(
-  name: string,
-  bytes: number,
-  work: (progress: Progress.Progress) => Effect.Effect<A, E, R>
-) {
-  const started = performance.now()
-  const result = yield* Effect.scoped(Effect.flatMap(Progress.make(name, bytes), work))
-  return [result, { name, bytes, millis: performance.now() - started } satisfies Report.Phase] as const
-})
-
-const transfer = Effect.fn("demo.transfer")(function* (layout: Sources.Layout, options: { readonly corrupt: boolean }) {
-  const spdk = yield* Spdk.Spdk
-  const bdev = yield* Bdev.Bdev
-  yield* Console.log(`engine: ${spdk.description}`)
-  yield* Console.log(
-    `device: ${bdev.name}, ${bdev.info.productName}, ${bdev.sizeBytes} bytes in blocks of ${bdev.blockSize}`
-  )
-  if (bdev.sizeBytes < layout.neededBytes) {
-    const message = `the device is too small: it holds ${bdev.sizeBytes} bytes, the files need ${layout.neededBytes}`
-    return yield* new DemoError({ message })
-  }
-  yield* Console.log(`files:  ${layout.files.length}, ${layout.totalBytes} bytes`)
-  const [written, writing] = yield* phase("write", layout.totalBytes, (progress) =>
-    Transfer.writeAll(bdev, layout.files, progress)
-  )
-  if (options.corrupt) {
-    const victim = yield* Transfer.corrupt(bdev, layout.files)
-    yield* Console.log(`flipped one byte of ${victim.label} on the device`)
-  }
-  const [verified, reading] = yield* phase("read and verify", layout.totalBytes, (progress) =>
-    Transfer.verifyAll(bdev.name, written, progress)
-  )
-  yield* Console.log(`\n${Report.filesTable(verified)}\n${Report.phasesTable([writing, reading])}\n`)
-  const damaged = verified.filter((file) => !Transfer.isIntact(file))
-  const first = damaged[0]
-  if (first !== undefined) {
-    const message = `${damaged.length} of ${verified.length} files came back different, first ${first.label}`
-    return yield* new DemoError({ message })
-  }
-  yield* Console.log(`${verified.length} files, ${layout.totalBytes} bytes verified`)
-})
-
 const parseSize = (text: string) => ByteSize.fromString(/^\d+$/.test(text) ? `${text} B` : text)
 
-const sizeFlag = Flag.String("size").pipe(
-  Flag.withDescription('Size of the device, such as "64 MiB" (default: what the files need)'),
-  Flag.filterMap(parseSize, () => 'a size such as "64 MiB", or a number of bytes'),
-  Flag.optional
-)
+const flags = {
+  paths: Argument.String("path").pipe(
+    Argument.withDescription("File or folder to store (default: this repository's own sources)"),
+    Argument.variadic()
+  ),
+  morePaths: Flag.String("path").pipe(Flag.withDescription("The same, repeatable"), Flag.atLeast(0)),
+  device: Flag.String("device").pipe(
+    Flag.withDescription("File that holds the blobstore, made when it is missing (default: one in a temporary folder)"),
+    Flag.map(userPath),
+    Flag.optional
+  ),
+  engine: Flag.Literals("engine", Device.engines).pipe(
+    Flag.withDescription("auto takes libspdk where it is installed"),
+    Flag.withDefault("auto")
+  ),
+  bdev: Flag.Literals("bdev", Device.bdevs).pipe(
+    Flag.withDescription("A file, or memory, which is gone at the end"),
+    Flag.withDefault("file")
+  ),
+  size: Flag.String("size").pipe(
+    Flag.withDescription(
+      'Size of a new device, or what an older one grows to, such as "64 MiB" (default: what the files need)'
+    ),
+    Flag.filterMap(parseSize, () => 'a size such as "64 MiB", or a number of bytes'),
+    Flag.map(ByteSize.toNumberUnsafe),
+    Flag.optional
+  ),
+  list: Flag.Boolean("list").pipe(Flag.withDescription("List what the device holds"), Flag.withDefault(false)),
+  get: Flag.String("get").pipe(Flag.withDescription("Get this file back, repeatable; see --out"), Flag.atLeast(0)),
+  out: Flag.String("out").pipe(
+    Flag.withDescription("Folder that --get writes to (default: where the command is given)"),
+    Flag.withDefault("."),
+    Flag.map(userPath)
+  ),
+  delete: Flag.String("delete").pipe(
+    Flag.withDescription("Delete this file from the device, repeatable"),
+    Flag.atLeast(0)
+  ),
+  corrupt: Flag.Boolean("corrupt").pipe(
+    Flag.withDescription("Flip one byte on the device before reading, to see that it is noticed"),
+    Flag.withDefault(false)
+  )
+}
 
 const command = Command.make(
   "demo",
-  {
-    paths: Argument.String("path").pipe(
-      Argument.withDescription("File or folder to write (default: this repository's own sources)"),
-      Argument.variadic()
-    ),
-    morePaths: Flag.String("path").pipe(Flag.withDescription("The same, repeatable"), Flag.atLeast(0)),
-    engine: Flag.Literals("engine", Device.engines).pipe(
-      Flag.withDescription("auto takes libspdk where it is installed"),
-      Flag.withDefault("auto")
-    ),
-    bdev: Flag.Literals("bdev", Device.bdevs).pipe(
-      Flag.withDescription("A file in a temporary folder, or memory"),
-      Flag.withDefault("file")
-    ),
-    size: sizeFlag,
-    corrupt: Flag.Boolean("corrupt").pipe(
-      Flag.withDescription("Flip one byte on the device before reading, to see that it is noticed"),
-      Flag.withDefault(false)
-    )
-  },
-  Effect.fn("demo")(function* ({ bdev, corrupt, engine, morePaths, paths, size }) {
-    const layout = Sources.place(yield* chosenSources([...paths, ...morePaths]), Device.blockSizeBytes)
-    const sizeBytes = Option.match(size, {
-      onNone: () => Math.max(layout.neededBytes, Device.blockSizeBytes),
-      onSome: ByteSize.toNumberUnsafe
-    })
-    yield* transfer(layout, { corrupt }).pipe(Effect.provide(Device.layer({ engine, bdev, sizeBytes })))
+  flags,
+  Effect.fn("demo")(function* (given) {
+    const device = Option.getOrUndefined(given.device)
+    const size = Option.getOrUndefined(given.size)
+    const paths = [...given.paths, ...given.morePaths]
+    const onDevice = [given.list, given.get.length > 0, given.delete.length > 0].filter(Boolean).length
+    if (onDevice > 1 || (onDevice === 1 && (paths.length > 0 || given.corrupt))) {
+      return yield* new DemoError({ message: "--list, --get, --delete and paths to store do not go together" })
+    }
+    if (device !== undefined && given.bdev === "malloc") {
+      return yield* new DemoError({ message: "--device is a file: it does not go together with --bdev malloc" })
+    }
+    if (onDevice === 0) {
+      const sources = yield* chosenSources(paths)
+      const { bdev, corrupt, engine } = given
+      return yield* storeFiles(sources, { engine, bdev, device, sizeBytes: size, corrupt })
+    }
+    if (device === undefined) {
+      return yield* new DemoError({ message: "--list, --get and --delete need --device" })
+    }
+    const place = yield* Device.existing(device, size)
+    const work = given.list
+      ? listFiles
+      : given.get.length > 0
+        ? getFiles(given.get, given.out)
+        : deleteFiles(given.delete)
+    yield* Effect.provide(work, Device.layer(given.engine, place))
   })
-).pipe(Command.withDescription("Write files to a block device, read them back, verify their SHA-256"))
+).pipe(Command.withDescription("Store files in a blobstore, read them back, verify their SHA-256"))
 
 Command.run(command, { version: "0.1.0" }).pipe(
   Effect.mapError((error) => (CliError.isCliError(error) ? error : new DemoError({ message: error.message }))),

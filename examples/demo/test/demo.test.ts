@@ -1,6 +1,20 @@
 /** The demo as a person runs it: its compiled program in a process of its own, its output and its exit status. */
 import { spawn, spawnSync } from "node:child_process"
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, truncateSync, writeFileSync } from "node:fs"
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  utimesSync,
+  writeFileSync,
+  writeSync
+} from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
@@ -14,16 +28,15 @@ const temporary = join(scratch, "tmp")
 
 const sizes = { "empty.bin": 0, "one.bin": 1, "block.bin": 4096, "odd.bin": 5000, "deep/large.bin": 1_500_001 }
 const totalBytes = Object.values(sizes).reduce((sum, size) => sum + size, 0)
+const verified = new RegExp(`^5 files, ${totalBytes} bytes verified, \\d+ MiB/s$`)
+
+const contentOf = (name: string, size: number) =>
+  Uint8Array.from({ length: size }, (_, index) => (index * 31 + size + name.length) % 251)
 
 beforeAll(() => {
   mkdirSync(join(inputs, "deep"), { recursive: true })
   mkdirSync(temporary)
-  for (const [name, size] of Object.entries(sizes)) {
-    writeFileSync(
-      join(inputs, name),
-      Uint8Array.from({ length: size }, (_, index) => (index * 31 + size) % 251)
-    )
-  }
+  for (const [name, size] of Object.entries(sizes)) writeFileSync(join(inputs, name), contentOf(name, size))
 })
 
 afterAll(() => rmSync(scratch, { recursive: true, force: true }))
@@ -52,13 +65,31 @@ const demo = (args: ReadonlyArray<string>, onOutput: (stdout: string, interrupt:
     child.once("close", (code) => resolve({ code, lines: linesOf(stdout), errors: linesOf(stderr) }))
   })
 
-const suite = (engine: "embedded" | "libspdk"): void => {
+/** A device for one test, in the scratch folder. */
+let devices = 0
+const newDevice = (): string => join(scratch, `device${++devices}.img`)
+
+/** Flips the first byte of the large file, wherever it lies on the device. */
+const flipOnDevice = (device: string): void => {
+  const start = contentOf("deep/large.bin", sizes["deep/large.bin"]).subarray(0, 4096)
+  const at = readFileSync(device).indexOf(start)
+  expect(at).toBeGreaterThan(0)
+  const file = openSync(device, "r+")
+  writeSync(file, Uint8Array.from([(start[0] ?? 0) ^ 1]), 0, 1, at)
+  closeSync(file)
+}
+
+const large = join("in put", "deep", "large.bin")
+
+type EngineName = "embedded" | "libspdk"
+
+const suite = (engine: EngineName): void => {
   const run = (...args: ReadonlyArray<string>) => demo(["--engine", engine, ...args])
 
   for (const bdev of ["file", "malloc"]) {
     it(`verifies every file of a folder on a ${bdev} bdev`, async () => {
       const { code, lines } = await run("--bdev", bdev, "--path", inputs)
-      expect(lines.at(-1)).toBe(`5 files, ${totalBytes} bytes verified`)
+      expect(lines.at(-1)).toMatch(verified)
       expect(code).toBe(0)
       expect(readdirSync(temporary)).toEqual([])
     })
@@ -66,8 +97,72 @@ const suite = (engine: "embedded" | "libspdk"): void => {
 
   it("takes single files, by --path and without, each once, relative to where it was called", async () => {
     const { code, lines } = await run("in put/one.bin", "--path", "in put/odd.bin", "--path", join(inputs, "one.bin"))
-    expect(lines.at(-1)).toBe("2 files, 5001 bytes verified")
+    expect(lines.at(-1)).toMatch(/^2 files, 5001 bytes verified/)
     expect(code).toBe(0)
+  })
+
+  it("skips in a second run what has not changed, by time and by hash, and stores what has", async () => {
+    const device = newDevice()
+    const own = join(scratch, `own-${engine}`)
+    mkdirSync(own)
+    for (const name of ["same", "touched", "changed"]) writeFileSync(join(own, name), contentOf(name, 9000))
+    const first = await run("--device", device, own)
+    expect(first.lines.at(-2)).toBe("3 files stored, 0 unchanged")
+    const later = new Date(Date.now() + 60_000)
+    utimesSync(join(own, "touched"), later, later)
+    writeFileSync(join(own, "changed"), contentOf("has changed", 9000))
+    utimesSync(join(own, "changed"), later, later)
+    const second = await run("--device", device, own)
+    expect(second.errors).toEqual([])
+    expect(second.lines.at(-2)).toBe("1 files stored, 2 unchanged")
+    expect(second.lines.at(-1)).toMatch(/^3 files, 27000 bytes verified/)
+    const third = await run("--device", device, own)
+    expect(third.lines.at(-2)).toBe("0 files stored, 3 unchanged")
+    const list = await run("--device", device, "--list")
+    expect(list.lines.at(-1)).toBe("3 files, 27000 bytes")
+  })
+
+  it("lists, gets back with time and bytes, and deletes", async () => {
+    const device = newDevice()
+    expect((await run("--device", device, "in put")).code).toBe(0)
+    const list = await run("--device", device, "--list")
+    expect(list.lines.filter((line) => line.includes("in put/"))).toHaveLength(5)
+    const out = join(scratch, `out-${engine}`)
+    const got = await run(
+      "--device",
+      device,
+      "--get",
+      "in put/deep/large.bin",
+      "--get",
+      "in put/empty.bin",
+      "--out",
+      out
+    )
+    expect(got.lines.at(-1)).toBe("2 files, 1500001 bytes verified")
+    expect(readFileSync(join(out, large)).equals(readFileSync(join(scratch, large)))).toBe(true)
+    // Node keeps times as floating-point milliseconds.
+    expect(Math.abs(statSync(join(out, large)).mtimeMs - statSync(join(scratch, large)).mtimeMs)).toBeLessThan(2)
+    expect(statSync(join(out, "in put/empty.bin")).size).toBe(0)
+    const deleted = await run("--device", device, "--delete", "in put/odd.bin")
+    expect(deleted.lines.at(-1)).toBe("1 files, 5000 bytes deleted")
+    const gone = await run("--device", device, "--get", "in put/odd.bin", "--out", out)
+    expect([gone.code, gone.errors]).toEqual([1, ["error: no such file on the device: in put/odd.bin"]])
+    expect((await run("--device", device, "--list")).lines.at(-1)).toBe(`4 files, ${totalBytes - 5000} bytes`)
+  })
+
+  it("grows a device that is too small when it is told to", async () => {
+    const device = newDevice()
+    expect((await run("--device", device, "--size", "8 MiB", "in put/one.bin")).code).toBe(0)
+    const big = join(scratch, `big-${engine}`)
+    writeFileSync(big, contentOf("big", 5_000_000))
+    const small = await run("--device", device, big)
+    const needed = /^error: the device is too small: it holds 8388608 bytes, the files need (\d+)$/.exec(
+      small.errors.join("\n")
+    )?.[1]
+    expect([small.code, needed]).toEqual([1, expect.any(String)])
+    const grown = await run("--device", device, "--size", needed ?? "", big)
+    expect([grown.errors, grown.lines.at(-1)]).toEqual([[], expect.stringMatching(/^1 files, 5000000 bytes verified/)])
+    expect((await run("--device", device, "--list")).lines.at(-1)).toBe("2 files, 5000001 bytes")
   })
 
   it("ends with one line and status 1 when a path is missing", async () => {
@@ -76,40 +171,79 @@ const suite = (engine: "embedded" | "libspdk"): void => {
     expect(code).toBe(1)
   })
 
-  it("ends with one line and status 1 when the device is too small", async () => {
+  it("says what a new device must have, and that is enough", async () => {
     const { code, errors } = await run("--path", inputs, "--size", "1 MiB")
-    expect(errors).toEqual(["error: the device is too small: it holds 1048576 bytes, the files need 1519616"])
-    expect(code).toBe(1)
+    const needed = /^error: the device is too small: it holds 1048576 bytes, the files need (\d+)$/.exec(
+      errors.join("\n")
+    )?.[1]
+    expect([code, needed]).toEqual([1, expect.any(String)])
+    expect((await run("--path", inputs, "--size", needed ?? "")).lines.at(-1)).toMatch(verified)
   })
 
   it("names the file and ends with status 1 when a byte on the device has changed", async () => {
     const { code, errors, lines } = await run("--path", inputs, "--corrupt")
-    expect(errors).toEqual([`error: 1 of 5 files came back different, first ${join("in put", "deep", "large.bin")}`])
+    expect(errors).toEqual(["error: 1 of 5 files came back different, first in put/deep/large.bin"])
     expect(lines.filter((line) => line.includes("DIFFERS"))).toHaveLength(1)
     expect(code).toBe(1)
   })
 
-  it("releases everything and ends with status 130 on SIGINT", async () => {
-    const large = join(scratch, "large.bin")
-    writeFileSync(large, "")
-    truncateSync(large, 256 * 2 ** 20)
-    const { code, lines } = await demo(["--engine", engine, "--path", large], (stdout, interrupt) => {
+  it("notices a byte that changed between two runs, in what it skips and in what it gets", async () => {
+    const device = newDevice()
+    await run("--device", device, "--path", inputs)
+    flipOnDevice(device)
+    const second = await run("--device", device, "--path", inputs)
+    expect(second.errors).toEqual(["error: 1 of 5 files came back different, first in put/deep/large.bin"])
+    const out = join(scratch, `damaged-${engine}`)
+    const got = await run("--device", device, "--get", "in put/deep/large.bin", "--out", out)
+    expect(got.errors).toEqual(["error: in put/deep/large.bin has changed on the device: its SHA-256 is another one"])
+    expect([second.code, got.code]).toEqual([1, 1])
+    expect(readdirSync(join(out, "in put", "deep"))).toEqual([])
+  })
+
+  it("releases everything and ends with status 130 on SIGINT, and the device is whole", async () => {
+    const sparse = join(scratch, "large.bin")
+    writeFileSync(sparse, "")
+    truncateSync(sparse, 256 * 2 ** 20)
+    const stop = (stdout: string, interrupt: () => void) => {
       if (stdout.includes("files:")) interrupt()
-    })
+    }
+    const { code, lines } = await demo(["--engine", engine, "--path", sparse], stop)
     expect(lines.at(-1)).not.toMatch(/verified/)
     expect(code).toBe(130)
     expect(readdirSync(temporary)).toEqual([])
+    const device = newDevice()
+    expect((await run("--device", device, "--size", "512 MiB", inputs)).code).toBe(0)
+    expect((await demo(["--engine", engine, "--device", device, sparse], stop)).code).toBe(130)
+    expect((await run("--device", device, inputs)).lines.at(-2)).toBe("0 files stored, 5 unchanged")
+    expect((await run("--device", device, "--list")).lines.at(-1)).toBe(`5 files, ${totalBytes} bytes`)
   })
 }
 
 describe("embedded demo", () => suite("embedded"))
 
 const pkgConfigModule = "spdk_event"
-if (spawnSync("pkg-config", ["--exists", pkgConfigModule]).status === 0)
+if (spawnSync("pkg-config", ["--exists", pkgConfigModule]).status === 0) {
   describe("libspdk demo", () => suite("libspdk"))
-else describe.skip(`libspdk demo [skipped: no SPDK: pkg-config ${pkgConfigModule} not found]`, () => suite("libspdk"))
+  describe("demo on both engines", () => {
+    const orders: ReadonlyArray<readonly [EngineName, EngineName]> = [
+      ["embedded", "libspdk"],
+      ["libspdk", "embedded"]
+    ]
+    for (const [writer, reader] of orders) {
+      it(`reads on ${reader} what ${writer} has stored`, async () => {
+        const device = newDevice()
+        expect((await demo(["--engine", writer, "--device", device, inputs])).lines.at(-1)).toMatch(verified)
+        const { errors, lines } = await demo(["--engine", reader, "--device", device, inputs])
+        expect(errors).toEqual([])
+        expect(lines.slice(-2)).toEqual(["0 files stored, 5 unchanged", expect.stringMatching(verified)])
+      })
+    }
+  })
+} else describe.skip(`libspdk demo [skipped: no SPDK: pkg-config ${pkgConfigModule} not found]`, () => suite("libspdk"))
 
 describe("demo", () => {
+  const embedded = (...args: ReadonlyArray<string>) => demo(["--engine", "embedded", ...args])
+
   it("refuses an engine that there is not, and an unknown option", async () => {
     expect((await demo(["--engine", "other"])).code).toBe(1)
     expect((await demo(["--nonsense"])).code).toBe(1)
@@ -117,5 +251,31 @@ describe("demo", () => {
 
   it("refuses a size that is none", async () => {
     expect((await demo(["--size", "much"])).code).toBe(1)
+  })
+
+  it("refuses what does not go together, and questions to a device that is not there", async () => {
+    expect((await embedded("--list", "--device", newDevice(), "in put")).errors[0]).toMatch(/do not go together/)
+    expect((await embedded("--list")).errors).toEqual(["error: --list, --get and --delete need --device"])
+    const device = newDevice()
+    expect((await embedded("--list", "--device", device)).errors).toEqual([`error: no such device: ${device}`])
+    expect(existsSync(device)).toBe(false)
+  })
+
+  it("does not touch a file that is no blobstore", async () => {
+    const device = newDevice()
+    writeFileSync(device, "a letter")
+    const { code, errors } = await embedded("--device", device, "in put")
+    expect([code, errors]).toEqual([1, [`error: ${device} holds something else than a blobstore`]])
+    expect(readFileSync(device, "utf8")).toBe("a letter")
+  })
+
+  it("does not load a device whose metadata is damaged", async () => {
+    const device = newDevice()
+    await embedded("--device", device, "in put")
+    const file = openSync(device, "r+")
+    writeSync(file, Uint8Array.from([0xff]), 0, 1, 40)
+    closeSync(file)
+    const { code, errors } = await embedded("--device", device, "--list")
+    expect([code, errors]).toEqual([1, [expect.stringMatching(/^error: .*Corrupted/)]])
   })
 })

@@ -9,7 +9,7 @@ import { describe, expect, it } from "vitest"
 const program = fileURLToPath(new URL("../../dist/first/src/main.js", import.meta.url))
 
 const suite = (engine: "embedded" | "libspdk"): void => {
-  it("keeps a letter on a disk and reads it back", () => {
+  it("keeps a letter in a blob and reads it back", () => {
     const folder = mkdtempSync(join(tmpdir(), "effect-spdk-first-test-"))
     try {
       const env = { ...process.env, SPDK_ENGINE: engine }
@@ -17,7 +17,7 @@ const suite = (engine: "embedded" | "libspdk"): void => {
       expect(stdout).toContain("Dear disk, keep this.")
       expect(stdout).toContain(`takes the ${engine} engine`)
       expect(status).toBe(0)
-      expect(statSync(join(folder, "disk.img")).size).toBe(64 * 2 ** 20)
+      expect(statSync(join(folder, "disk.img")).size).toBe(256 * 2 ** 20)
     } finally {
       rmSync(folder, { recursive: true, force: true })
     }

@@ -186,6 +186,8 @@ describe("the end of the engine", () => {
         descriptors: 0,
         channels: 0,
         pollers: 0,
+        blobstores: 0,
+        blobs: 0,
         slabs: 0,
         dmaBytes: 0,
         requestsInFlight: 0

@@ -101,7 +101,10 @@ const everyReason: ReadonlyArray<Reason> = Reason.members.map((member) => {
     option: "cores",
     running: "[0]",
     requested: "[1]",
-    index: 3
+    index: 3,
+    where: "super block",
+    expected: "A",
+    found: "B"
   }
   return new member(fields)
 })
@@ -124,8 +127,8 @@ describe("the schema of SpdkError", () => {
     }
   )
 
-  it("has 23 reasons with names of their own", () => {
-    assert.strictEqual(new Set(everyReason.map(({ _tag }) => _tag)).size, 23)
+  it("has 25 reasons with names of their own", () => {
+    assert.strictEqual(new Set(everyReason.map(({ _tag }) => _tag)).size, 25)
   })
 
   it("refuses what is none", () => {

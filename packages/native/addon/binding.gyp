@@ -5,14 +5,21 @@
       "target_name": "spdk",
       "sources": [
         "node/addon.cc",
+        "node/blobstore.cc",
         "node/environment.cc",
+        "spdk/blob.cc",
+        "spdk/blob_device.cc",
+        "spdk/blobstore.cc",
+        "spdk/blobstore_calls.cc",
         "spdk/descriptor.cc",
         "spdk/idle.cc",
         "spdk/queue.cc",
         "spdk/queue_abort.cc",
+        "spdk/queue_blob.cc",
         "spdk/queue_control.cc",
         "spdk/runtime.cc",
-        "spdk/runtime_exit.cc"
+        "spdk/runtime_exit.cc",
+        "spdk/target.cc"
       ],
       # The last one: a worker that is being terminated takes no exception, and the process must not end for that.
       "defines": [

@@ -14,6 +14,8 @@ const required = [
   "spdk_event_keyring",
   "spdk_event_nvmf",
   "spdk_bdev_modules",
+  "spdk_blob",
+  "spdk_blob_bdev",
   "spdk_accel_modules",
   "spdk_sock_modules",
   "spdk_scheduler_modules",

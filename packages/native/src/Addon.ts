@@ -28,7 +28,7 @@ export interface StartOptions {
   readonly key: string
 }
 
-export const EventKind = { Reply: 0, Removed: 1, Resized: 2, Log: 3 } as const
+export const EventKind = { Reply: 0, Removed: 1, Resized: 2, Log: 3, Progress: 4 } as const
 
 export interface AddonEvent {
   readonly kind: number
@@ -38,6 +38,26 @@ export interface AddonEvent {
   readonly b: number
   readonly c: number
   readonly text: string
+  /** Not there when there are none. */
+  readonly bytes?: Uint8Array
+}
+
+/**
+ * What a call to a blobstore or a blob takes, by position; addon/spdk/blobstore_calls.cc says it of each. What is left out
+ * counts as 0 and "".
+ */
+export interface BlobstoreArguments {
+  readonly numbers?: ReadonlyArray<number>
+  readonly texts?: ReadonlyArray<string>
+  readonly values?: ReadonlyArray<Uint8Array>
+}
+
+export interface BlobstoreAnswer {
+  /** 0 or a negative errno. */
+  readonly status: number
+  readonly text: string
+  /** Numbers come as 64-bit floating point. Not there when there are none. */
+  readonly bytes?: Uint8Array
 }
 
 /** What this process (every JavaScript thread of it) holds of SPDK's. */
@@ -46,6 +66,9 @@ export interface Usage {
   readonly descriptors: number
   readonly channels: number
   readonly pollers: number
+  readonly blobstores: number
+  /** Open ones. */
+  readonly blobs: number
   readonly slabs: number
   readonly dmaBytes: number
 }
@@ -67,8 +90,9 @@ export interface Addon {
   exit(request: number, queue: number): void
   kick(queue: number): void
   bdevOpen(request: number, name: string, write: boolean): void
-  bdevClose(request: number, descriptor: number): void
-  channelOpen(request: number, queue: number, descriptor: number): void
+  /** Of a bdev or a blob. */
+  bdevClose(request: number, target: number): void
+  channelOpen(request: number, queue: number, target: number): void
   channelClose(request: number, queue: number, slot: number, generation: number): void
   pollerRegister(request: number, queue: number, id: number, name: string, periodMicros: number): void
   pollerControl(request: number, queue: number, id: number, action: PollerAction): void
@@ -77,6 +101,17 @@ export interface Addon {
   dmaView(slot: number, generation: number): ArrayBuffer | undefined
   dmaFree(slot: number, generation: number, view: ArrayBufferLike): void
   dmaRenew(slot: number, generation: number, view: ArrayBufferLike): number
+  /** `target` is the blobstore, or the blob for names that start with "blob."; 0 for what opens a blobstore. */
+  blobstoreCall(
+    request: number,
+    name: string,
+    target: number,
+    numbers: ReadonlyArray<number>,
+    texts: ReadonlyArray<string>,
+    values: ReadonlyArray<Uint8Array>
+  ): void
+  /** Waits for SPDK's app thread: for what it has in memory. */
+  blobstoreQuery(name: string, target: number, numbers: ReadonlyArray<number>): BlobstoreAnswer
   usage(): Usage
 }
 

@@ -6,6 +6,8 @@
 import {
   type Addon,
   type AddonEvent,
+  type BlobstoreAnswer,
+  type BlobstoreArguments,
   EventKind,
   load,
   type LoadResult,
@@ -32,6 +34,8 @@ export interface Reply {
   readonly a: number
   readonly b: number
   readonly text: string
+  /** Of calls to blobstores. */
+  readonly bytes?: Uint8Array
 }
 
 export type OnReply = (reply: Reply) => void
@@ -60,6 +64,7 @@ export interface HostQueue {
 export class Host {
   readonly addon: Addon
   private readonly replies = new Map<number, OnReply>()
+  private readonly progress = new Map<number, (done: number) => void>()
   private readonly devices = new Map<number, (event: DeviceEvent) => void>()
   private readonly queues = new Map<number, HostQueue>()
   /** Queues whose SPDK thread is gone, while something submitted to them has not been refused yet. */
@@ -142,12 +147,48 @@ export class Host {
     this.addon.bdevOpen(request, name, write)
   }
 
+  /** Of a bdev or a blob. */
   bdevClose(descriptor: number, onReply: OnReply): void {
     const request = this.ask((reply) => {
       this.devices.delete(descriptor)
       onReply(reply)
     })
     this.addon.bdevClose(request, descriptor)
+  }
+
+  /** `onProgress` runs now and then before the answer. */
+  blobstoreCall(
+    name: string,
+    target: number,
+    { numbers = [], texts = [], values = [] }: BlobstoreArguments,
+    onReply: OnReply,
+    onProgress?: (done: number) => void
+  ): void {
+    const request = this.ask((reply) => {
+      this.progress.delete(request)
+      onReply(reply)
+    })
+    if (onProgress !== undefined) this.progress.set(request, onProgress)
+    this.addon.blobstoreCall(request, name, target, numbers, texts, values)
+  }
+
+  /** reply.a: the blob, which is closed by `bdevClose`; reply.text: its description as JSON. */
+  blobOpen(
+    store: number,
+    { numbers = [] }: BlobstoreArguments,
+    onEvent: (event: DeviceEvent) => void,
+    onReply: OnReply
+  ): void {
+    const request = this.ask((reply) => {
+      if (reply.status === 0) this.devices.set(reply.a, onEvent)
+      onReply(reply)
+    })
+    this.addon.blobstoreCall(request, "open", store, numbers, [], [])
+  }
+
+  /** Waits for SPDK's app thread, a reactor's turn or so: for what it has in memory. */
+  blobstoreQuery(name: string, target: number, numbers: ReadonlyArray<number> = []): BlobstoreAnswer {
+    return this.addon.blobstoreQuery(name, target, numbers)
   }
 
   /** reply.a: slot, reply.b: generation. */
@@ -325,6 +366,9 @@ export class Host {
         onReply?.(event)
         return
       }
+      case EventKind.Progress:
+        this.progress.get(event.id)?.(event.a)
+        return
       case EventKind.Removed:
         this.devices.get(event.id)?.({ _tag: "Removed" })
         return

@@ -33,7 +33,16 @@ describeWithSpdk("the lifetime of SPDK in a process", () => {
   })
 
   it("workers that are terminated in the middle of their I/O take nothing with them and leave nothing behind", async () => {
-    const held = { threads: 0, descriptors: 0, channels: 0, pollers: 0, slabs: 0, dmaBytes: 0 }
+    const held = {
+      threads: 0,
+      descriptors: 0,
+      channels: 0,
+      pollers: 0,
+      blobstores: 0,
+      blobs: 0,
+      slabs: 0,
+      dmaBytes: 0
+    }
     expectEnd(await run("terminate"), 0, new RegExp(`usage ${JSON.stringify(held)}`))
   })
 

@@ -38,7 +38,7 @@ import { CurrentThread } from "./thread.ts"
 
 export const BdevTypeId = "~@effect-spdk/core/Bdev"
 
-class BdevIoImpl implements BdevIo {
+export class BdevIoImpl implements BdevIo {
   protected readonly target: IoTarget
 
   constructor(target: IoTarget) {
@@ -46,67 +46,72 @@ class BdevIoImpl implements BdevIo {
   }
 
   read(offsetBytes: number, buffer: DmaBuffer): Effect.Effect<void, IoError> {
-    return transfer(this.target, Opcode.Read, offsetBytes, buffer, "Bdev.read")
+    return transfer(this.target, Opcode.Read, offsetBytes, buffer, this.target.bdev.operations.read)
   }
 
   write(offsetBytes: number, buffer: DmaBuffer): Effect.Effect<void, IoError> {
-    return transfer(this.target, Opcode.Write, offsetBytes, buffer, "Bdev.write")
+    return transfer(this.target, Opcode.Write, offsetBytes, buffer, this.target.bdev.operations.write)
   }
 
   readv(offsetBytes: number, buffers: ReadonlyArray<DmaBuffer>): Effect.Effect<void, IoError> {
-    return transferVectored(this.target, Opcode.Read, offsetBytes, buffers, "Bdev.readv")
+    return transferVectored(this.target, Opcode.Read, offsetBytes, buffers, this.target.bdev.operations.readv)
   }
 
   writev(offsetBytes: number, buffers: ReadonlyArray<DmaBuffer>): Effect.Effect<void, IoError> {
-    return transferVectored(this.target, Opcode.Write, offsetBytes, buffers, "Bdev.writev")
+    return transferVectored(this.target, Opcode.Write, offsetBytes, buffers, this.target.bdev.operations.writev)
   }
 
   flush(range?: ByteRange): Effect.Effect<void, IoError> {
-    return rangeRequest(this.target, Opcode.Flush, range, "Bdev.flush")
+    return rangeRequest(this.target, Opcode.Flush, range, this.target.bdev.operations.flush)
   }
 
   unmap(offsetBytes: number, lengthBytes: number): Effect.Effect<void, IoError> {
-    return rangeRequest(this.target, Opcode.Unmap, { offsetBytes, lengthBytes }, "Bdev.unmap")
+    return rangeRequest(this.target, Opcode.Unmap, { offsetBytes, lengthBytes }, this.target.bdev.operations.unmap)
   }
 
   writeZeroes(offsetBytes: number, lengthBytes: number): Effect.Effect<void, IoError> {
-    return rangeRequest(this.target, Opcode.WriteZeroes, { offsetBytes, lengthBytes }, "Bdev.writeZeroes")
+    return rangeRequest(
+      this.target,
+      Opcode.WriteZeroes,
+      { offsetBytes, lengthBytes },
+      this.target.bdev.operations.writeZeroes
+    )
   }
 
   get reset(): Effect.Effect<void, IoError> {
-    return resetRequest(this.target, "Bdev.reset")
+    return resetRequest(this.target, this.target.bdev.operations.reset)
   }
 
   readBytes(offsetBytes: number, lengthBytes: number): Effect.Effect<Uint8Array, IoError> {
-    return readBytes(this.target, offsetBytes, lengthBytes, "Bdev.readBytes")
+    return readBytes(this.target, offsetBytes, lengthBytes, this.target.bdev.operations.readBytes)
   }
 
   writeBytes(offsetBytes: number, bytes: Uint8Array): Effect.Effect<void, IoError> {
-    return writeBytes(this.target, offsetBytes, bytes, "Bdev.writeBytes")
+    return writeBytes(this.target, offsetBytes, bytes, this.target.bdev.operations.writeBytes)
   }
 
   readBatch(entries: ReadonlyArray<BatchEntry>): Effect.Effect<void, IoError> {
-    return runBatch(this.target, Opcode.Read, entries, "Bdev.readBatch")
+    return runBatch(this.target, Opcode.Read, entries, this.target.bdev.operations.readBatch)
   }
 
   writeBatch(entries: ReadonlyArray<BatchEntry>): Effect.Effect<void, IoError> {
-    return runBatch(this.target, Opcode.Write, entries, "Bdev.writeBatch")
+    return runBatch(this.target, Opcode.Write, entries, this.target.bdev.operations.writeBatch)
   }
 
   prepareReads(entries: ReadonlyArray<BatchEntry>): Effect.Effect<BdevBatch, IoError> {
-    return prepareBatch(this.target, Opcode.Read, entries, "Bdev.prepareReads")
+    return prepareBatch(this.target, Opcode.Read, entries, this.target.bdev.operations.prepareReads)
   }
 
   prepareWrites(entries: ReadonlyArray<BatchEntry>): Effect.Effect<BdevBatch, IoError> {
-    return prepareBatch(this.target, Opcode.Write, entries, "Bdev.prepareWrites")
+    return prepareBatch(this.target, Opcode.Write, entries, this.target.bdev.operations.prepareWrites)
   }
 
   stream(options?: RangeOptions): Stream.Stream<Uint8Array, IoError> {
-    return streamRange(this.target, options, "Bdev.stream")
+    return streamRange(this.target, options, this.target.bdev.operations.stream)
   }
 
   sink(options?: RangeOptions) {
-    return sinkRange(this.target, options, "Bdev.sink")
+    return sinkRange(this.target, options, this.target.bdev.operations.sink)
   }
 }
 
@@ -167,21 +172,26 @@ class BdevImpl extends BdevIoImpl implements Bdev {
   }
 
   get channel(): Effect.Effect<BdevChannel, IoError, Scope.Scope> {
-    const bdev = this.target.bdev
-    const acquire = Effect.flatMap(CurrentThread, (thread) =>
-      openChannel(bdev, thread, "Bdev.channel", (channel) => bdev.channels.track(channel))
-    )
-    const release = (channel: Channel) => {
-      bdev.channels.untrack(channel)
-      return withinLimit("BdevChannel.close", bdev.name, channel.close())
-    }
-    return Effect.map(Effect.acquireRelease(acquire, release), (channel) => new BdevChannelImpl(bdev, channel))
+    return explicitChannel(this.target.bdev)
   }
 
   toJSON(): unknown {
     const { blockSize, isRemoved, name, numBlocks, writable } = this
     return { _id: "Bdev", name, blockSize, numBlocks, writable, isRemoved }
   }
+}
+
+/** A channel of one's own, on the fiber's thread. */
+export const explicitChannel = (bdev: OpenBdev): Effect.Effect<BdevChannel, IoError, Scope.Scope> => {
+  const { channel: operation, closeChannel } = bdev.operations
+  const acquire = Effect.flatMap(CurrentThread, (thread) =>
+    openChannel(bdev, thread, operation, (channel) => bdev.channels.track(channel))
+  )
+  const release = (channel: Channel) => {
+    bdev.channels.untrack(channel)
+    return withinLimit(closeChannel, bdev.name, channel.close())
+  }
+  return Effect.map(Effect.acquireRelease(acquire, release), (channel) => new BdevChannelImpl(bdev, channel))
 }
 
 const eventsOf = (bdev: OpenBdev): Stream.Stream<BdevEvent> =>

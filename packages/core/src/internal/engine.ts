@@ -2,6 +2,7 @@
  * The waist: what an engine must offer so that everything else in this package works on it. Both engines
  * (internal/libspdk, internal/embedded) fulfil it; public modules know nothing below it.
  */
+import type { BlobstoreAnswer, BlobstoreArguments } from "@effect-spdk/native/Addon"
 import type { Handle, Queue } from "@effect-spdk/native/Queue"
 import type * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
@@ -64,12 +65,94 @@ export interface EnginePoller {
   readonly stats: Effect.Effect<{ readonly runs: number; readonly busy: number }>
 }
 
+/** A loaded blobstore of SPDK's. */
+export interface BlobstoreHandle {
+  readonly slot: number
+  /** The bdev it is on. */
+  readonly bdev: string
+}
+
+export type { BlobstoreAnswer, BlobstoreArguments }
+
+/** Calls that are answered with what was opened. */
+export type BlobstoreStart = "init" | "load" | "loadAndGrow"
+
+/** Calls to a blobstore, in the words of SPDK's functions. */
+export type BlobstoreCall =
+  | "unload"
+  | "destroy"
+  | "grow"
+  | "create"
+  | "delete"
+  | "ids"
+  | "setSuper"
+  | "snapshot"
+  | "clone"
+  | "inflate"
+  | "decouple"
+  | "parent"
+  | "setParent"
+  | "setExternalParent"
+  | "shallowCopy"
+
+export type BlobCall = "resize" | "sync" | "setReadOnly" | "setXattr" | "removeXattr"
+
+export type BlobstoreQuery = "info" | "super" | "clones"
+
+export type BlobQuery = "info" | "xattrs" | "nextAllocated" | "nextUnallocated"
+
+/**
+ * SPDK's blobstore. What a call takes and answers, by position, is said where it is carried out, in
+ * addon/spdk/blobstore_calls.cc of @effect-spdk/native. Nothing here fails: an answer carries its status, 0 or a negative
+ * errno, and whoever asked knows what that means for the call. -ESHUTDOWN says that the bdev under the blobstore is gone,
+ * -EBADF that the handle is.
+ *
+ * Calls are uninterruptible: their answer may be a resource. Queries wait for SPDK's app thread, a few microseconds to a
+ * fraction of a millisecond, and answer what is in memory.
+ */
+export interface EngineBlobstores {
+  readonly open: (
+    call: BlobstoreStart,
+    bdev: string,
+    args: BlobstoreArguments,
+    onProgress: ((done: number) => void) | undefined
+  ) => Effect.Effect<BlobstoreAnswer & { readonly store: BlobstoreHandle }>
+  readonly call: (
+    store: BlobstoreHandle,
+    call: BlobstoreCall,
+    args?: BlobstoreArguments,
+    onProgress?: (done: number) => void
+  ) => Effect.Effect<BlobstoreAnswer>
+  readonly query: (store: BlobstoreHandle, query: BlobstoreQuery, numbers?: ReadonlyArray<number>) => BlobstoreAnswer
+  /**
+   * A blob as a descriptor: it takes channels (`Engine.openChannel`) and requests in io units as a bdev does in blocks, and
+   * its events arrive like a bdev's. Undefined when the status is not 0.
+   */
+  readonly openBlob: (
+    store: BlobstoreHandle,
+    id: number,
+    clearMethod: number,
+    onEvent: (event: DescriptorEvent) => void
+  ) => Effect.Effect<BlobstoreAnswer & { readonly descriptor: Descriptor | undefined }>
+  /** Waits for its channels, then closes it, whatever the status. */
+  readonly closeBlob: (descriptor: Descriptor) => Effect.Effect<BlobstoreAnswer>
+  readonly callBlob: (
+    descriptor: Descriptor,
+    call: BlobCall,
+    args?: BlobstoreArguments
+  ) => Effect.Effect<BlobstoreAnswer>
+  readonly queryBlob: (descriptor: Descriptor, query: BlobQuery, numbers?: ReadonlyArray<number>) => BlobstoreAnswer
+}
+
 /** What is held right now; every number is back at its start when everything is released. */
 export interface EngineUsage {
   readonly threads: number
   readonly descriptors: number
   readonly channels: number
   readonly pollers: number
+  readonly blobstores: number
+  /** Open ones. */
+  readonly blobs: number
   readonly slabs: number
   readonly dmaBytes: number
   readonly requestsInFlight: number
@@ -109,4 +192,6 @@ export interface Engine {
     options: { readonly name: string; readonly periodMicros: number; readonly onTick: (runs: number) => void }
   ) => Effect.Effect<EnginePoller, SpdkError, Scope.Scope>
   readonly usage: Effect.Effect<EngineUsage>
+  /** SPDK's own blobstore, where it is in this process. */
+  readonly blobstores?: EngineBlobstores
 }

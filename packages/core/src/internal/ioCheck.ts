@@ -36,12 +36,12 @@ export const refusedRange = (
     return invalid(
       operation,
       `${path}offsetBytes`,
-      `lies past the end of the bdev at ${sizeBytes}`,
+      `lies past the end of the ${bdev.kind.noun} at ${sizeBytes}`,
       offsetBytes,
       bdev.name
     )
   }
-  const rule = `runs past the end of the bdev at ${sizeBytes} when it starts at ${offsetBytes}`
+  const rule = `runs past the end of the ${bdev.kind.noun} at ${sizeBytes} when it starts at ${offsetBytes}`
   return invalid(operation, `${path}${lengthField}`, rule, lengthBytes, bdev.name)
 }
 
@@ -72,7 +72,7 @@ export const refusedBuffer = (
     return new SpdkError({ reason: new Released({ operation, resource: bdev.name, what: "buffer" }) })
   }
   if (buffer.alignment < bdev.bufferAlignment) {
-    const rule = `is aligned to ${buffer.alignment} bytes, and the bdev requires ${bdev.bufferAlignment}`
+    const rule = `is aligned to ${buffer.alignment} bytes, and the ${bdev.kind.noun} requires ${bdev.bufferAlignment}`
     return invalid(operation, path, rule, undefined, bdev.name)
   }
   return undefined

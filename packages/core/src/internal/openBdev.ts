@@ -1,5 +1,5 @@
 /**
- * The state of an open bdev, shared by everything that does I/O through its handle.
+ * The state of an open bdev, or of what else takes I/O in blocks, shared by everything that does I/O through its handle.
  */
 import { Opcode } from "@effect-spdk/native/Layout"
 import * as Effect from "effect/Effect"
@@ -27,13 +27,67 @@ export const writingOpcodes: number = opcodes.reduce(
 const supportedOpcodes = (ioTypes: ReadonlyArray<string>): number =>
   opcodes.reduce((mask, [ioType, opcode]) => (ioTypes.includes(ioType) ? mask | (1 << opcode) : mask), 0)
 
+/** The names of operations in errors. */
+export interface IoOperations {
+  readonly read: string
+  readonly write: string
+  readonly readv: string
+  readonly writev: string
+  readonly flush: string
+  readonly unmap: string
+  readonly writeZeroes: string
+  readonly reset: string
+  readonly readBytes: string
+  readonly writeBytes: string
+  readonly readBatch: string
+  readonly writeBatch: string
+  readonly prepareReads: string
+  readonly prepareWrites: string
+  readonly stream: string
+  readonly sink: string
+  readonly channel: string
+  readonly closeChannel: string
+}
+
+export const ioOperations = (of: string): IoOperations => ({
+  read: `${of}.read`,
+  write: `${of}.write`,
+  readv: `${of}.readv`,
+  writev: `${of}.writev`,
+  flush: `${of}.flush`,
+  unmap: `${of}.unmap`,
+  writeZeroes: `${of}.writeZeroes`,
+  reset: `${of}.reset`,
+  readBytes: `${of}.readBytes`,
+  writeBytes: `${of}.writeBytes`,
+  readBatch: `${of}.readBatch`,
+  writeBatch: `${of}.writeBatch`,
+  prepareReads: `${of}.prepareReads`,
+  prepareWrites: `${of}.prepareWrites`,
+  stream: `${of}.stream`,
+  sink: `${of}.sink`,
+  channel: `${of}.channel`,
+  closeChannel: `${of}Channel.close`
+})
+
+/** What is open, to people, and how its descriptor is closed. */
+export interface TargetKind {
+  readonly noun: string
+  readonly operations: IoOperations
+  readonly close: (descriptor: Descriptor) => Effect.Effect<void>
+}
+
+const bdevOperations = ioOperations("Bdev")
+
 export class OpenBdev {
   readonly engine: Engine
+  readonly kind: TargetKind
+  readonly operations: IoOperations
   readonly descriptor: Descriptor
   readonly name: string
   readonly blockSize: number
   readonly bufferAlignment: number
-  readonly writable: boolean
+  writable: boolean
   readonly supported: number
   readonly channels: BdevChannels
   readonly bounce: BouncePool
@@ -47,8 +101,10 @@ export class OpenBdev {
   private onIdle: (() => void) | undefined
   private readonly listeners: Set<(event: BdevEvent | "closed") => void>
 
-  constructor(engine: Engine, descriptor: Descriptor, bounce: BouncePool) {
+  constructor(engine: Engine, descriptor: Descriptor, bounce: BouncePool, kind?: TargetKind) {
     this.engine = engine
+    this.kind = kind ?? { noun: "bdev", operations: bdevOperations, close: (opened) => engine.closeBdev(opened) }
+    this.operations = this.kind.operations
     this.descriptor = descriptor
     this.name = descriptor.info.name
     this.blockSize = descriptor.info.blockSizeBytes
@@ -64,6 +120,11 @@ export class OpenBdev {
     this.listeners = new Set()
     this.channels = new BdevChannels(this)
     this.bounce = bounce
+  }
+
+  setWritable(writable: boolean): void {
+    this.writable = writable
+    if (!this.removed && !this.closing) this.allowed = writable ? this.supported : this.supported & ~writingOpcodes
   }
 
   enter(requests: number): void {
@@ -98,7 +159,7 @@ export class OpenBdev {
       this.allowed = 0
       return this.awaitIdle.pipe(
         Effect.andThen(this.channels.closeAll),
-        Effect.andThen(this.engine.closeBdev(this.descriptor)),
+        Effect.andThen(this.kind.close(this.descriptor)),
         Effect.andThen(Effect.sync(() => this.tellClosed()))
       )
     })

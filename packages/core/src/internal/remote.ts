@@ -65,6 +65,8 @@ const nothing: EngineUsage = {
   descriptors: 0,
   channels: 0,
   pollers: 0,
+  blobstores: 0,
+  blobs: 0,
   slabs: 0,
   dmaBytes: 0,
   requestsInFlight: 0

@@ -107,6 +107,8 @@ export class FakeEngine implements Engine {
     descriptors: 0,
     channels: 0,
     pollers: 0,
+    blobstores: 0,
+    blobs: 0,
     slabs: this.slabs.size,
     dmaBytes: this.dmaBytes,
     requestsInFlight: this.queue.inFlight

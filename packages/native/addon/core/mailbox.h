@@ -13,10 +13,10 @@
 namespace effect_spdk {
 
 struct Event {
-  enum class Kind : uint32_t { kReply = 0, kRemoved = 1, kResized = 2, kLog = 3 };
+  enum class Kind : uint32_t { kReply = 0, kRemoved = 1, kResized = 2, kLog = 3, kProgress = 4 };
 
   Kind kind = Kind::kReply;
-  // Reply: the request. Removed, Resized: the descriptor's slot.
+  // Reply, Progress: the request. Removed, Resized: the target's slot.
   uint32_t id = 0;
   // Reply: 0 or a negative errno. Log: the level.
   int32_t status = 0;
@@ -24,6 +24,8 @@ struct Event {
   double b = 0;
   double c = 0;
   std::string text;
+  // Of calls to blobstores.
+  std::string bytes;
 };
 
 class Mailbox {

@@ -4,104 +4,18 @@
 #include <sched.h>
 
 #include <cerrno>
-#include <cmath>
 #include <memory>
 #include <string>
 #include <utility>
 
 #include "../spdk/runtime.h"
-#include "environment.h"
+#include "blobstore.h"
+#include "calls.h"
 
 namespace effect_spdk {
 namespace {
 
-constexpr uint32_t kMostSlabs = 1u << 16;
 constexpr uint32_t kMostRingEntries = 1u << 16;
-
-// Reads arguments and remembers whether one of them was not what it should be.
-class Arguments {
- public:
-  explicit Arguments(const Napi::CallbackInfo& info) : info_(info) {}
-
-  uint32_t U32(size_t index) { return static_cast<uint32_t>(Integer(index, UINT32_MAX)); }
-  uint64_t U53(size_t index) { return static_cast<uint64_t>(Integer(index, 9007199254740991.0)); }
-  bool Bool(size_t index) {
-    if (!info_[index].IsBoolean()) return Fail<bool>("boolean", index);
-    return info_[index].As<Napi::Boolean>().Value();
-  }
-  std::string String(size_t index) {
-    if (!info_[index].IsString()) return Fail<std::string>("string", index);
-    return info_[index].As<Napi::String>().Utf8Value();
-  }
-  Napi::Object Object(size_t index) {
-    if (!info_[index].IsObject()) {
-      Fail<int>("object", index);
-      return Napi::Object::New(info_.Env());
-    }
-    return info_[index].As<Napi::Object>();
-  }
-
-  // False when a JavaScript exception is pending.
-  bool ok() const { return ok_; }
-
- private:
-  double Integer(size_t index, double most) {
-    const double value = info_[index].IsNumber() ? info_[index].As<Napi::Number>().DoubleValue() : -1;
-    if (!(value >= 0 && value <= most && std::floor(value) == value)) return Fail<double>("unsigned integer", index);
-    return value;
-  }
-
-  template <typename T>
-  T Fail(const char* expected, size_t index) {
-    if (ok_) {
-      Napi::TypeError::New(info_.Env(), std::string("argument ") + std::to_string(index) + " is not a valid " + expected)
-          .ThrowAsJavaScriptException();
-    }
-    ok_ = false;
-    return T{};
-  }
-
-  const Napi::CallbackInfo& info_;
-  bool ok_ = true;
-};
-
-class Environment : public std::enable_shared_from_this<Environment> {
- public:
-  Environment(Napi::Env env, const Napi::Function& on_wake)
-      : wake_(Napi::ThreadSafeFunction::New(env, on_wake, "effect-spdk", 0, 1)) {
-    wake_.Unref(env);
-    holdings_ = std::make_shared<Holdings>();
-    holdings_->mailbox = std::make_shared<Mailbox>([wake = wake_] {
-      if (!Runtime::Get().exiting()) wake.NonBlockingCall();
-    });
-    holdings_->slabs = std::make_shared<SlabTable>(kMostSlabs);
-  }
-
-  void End() {
-    holdings_->CloseEverything();
-    Runtime::Get().ReleaseAll(holdings_->mailbox);
-  }
-
-  Holdings& holdings() { return *holdings_; }
-  const std::shared_ptr<Holdings>& shared_holdings() { return holdings_; }
-  Napi::ThreadSafeFunction& wake() { return wake_; }
-
- private:
-  Napi::ThreadSafeFunction wake_;
-  std::shared_ptr<Holdings> holdings_;
-};
-
-struct InstanceData {
-  std::shared_ptr<Environment> environment;
-};
-
-// The attached environment, or an exception and null.
-Environment* Attached(const Napi::CallbackInfo& info) {
-  auto* data = info.Env().GetInstanceData<InstanceData>();
-  if (data != nullptr && data->environment != nullptr) return data->environment.get();
-  Napi::Error::New(info.Env(), "attach() first").ThrowAsJavaScriptException();
-  return nullptr;
-}
 
 std::shared_ptr<Queue> QueueOf(Environment& environment, uint32_t id) { return environment.holdings().queues.Find(id); }
 
@@ -131,7 +45,7 @@ void KeepAlive(const Napi::CallbackInfo& info) {
   }
 }
 
-// drain(): { events: Array<{kind, id, status, a, b, c, text}>, droppedLogLines }
+// drain(): { events: Array<{kind, id, status, a, b, c, text, bytes?}>, droppedLogLines }
 Napi::Value Drain(const Napi::CallbackInfo& info) {
   Environment* environment = Attached(info);
   if (environment == nullptr) return info.Env().Undefined();
@@ -147,6 +61,9 @@ Napi::Value Drain(const Napi::CallbackInfo& info) {
     object.Set("b", event.b);
     object.Set("c", event.c);
     object.Set("text", event.text);
+    if (!event.bytes.empty()) {
+      object.Set("bytes", Napi::Buffer<uint8_t>::Copy(info.Env(), reinterpret_cast<const uint8_t*>(event.bytes.data()), event.bytes.size()));
+    }
     events.Set(index++, object);
   }
   Napi::Object out = Napi::Object::New(info.Env());
@@ -293,19 +210,19 @@ void BdevOpen(const Napi::CallbackInfo& info) {
   const bool write = arguments.Bool(2);
   if (environment == nullptr || !arguments.ok()) return;
   const auto holdings = environment->shared_holdings();
-  const uint32_t id = holdings->descriptors.Reserve();
+  const uint32_t id = holdings->targets.Reserve();
   const bool posted = Runtime::Get().PostToApp([holdings, request, id, name = std::move(name), write] {
     std::shared_ptr<Descriptor> descriptor;
     const int status = Descriptor::Open(name, write, id, holdings->mailbox, &descriptor);
     if (status != 0) return holdings->Reply(request, status);
-    holdings->descriptors.Put(id, descriptor);
-    if (holdings->ended) return descriptor->Close([] {});
+    holdings->targets.Put(id, descriptor);
+    if (holdings->ended) return descriptor->Close([](int) {});
     holdings->Reply(request, 0, id, 0, 0, descriptor->Describe());
   });
   if (!posted) holdings->Reply(request, -ESHUTDOWN);
 }
 
-// bdevClose(request, descriptor) - waits for its channels.
+// bdevClose(request, target) - a bdev, or a blob; waits for its channels.
 void BdevClose(const Napi::CallbackInfo& info) {
   Environment* environment = Attached(info);
   Arguments arguments(info);
@@ -313,32 +230,32 @@ void BdevClose(const Napi::CallbackInfo& info) {
   const uint32_t id = arguments.U32(1);
   if (environment == nullptr || !arguments.ok()) return;
   const auto holdings = environment->shared_holdings();
-  const auto descriptor = holdings->descriptors.Find(id);
-  if (descriptor == nullptr) return holdings->Reply(request, 0);
-  const bool posted = Runtime::Get().PostToApp([holdings, request, id, descriptor] {
-    descriptor->Close([holdings, request, id] {
-      holdings->descriptors.Erase(id);
-      holdings->Reply(request, 0);
+  const auto target = holdings->targets.Find(id);
+  if (target == nullptr) return holdings->Reply(request, 0);
+  const bool posted = Runtime::Get().PostToApp([holdings, request, id, target] {
+    target->Close([holdings, request, id](int status) {
+      holdings->targets.Erase(id);
+      holdings->Reply(request, status);
     });
   });
   if (!posted) holdings->Reply(request, 0);
 }
 
-// channelOpen(request, queue, descriptor) -> reply a: slot, b: generation
+// channelOpen(request, queue, target) -> reply a: slot, b: generation
 void ChannelOpen(const Napi::CallbackInfo& info) {
   Environment* environment = Attached(info);
   Arguments arguments(info);
   const uint32_t request = arguments.U32(0);
   const uint32_t queue_id = arguments.U32(1);
-  const uint32_t descriptor_id = arguments.U32(2);
+  const uint32_t target_id = arguments.U32(2);
   if (environment == nullptr || !arguments.ok()) return;
   const auto holdings = environment->shared_holdings();
   const auto queue = QueueOf(*environment, queue_id);
-  const auto descriptor = holdings->descriptors.Find(descriptor_id);
-  if (queue == nullptr || descriptor == nullptr) return holdings->Reply(request, -EBADF);
-  const bool posted = queue->Post([holdings, request, queue, descriptor] {
+  const auto target = holdings->targets.Find(target_id);
+  if (queue == nullptr || target == nullptr) return holdings->Reply(request, -EBADF);
+  const bool posted = queue->Post([holdings, request, queue, target] {
     Queue::ChannelHandle handle;
-    const int status = queue->OpenChannel(descriptor, &handle);
+    const int status = queue->OpenChannel(target, &handle);
     holdings->Reply(request, status, handle.slot, handle.generation);
   });
   if (!posted) holdings->Reply(request, -ECANCELED);
@@ -528,6 +445,8 @@ Napi::Value Usage(const Napi::CallbackInfo& info) {
   set("descriptors", runtime.descriptor_count);
   set("channels", runtime.channel_count);
   set("pollers", runtime.poller_count);
+  set("blobstores", runtime.blobstore_count);
+  set("blobs", runtime.blob_count);
   set("slabs", runtime.slab_count);
   set("dmaBytes", runtime.dma_bytes);
   return usage;
@@ -548,6 +467,8 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("kick", Napi::Function::New<Kick>(env));
   exports.Set("bdevOpen", Napi::Function::New<BdevOpen>(env));
   exports.Set("bdevClose", Napi::Function::New<BdevClose>(env));
+  exports.Set("blobstoreCall", Napi::Function::New<CallBlobstores>(env));
+  exports.Set("blobstoreQuery", Napi::Function::New<QueryBlobstores>(env));
   exports.Set("channelOpen", Napi::Function::New<ChannelOpen>(env));
   exports.Set("channelClose", Napi::Function::New<ChannelClose>(env));
   exports.Set("pollerRegister", Napi::Function::New<PollerRegister>(env));

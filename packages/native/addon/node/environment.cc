@@ -21,9 +21,12 @@ void Holdings::CloseEverything() {
   ended = true;
   mailbox->Close();
   for (auto& [id, queue] : queues.TakeAll()) queue->Close([](int) {});
-  for (auto& [id, descriptor] : descriptors.TakeAll()) {
-    // Closes once the queues have put their channels.
-    Runtime::Get().PostToApp([descriptor = descriptor] { descriptor->Close([] {}); });
+  // Both close once the queues have put their channels.
+  for (auto& [id, target] : targets.TakeAll()) {
+    Runtime::Get().PostToApp([target = target] { target->Close([](int) {}); });
+  }
+  for (auto& [id, blobstore] : blobstores.TakeAll()) {
+    Runtime::Get().PostToApp([blobstore = blobstore] { blobstore->Shutdown([] {}); });
   }
   if (!Runtime::Get().running()) return;
   for (const SlabHandle handle : slabs->OpenHandles()) {

@@ -12,6 +12,7 @@
 
 #include "../core/mailbox.h"
 #include "../core/slab_table.h"
+#include "../spdk/blobstore.h"
 #include "../spdk/descriptor.h"
 #include "../spdk/queue.h"
 
@@ -55,7 +56,9 @@ struct Holdings {
   std::shared_ptr<Mailbox> mailbox;
   std::shared_ptr<SlabTable> slabs;
   Registry<Queue> queues;
-  Registry<Descriptor> descriptors;
+  // Open bdevs and open blobs.
+  Registry<Target> targets;
+  Registry<Blobstore> blobstores;
   // Set when the environment has ended: what arrives from here on is closed at once.
   std::atomic<bool> ended{false};
 

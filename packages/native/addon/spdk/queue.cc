@@ -269,15 +269,15 @@ Queue::Channel* Queue::FindChannel(uint32_t slot, uint32_t generation) {
 bool Queue::Prepare(Request* request, const uint32_t* words) {
   Channel* channel = FindChannel(words[layout::sqe::channel_slot_word], words[layout::sqe::channel_generation_word]);
   if (channel == nullptr) return Refuse(request, -EBADF, Detail::kStaleChannel), false;
-  Descriptor& descriptor = *channel->descriptor;
-  if (descriptor.removed()) return Refuse(request, -ENODEV, Detail::kRemoved), false;
+  const Target& target = *channel->target;
+  if (target.removed()) return Refuse(request, -ENODEV, Detail::kRemoved), false;
   if (channel->state != Channel::State::kOpen) return Refuse(request, -EBADF, Detail::kStaleChannel), false;
-  if (Writes(request->opcode) && !descriptor.write()) return Refuse(request, -EBADF, Detail::kReadOnly), false;
-  if (!descriptor.Supports(IoTypeOf(request->opcode))) return Refuse(request, -ENOTSUP, Detail::kNotSupported), false;
+  if (Writes(request->opcode) && !target.write()) return Refuse(request, -EBADF, Detail::kReadOnly), false;
+  if (!target.Supports(IoTypeOf(request->opcode))) return Refuse(request, -ENOTSUP, Detail::kNotSupported), false;
   request->offset_blocks = Join(words[layout::sqe::offset_blocks_low_word], words[layout::sqe::offset_blocks_high_word]);
   request->length_blocks = Join(words[layout::sqe::length_blocks_low_word], words[layout::sqe::length_blocks_high_word]);
   if (HasRange(request->opcode)) {
-    const uint64_t num_blocks = descriptor.num_blocks();
+    const uint64_t num_blocks = target.num_blocks();
     if (request->length_blocks == 0 || request->offset_blocks > num_blocks ||
         request->length_blocks > num_blocks - request->offset_blocks) {
       return Refuse(request, -EINVAL, Detail::kBlockRange), false;
@@ -288,14 +288,14 @@ bool Queue::Prepare(Request* request, const uint32_t* words) {
   if (request->opcode == Opcode::kRead || request->opcode == Opcode::kWrite) {
     // No list of slabs is as long as that, and what follows must not overflow.
     if (request->length_blocks > UINT32_MAX) return Refuse(request, -EINVAL, Detail::kLengthMismatch), false;
-    return PrepareMemory(request, words, request->length_blocks * descriptor.block_size());
+    return PrepareMemory(request, words, request->length_blocks * target.block_size());
   }
   if (request->segment_count != 0) return Refuse(request, -EINVAL, Detail::kTooManySegments), false;
   return true;
 }
 
 bool Queue::PrepareMemory(Request* request, const uint32_t* words, uint64_t length_bytes) {
-  const uintptr_t misaligned = request->channel->descriptor->buffer_alignment() - 1;
+  const uintptr_t misaligned = request->channel->target->buffer_alignment() - 1;
   if (request->segment_count == 0) {
     if (words[layout::sqe::length_bytes_word] != length_bytes) {
       return Refuse(request, -EINVAL, Detail::kLengthMismatch), false;
@@ -347,6 +347,7 @@ bool Queue::PinSegment(Request* request, const uint32_t* segment, char** address
 }
 
 void Queue::Submit(Request* request) {
+  if (request->channel->blob != nullptr) return SubmitToBlob(request);
   if (waiting_head_ == nullptr) {
     request->submitted = true;
     const int rc = Ask(request);
@@ -385,7 +386,7 @@ void Queue::SubmitWaiting() {
 
 // SPDK calls back when a bdev_io comes free.
 int Queue::WaitForBdevIo(const Request& request) {
-  wait_.bdev = request.channel->descriptor->bdev();
+  wait_.bdev = spdk_bdev_desc_get_bdev(request.channel->desc);
   wait_.cb_fn = OnIoWait;
   wait_.cb_arg = this;
   return spdk_bdev_queue_io_wait(wait_.bdev, request.channel->io_channel, &wait_);
@@ -399,7 +400,7 @@ void Queue::OnIoWait(void* context) {
 
 int Queue::Ask(Request* request) {
   Channel& channel = *request->channel;
-  spdk_bdev_desc* desc = channel.descriptor->desc();
+  spdk_bdev_desc* desc = channel.desc;
   spdk_io_channel* io_channel = channel.io_channel;
   const uint64_t offset = request->offset_blocks;
   const uint64_t blocks = request->length_blocks;

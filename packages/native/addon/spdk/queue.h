@@ -21,8 +21,8 @@
 #include "../core/ring.h"
 #include "../core/slab_pins.h"
 #include "../core/slab_table.h"
-#include "descriptor.h"
 #include "spdk_headers.h"
+#include "target.h"
 
 namespace effect_spdk {
 
@@ -70,14 +70,19 @@ class Queue : public std::enable_shared_from_this<Queue> {
   // exits the SPDK thread; then `done`. Runs at once when that has happened already.
   void Close(Done done);
 
-  // Any thread, after the device of `descriptor` was removed.
-  void PutChannelsOf(std::shared_ptr<Descriptor> descriptor);
+  // Any thread, after the device of `target` was removed.
+  void PutChannelsOf(std::shared_ptr<Target> target);
+
+  // Any thread. Submits nothing to the blob any more, and runs `paused`, here, once SPDK has nothing of it; then the same
+  // in the other direction. What comes meanwhile waits.
+  void Pause(std::shared_ptr<Target> blob, std::function<void()> paused);
+  void Resume(std::shared_ptr<Target> blob);
 
   struct ChannelHandle {
     uint32_t slot = 0;
     uint32_t generation = 0;
   };
-  int OpenChannel(const std::shared_ptr<Descriptor>& descriptor, ChannelHandle* out);
+  int OpenChannel(const std::shared_ptr<Target>& target, ChannelHandle* out);
   // Waits for the channel's requests. `done` runs at once for a stale handle.
   void CloseChannel(ChannelHandle handle, Done done);
 
@@ -117,9 +122,15 @@ class Queue : public std::enable_shared_from_this<Queue> {
     Queue* queue = nullptr;
     uint32_t generation = 1;
     enum class State { kFree, kOpen, kClosing, kPut } state = State::kFree;
-    std::shared_ptr<Descriptor> descriptor;
+    std::shared_ptr<Target> target;
+    // Of a bdev; null when the target is a blob.
+    spdk_bdev_desc* desc = nullptr;
+    spdk_blob* blob = nullptr;
     spdk_io_channel* io_channel = nullptr;
     uint32_t in_flight = 0;
+    // Of a blob: what SPDK has of it, and whether it is to get more.
+    uint32_t asked = 0;
+    uint32_t pauses = 0;
     std::vector<Done> waiting;
   };
 
@@ -191,6 +202,11 @@ class Queue : public std::enable_shared_from_this<Queue> {
   // The answer of SPDK to a submission, 0 or an errno.
   int Ask(Request* request);
   void SubmitWaiting();
+  void SubmitToBlob(Request* request);
+  void AskBlob(Request* request);
+  void SubmitWaitingToBlobs();
+  void GrantPauses();
+  static void OnBlobIo(void* context, int status);
   int WaitForBdevIo(const Request& request);
   void Abort(Request* request, const uint32_t* words);
   void WishAbort(Request* target);
@@ -243,6 +259,16 @@ class Queue : public std::enable_shared_from_this<Queue> {
   Request* waiting_head_ = nullptr;
   Request** waiting_tail_ = &waiting_head_;
   spdk_bdev_io_wait_entry wait_ = {};
+  // The same for blobs: a blobstore's channel has so many request sets and no more.
+  Request* waiting_for_blob_head_ = nullptr;
+  Request** waiting_for_blob_tail_ = &waiting_for_blob_head_;
+  uint32_t blob_in_flight_ = 0;
+  bool submitting_to_blobs_ = false;
+  struct PauseWish {
+    std::shared_ptr<Target> blob;
+    std::function<void()> paused;
+  };
+  std::vector<PauseWish> pause_wishes_;
 
   std::vector<std::unique_ptr<Channel>> channels_;
   std::deque<std::unique_ptr<Poller>> pollers_;

@@ -21,7 +21,7 @@ void Queue::Abort(Request* request, const uint32_t* words) {
   if (target == nullptr || target == request) return Refuse(request, -ENOENT, Detail::kUnknownTarget);
   if (target->timer != nullptr) {
     CancelTimer(target);
-  } else if (target->submitted && !target->channel->descriptor->Supports(SPDK_BDEV_IO_TYPE_ABORT)) {
+  } else if (target->submitted && !target->channel->target->Supports(SPDK_BDEV_IO_TYPE_ABORT)) {
     return Refuse(request, -ENOTSUP, Detail::kNotSupported);
   } else {
     WishAbort(target);
@@ -68,7 +68,7 @@ int Queue::AskForAbort(Request* target) {
   // An abort holds the channel like any other request.
   Hold(channel);
   target->ask.channel = channel;
-  const int rc = spdk_bdev_abort(channel->descriptor->desc(), channel->io_channel, target, OnAborted, &target->ask);
+  const int rc = spdk_bdev_abort(channel->desc, channel->io_channel, target, OnAborted, &target->ask);
   if (rc == 0) return rc;
   target->ask.channel = nullptr;
   LetGo(channel);
@@ -87,7 +87,7 @@ void Queue::AbortAll() {
     if (!request.busy) continue;
     if (request.timer != nullptr) {
       CancelTimer(&request);
-    } else if (!request.submitted || request.channel->descriptor->Supports(SPDK_BDEV_IO_TYPE_ABORT)) {
+    } else if (!request.submitted || request.channel->target->Supports(SPDK_BDEV_IO_TYPE_ABORT)) {
       WishAbort(&request);
     }
   }

@@ -3,17 +3,19 @@
 #include <cerrno>
 #include <utility>
 
+#include "blob.h"
+#include "descriptor.h"
 #include "queue.h"
 #include "runtime.h"
 
 namespace effect_spdk {
 
-int Queue::OpenChannel(const std::shared_ptr<Descriptor>& descriptor, ChannelHandle* out) {
+int Queue::OpenChannel(const std::shared_ptr<Target>& target, ChannelHandle* out) {
   if (closing_) return -ECANCELED;
-  if (!descriptor->AttachChannel(shared_from_this())) return descriptor->removed() ? -ENODEV : -EBADF;
-  spdk_io_channel* io_channel = spdk_bdev_get_io_channel(descriptor->desc());
+  if (!target->AttachChannel(shared_from_this())) return target->removed() ? -ENODEV : -EBADF;
+  spdk_io_channel* io_channel = target->GetIoChannel();
   if (io_channel == nullptr) {
-    descriptor->DetachChannel(shared_from_this());
+    target->DetachChannel(shared_from_this());
     return -ENOMEM;
   }
   uint32_t slot = 0;
@@ -24,8 +26,13 @@ int Queue::OpenChannel(const std::shared_ptr<Descriptor>& descriptor, ChannelHan
   }
   Channel& channel = *channels_[slot];
   channel.state = Channel::State::kOpen;
-  channel.descriptor = descriptor;
+  channel.target = target;
+  Blob* const blob = target->AsBlob();
+  channel.blob = blob == nullptr ? nullptr : blob->blob();
+  // There are two kinds of targets.
+  channel.desc = blob == nullptr ? static_cast<Descriptor*>(target.get())->desc() : nullptr;
   channel.io_channel = io_channel;
+  channel.pauses = 0;
   Runtime::Get().channel_count.fetch_add(1);
   *out = {slot, channel.generation};
   return 0;
@@ -47,20 +54,20 @@ void Queue::PutChannelIfUnused(Channel* channel) {
     channel->state = Channel::State::kPut;
     spdk_put_io_channel(std::exchange(channel->io_channel, nullptr));
     Runtime::Get().channel_count.fetch_sub(1);
-    channel->descriptor->DetachChannel(shared_from_this());
+    channel->target->DetachChannel(shared_from_this());
   }
   if (channel->state != Channel::State::kPut || channel->waiting.empty()) return;
   std::vector<Done> waiting = std::exchange(channel->waiting, {});
-  channel->descriptor = nullptr;
+  channel->target = nullptr;
   channel->generation = channel->generation == UINT32_MAX ? 1 : channel->generation + 1;
   channel->state = Channel::State::kFree;
   for (Done& done : waiting) done(0);
 }
 
-void Queue::PutChannelsOf(std::shared_ptr<Descriptor> descriptor) {
-  Post([this, keep = shared_from_this(), descriptor = std::move(descriptor)] {
+void Queue::PutChannelsOf(std::shared_ptr<Target> target) {
+  Post([this, keep = shared_from_this(), target = std::move(target)] {
     for (const auto& channel : channels_) {
-      if (channel->descriptor != descriptor || channel->state != Channel::State::kOpen) continue;
+      if (channel->target != target || channel->state != Channel::State::kOpen) continue;
       channel->state = Channel::State::kClosing;
       PutChannelIfUnused(channel.get());
     }
@@ -173,7 +180,7 @@ void Queue::FinishClosing() {
   closed_ = true;
   for (const auto& channel : channels_) {
     for (Done& done : std::exchange(channel->waiting, {})) done(0);
-    channel->descriptor = nullptr;
+    channel->target = nullptr;
   }
   Runtime::Get().LeaveCore(core(), this);
   spdk_poller_unregister(&poller_);

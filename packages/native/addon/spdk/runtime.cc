@@ -13,6 +13,7 @@
 #include <cstdlib>
 #include <utility>
 
+#include "blobstore.h"
 #include "descriptor.h"
 #include "queue.h"
 
@@ -25,6 +26,7 @@ constexpr uint64_t kThreadListMicros = 100000;
 constexpr size_t kReasonBytes = 2000;
 // spdk_app_start sleeps ten seconds when it is to be more talkative than this on a console.
 constexpr int kStartPrintLevel = SPDK_LOG_WARN;
+constexpr auto kTurnLimit = std::chrono::seconds(10);
 constexpr auto kConnectPause = std::chrono::milliseconds(5);
 
 // SPDK hands every line to a callback, whatever its print level says.
@@ -314,6 +316,29 @@ bool Runtime::PostToApp(Inbox::Task task) {
   return true;
 }
 
+bool Runtime::RunOnApp(Inbox::Task task) {
+  struct Turn {
+    std::mutex mutex;
+    std::condition_variable ended;
+    bool wanted = true;
+    bool done = false;
+  };
+  const auto turn = std::make_shared<Turn>();
+  const bool posted = PostToApp([turn, task = std::move(task)] {
+    const std::lock_guard<std::mutex> lock(turn->mutex);
+    // What the task fills in is gone when nobody waits any more.
+    if (!turn->wanted) return;
+    task();
+    turn->done = true;
+    turn->ended.notify_one();
+  });
+  if (!posted) return false;
+  std::unique_lock<std::mutex> lock(turn->mutex);
+  turn->ended.wait_for(lock, kTurnLimit, [&turn] { return turn->done; });
+  turn->wanted = false;
+  return turn->done;
+}
+
 void Runtime::KickThread(Queue* queue) {
   if (Idle* idle = IdleOf(queue->core())) idle->Kick();
 }
@@ -341,6 +366,12 @@ void Runtime::Remember(const std::shared_ptr<Descriptor>& descriptor) {
 void Runtime::Forget(const Descriptor* descriptor) {
   const std::lock_guard<std::mutex> lock(registry_mutex_);
   std::erase_if(descriptors_, [descriptor](const auto& known) { return known.get() == descriptor; });
+}
+
+void Runtime::Remember(const std::shared_ptr<Blobstore>& blobstore) { blobstores_.push_back(blobstore); }
+
+void Runtime::Forget(const Blobstore* blobstore) {
+  std::erase_if(blobstores_, [blobstore](const auto& known) { return known.get() == blobstore; });
 }
 
 void Runtime::EnterCore(uint32_t core, Queue* queue) {

@@ -21,6 +21,7 @@
 
 namespace effect_spdk {
 
+class Blobstore;
 class Descriptor;
 class Queue;
 
@@ -66,6 +67,9 @@ class Runtime {
 
   // Any thread. False when SPDK does not run.
   bool PostToApp(Inbox::Task task);
+  // The JavaScript thread: waits until the task has run on the app thread. False when it did not, in the time that a
+  // reactor may take for one turn at worst.
+  bool RunOnApp(Inbox::Task task);
   void KickThread(Queue* queue);
 
   // What must be closed before SPDK stops. Any thread.
@@ -75,6 +79,9 @@ class Runtime {
   bool IsQueue(uint64_t thread_id);
   void Remember(const std::shared_ptr<Descriptor>& descriptor);
   void Forget(const Descriptor* descriptor);
+  // The app thread, which is every blobstore's metadata thread.
+  void Remember(const std::shared_ptr<Blobstore>& blobstore);
+  void Forget(const Blobstore* blobstore);
 
   // A reactor is about to sleep and wants to know its neighbours anew.
   void WantCensus() { census_wanted_.store(true, std::memory_order_relaxed); }
@@ -99,6 +106,8 @@ class Runtime {
   std::atomic<int64_t> channel_count{0};
   std::atomic<int64_t> thread_count{0};
   std::atomic<int64_t> poller_count{0};
+  std::atomic<int64_t> blobstore_count{0};
+  std::atomic<int64_t> blob_count{0};
 
  private:
   enum class State { kStopped, kStarting, kRunning, kStopping, kFailed };
@@ -117,6 +126,7 @@ class Runtime {
   bool StopForExit();
   void RemoveSocket();
   void CloseQueues();
+  void CloseBlobstores();
   void CloseDescriptors();
   void StopReactors();
   Idle* IdleOf(uint32_t core);
@@ -145,6 +155,7 @@ class Runtime {
   std::mutex registry_mutex_;
   std::vector<std::shared_ptr<Queue>> queues_;
   std::vector<std::shared_ptr<Descriptor>> descriptors_;
+  std::vector<std::shared_ptr<Blobstore>> blobstores_;
   std::thread app_;
   // Made before the state becomes kRunning, never changed after.
   std::map<uint32_t, std::unique_ptr<Idle>> idle_;

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "blobstore.h"
 #include "descriptor.h"
 #include "queue.h"
 #include "runtime.h"
@@ -72,8 +73,8 @@ void Runtime::RemoveSocket() {
   if (!options_.rpc_directory.empty()) rmdir(options_.rpc_directory.c_str());
 }
 
-// The order of an orderly stop, on the app thread: queues with their requests and channels, then descriptors, then the
-// sleepers, then SPDK itself.
+// The order of an orderly stop, on the app thread: queues with their requests and channels, then blobs and
+// blobstores, then descriptors, then the sleepers, then SPDK itself.
 void Runtime::CloseQueues() {
   std::vector<std::shared_ptr<Queue>> queues;
   {
@@ -81,12 +82,23 @@ void Runtime::CloseQueues() {
     queues = queues_;
   }
   auto left = std::make_shared<size_t>(queues.size());
-  if (*left == 0) return CloseDescriptors();
+  if (*left == 0) return CloseBlobstores();
   for (const auto& queue : queues) {
     queue->Close([this, left](int) {
       PostToApp([this, left] {
-        if (--*left == 0) CloseDescriptors();
+        if (--*left == 0) CloseBlobstores();
       });
+    });
+  }
+}
+
+void Runtime::CloseBlobstores() {
+  const std::vector<std::shared_ptr<Blobstore>> blobstores = blobstores_;
+  auto left = std::make_shared<size_t>(blobstores.size());
+  if (*left == 0) return CloseDescriptors();
+  for (const auto& blobstore : blobstores) {
+    blobstore->Shutdown([this, left] {
+      if (--*left == 0) CloseDescriptors();
     });
   }
 }
@@ -100,7 +112,7 @@ void Runtime::CloseDescriptors() {
   auto left = std::make_shared<size_t>(descriptors.size());
   if (*left == 0) return StopReactors();
   for (const auto& descriptor : descriptors) {
-    descriptor->Close([this, left] {
+    descriptor->Close([this, left](int) {
       if (--*left == 0) StopReactors();
     });
   }

@@ -3,6 +3,8 @@
 
 extern "C" {
 #include <spdk/bdev.h>
+#include <spdk/blob.h>
+#include <spdk/blob_bdev.h>
 #include <spdk/cpuset.h>
 #include <spdk/env.h>
 #include <spdk/event.h>

@@ -55,6 +55,8 @@ export class FakeAddon implements Addon {
   channelClose = (request: number) => this.ask("channelClose", request)
   pollerRegister = (request: number) => this.ask("pollerRegister", request)
   pollerControl = (request: number) => this.ask("pollerControl", request)
+  blobstoreCall = (request: number) => this.ask("blobstoreCall", request)
+  blobstoreQuery = () => ({ status: 0, text: "" })
   dmaAllocate = (request: number) => this.ask("dmaAllocate", request)
   release(start: number): void {
     this.released.push(start)
@@ -67,7 +69,16 @@ export class FakeAddon implements Addon {
   dmaView = () => undefined
   dmaFree = () => {}
   dmaRenew = () => 0
-  usage = () => ({ threads: 0, descriptors: 0, channels: 0, pollers: 0, slabs: 0, dmaBytes: 0 })
+  usage = () => ({
+    threads: 0,
+    descriptors: 0,
+    channels: 0,
+    pollers: 0,
+    blobstores: 0,
+    blobs: 0,
+    slabs: 0,
+    dmaBytes: 0
+  })
 
   private ask(name: string, request: number): void {
     this.asked.push({ name, request })

@@ -105,6 +105,9 @@ export class EngineState {
     descriptors: this.handles.descriptorCount,
     channels: this.handles.channelCount,
     pollers: this.pollerCount,
+    // Those of this engine are the portable driver's, on bdevs.
+    blobstores: 0,
+    blobs: 0,
     slabs: this.slabs.count,
     dmaBytes: this.slabs.bytes,
     requestsInFlight: [...this.threads].reduce((sum, thread) => sum + thread.queue.inFlight, 0)

@@ -9,6 +9,7 @@ import * as CpuSet from "../../CpuSet.ts"
 import { EngineUnavailable, fromErrno, SpdkError, StartFailed } from "../../SpdkError.ts"
 import type { Descriptor, DescriptorInfo, Engine, EngineThread } from "../engine.ts"
 import type { ResolvedOptions } from "../options.ts"
+import { makeBlobstores } from "./blobstores.ts"
 import { makeMemory } from "./memory.ts"
 import { type Configure, start, type StartReason } from "./start.ts"
 
@@ -88,6 +89,7 @@ export const make = Effect.fnUntraced(function* <E = never>(
     spawn,
     ...makeBdevs(host, threads),
     registerPoller: makeRegisterPoller(host, threads),
+    blobstores: makeBlobstores(host),
     usage: Effect.sync(() => ({ ...host.usage(), requestsInFlight: host.requestsInFlight }))
   } satisfies Engine
 })

@@ -1,0 +1,296 @@
+/**
+ * What `Check.check` can find. Each kind is a class of its own, so that a program can match on `_tag`; `message` is a line for
+ * people. Import all of this from `Check`.
+ *
+ * @since 0.1.0
+ */
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+
+/**
+ * `error`: data or metadata is lost, or will be when the store is used. `warning`: something is left over or wasted, and a load or
+ * a repair puts it right. `info`: as it may well be.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export const Severity = Schema.Literals(["error", "warning", "info"])
+export type Severity = typeof Severity.Type
+
+/** The three masks by name. @since 0.1.0 @category models */
+export const Mask = Schema.Literals(["used pages", "used clusters", "used blob ids"])
+export type Mask = typeof Mask.Type
+
+const always = <S extends Severity>(severity: S) =>
+  Schema.Literal(severity).pipe(Schema.withConstructorDefault(Effect.succeed(severity)))
+
+const id = (prefix: string) => `@effect-spdk/blobstore/Check/${prefix}`
+const hex = (blob: number): string => `0x${blob.toString(16)}`
+const run = (first: number, count: number): string => (count === 1 ? `${first}` : `${first} to ${first + count - 1}`)
+
+/** There is no blobstore here, or its super block cannot be believed: nothing else is checked. @since 0.1.0 @category findings */
+export class SuperBlockDamaged extends Schema.TaggedClass<SuperBlockDamaged>(id("SuperBlockDamaged"))(
+  "SuperBlockDamaged",
+  { severity: always("error"), rule: Schema.String, offsetBytes: Schema.optional(Schema.Int) }
+) {
+  get message(): string {
+    return `the super block ${this.rule}`
+  }
+}
+
+/**
+ * The next load recovers the store: it was not unloaded, or it is of a version that is always recovered. The masks on disk mean
+ * nothing then and are not compared.
+ *
+ * @since 0.1.0
+ * @category findings
+ */
+export class Unclean extends Schema.TaggedClass<Unclean>(id("Unclean"))("Unclean", {
+  severity: always("info"),
+  because: Schema.Literals(["stopped", "version"])
+}) {
+  get message(): string {
+    return this.because === "stopped" ? "the store was not unloaded" : "the store is of a version without all masks"
+  }
+}
+
+/** @since 0.1.0 @category findings */
+export class SuperBlobMissing extends Schema.TaggedClass<SuperBlobMissing>(id("SuperBlobMissing"))("SuperBlobMissing", {
+  severity: always("warning"),
+  blob: Schema.Int
+}) {
+  get message(): string {
+    return `the super blob ${hex(this.blob)} does not exist`
+  }
+}
+
+/** @since 0.1.0 @category findings */
+export class MaskDamaged extends Schema.TaggedClass<MaskDamaged>(id("MaskDamaged"))("MaskDamaged", {
+  severity: always("error"),
+  mask: Mask,
+  rule: Schema.String
+}) {
+  get message(): string {
+    return `the mask of ${this.mask} is damaged: the ${this.rule}`
+  }
+}
+
+/** Marked as used, and nothing refers to it: space that nobody gets. @since 0.1.0 @category findings */
+export class Lost extends Schema.TaggedClass<Lost>(id("Lost"))("Lost", {
+  severity: always("warning"),
+  mask: Mask,
+  first: Schema.Int,
+  count: Schema.Int
+}) {
+  get message(): string {
+    return `${this.mask} ${run(this.first, this.count)}: marked, and nothing refers to it`
+  }
+}
+
+/** In use, and marked as free: the next allocation overwrites it. @since 0.1.0 @category findings */
+export class Missing extends Schema.TaggedClass<Missing>(id("Missing"))("Missing", {
+  severity: always("error"),
+  mask: Mask,
+  first: Schema.Int,
+  count: Schema.Int
+}) {
+  get message(): string {
+    return `${this.mask} ${run(this.first, this.count)}: in use, and not marked`
+  }
+}
+
+/** A page of a blob's chain, or of the store, that cannot be decoded. @since 0.1.0 @category findings */
+export class PageDamaged extends Schema.TaggedClass<PageDamaged>(id("PageDamaged"))("PageDamaged", {
+  severity: always("error"),
+  page: Schema.Int,
+  /** Whose chain it is; undefined: the chain does not begin anywhere. */
+  blob: Schema.optional(Schema.Int),
+  rule: Schema.String
+}) {
+  get message(): string {
+    return `metadata page ${this.page}${this.blob === undefined ? "" : ` of blob ${hex(this.blob)}`} ${this.rule}`
+  }
+}
+
+/** The pages are sound each, and contradict each other: a broken chain, contradicting extents, unknown flags. @since 0.1.0 @category findings */
+export class BlobDamaged extends Schema.TaggedClass<BlobDamaged>(id("BlobDamaged"))("BlobDamaged", {
+  severity: always("error"),
+  blob: Schema.Int,
+  rule: Schema.String
+}) {
+  get message(): string {
+    return `blob ${hex(this.blob)}: ${this.rule}`
+  }
+}
+
+/** @since 0.1.0 @category findings */
+export class ExtentPageDamaged extends Schema.TaggedClass<ExtentPageDamaged>(id("ExtentPageDamaged"))(
+  "ExtentPageDamaged",
+  { severity: always("error"), blob: Schema.Int, page: Schema.Int, rule: Schema.String }
+) {
+  get message(): string {
+    return `blob ${hex(this.blob)}: ${this.rule}`
+  }
+}
+
+/** A resize was cut between the extent page and the chain. SPDK goes by the page. @since 0.1.0 @category findings */
+export class SizeDiffers extends Schema.TaggedClass<SizeDiffers>(id("SizeDiffers"))("SizeDiffers", {
+  severity: always("warning"),
+  blob: Schema.Int,
+  /** In clusters. */
+  inTable: Schema.Int,
+  inPages: Schema.Int
+}) {
+  get message(): string {
+    return `blob ${hex(this.blob)} has ${this.inTable} clusters by its chain and ${this.inPages} by its extent pages`
+  }
+}
+
+/** @since 0.1.0 @category findings */
+export class UsedTwice extends Schema.TaggedClass<UsedTwice>(id("UsedTwice"))("UsedTwice", {
+  severity: always("error"),
+  what: Schema.Literals(["pages", "clusters"]),
+  /** The same twice: within one blob. */
+  blobs: Schema.Tuple([Schema.Int, Schema.Int]),
+  /** The lowest that was met. */
+  first: Schema.Int,
+  count: Schema.Int
+}) {
+  get message(): string {
+    const [a, b] = this.blobs
+    return `blobs ${hex(a)} and ${hex(b)} both use ${this.count} ${this.what}, ${this.first} among them`
+  }
+}
+
+/** Pages that hold something, and nobody refers to: harmless, they are written before they are used. @since 0.1.0 @category findings */
+export class StalePages extends Schema.TaggedClass<StalePages>(id("StalePages"))("StalePages", {
+  severity: always("info"),
+  first: Schema.Int,
+  count: Schema.Int
+}) {
+  get message(): string {
+    return `metadata pages ${run(this.first, this.count)} are not empty, and nothing refers to them`
+  }
+}
+
+/** Only the first one counts. @since 0.1.0 @category findings */
+export class XattrRepeated extends Schema.TaggedClass<XattrRepeated>(id("XattrRepeated"))("XattrRepeated", {
+  severity: always("warning"),
+  blob: Schema.Int,
+  name: Schema.String
+}) {
+  get message(): string {
+    return `blob ${hex(this.blob)} has the xattr "${this.name}" more than once`
+  }
+}
+
+/** SPDK opens such a blob, but fails to recover a store that has one. @since 0.1.0 @category findings */
+export class DescriptorUnknown extends Schema.TaggedClass<DescriptorUnknown>(id("DescriptorUnknown"))(
+  "DescriptorUnknown",
+  { severity: always("warning"), blob: Schema.Int, type: Schema.Int }
+) {
+  get message(): string {
+    return `blob ${hex(this.blob)} has a descriptor of the unknown type ${this.type}`
+  }
+}
+
+/** `error` where SPDK does not open the blob. @since 0.1.0 @category findings */
+export class FlagsContradict extends Schema.TaggedClass<FlagsContradict>(id("FlagsContradict"))("FlagsContradict", {
+  severity: Severity,
+  blob: Schema.Int,
+  rule: Schema.String
+}) {
+  get message(): string {
+    return `blob ${hex(this.blob)} ${this.rule}`
+  }
+}
+
+/** A clone whose snapshot is gone cannot be opened. @since 0.1.0 @category findings */
+export class ParentMissing extends Schema.TaggedClass<ParentMissing>(id("ParentMissing"))("ParentMissing", {
+  severity: always("error"),
+  blob: Schema.Int,
+  parent: Schema.Int
+}) {
+  get message(): string {
+    return `the parent ${hex(this.parent)} of blob ${hex(this.blob)} does not exist`
+  }
+}
+
+/** @since 0.1.0 @category findings */
+export class ParentCycle extends Schema.TaggedClass<ParentCycle>(id("ParentCycle"))("ParentCycle", {
+  severity: always("error"),
+  blob: Schema.Int
+}) {
+  get message(): string {
+    return `blob ${hex(this.blob)} is its own ancestor`
+  }
+}
+
+/** Who writes to a parent changes its clones. @since 0.1.0 @category findings */
+export class ParentWritable extends Schema.TaggedClass<ParentWritable>(id("ParentWritable"))("ParentWritable", {
+  severity: always("error"),
+  blob: Schema.Int,
+  parent: Schema.Int
+}) {
+  get message(): string {
+    return `the parent ${hex(this.parent)} of blob ${hex(this.blob)} is not read-only`
+  }
+}
+
+/**
+ * A snapshot that was being made or deleted when the store stopped. With `drop` its clone does not know it (any more) and it is an
+ * orphan, which a load deletes; with `keep` a load takes the mark off.
+ *
+ * @since 0.1.0
+ * @category findings
+ */
+export class Leftover extends Schema.TaggedClass<Leftover>(id("Leftover"))("Leftover", {
+  severity: always("warning"),
+  blob: Schema.Int,
+  clone: Schema.Int,
+  of: Schema.Literals(["snapshot", "delete"]),
+  recovery: Schema.Literals(["keep", "drop"]),
+  /** What both have in their maps. With `keep` SPDK leaves them there, and deleting the snapshot then frees the clone's data. */
+  sharedClusters: Schema.Int
+}) {
+  get message(): string {
+    const what = this.of === "snapshot" ? "was being made" : "was being deleted"
+    return `snapshot ${hex(this.blob)} of blob ${hex(this.clone)} ${what}; recovery is to ${this.recovery} it`
+  }
+}
+
+/** The mark of a leftover that names no blob. SPDK's load leaves the snapshot as it is. @since 0.1.0 @category findings */
+export class LeftoverDamaged extends Schema.TaggedClass<LeftoverDamaged>(id("LeftoverDamaged"))("LeftoverDamaged", {
+  severity: always("error"),
+  blob: Schema.Int,
+  rule: Schema.String
+}) {
+  get message(): string {
+    return `snapshot ${hex(this.blob)} ${this.rule}`
+  }
+}
+
+/** @since 0.1.0 @category findings */
+export const Finding = Schema.Union([
+  SuperBlockDamaged,
+  Unclean,
+  SuperBlobMissing,
+  MaskDamaged,
+  Lost,
+  Missing,
+  PageDamaged,
+  BlobDamaged,
+  ExtentPageDamaged,
+  SizeDiffers,
+  UsedTwice,
+  StalePages,
+  XattrRepeated,
+  DescriptorUnknown,
+  FlagsContradict,
+  ParentMissing,
+  ParentCycle,
+  ParentWritable,
+  Leftover,
+  LeftoverDamaged
+])
+export type Finding = typeof Finding.Type

@@ -1,0 +1,239 @@
+/**
+ * Writes: whatever fibers want to change waits in one queue, and one committer at a time takes what has gathered there,
+ * writes it as one batch, syncs once, and only then shows it in the index and lets the fibers go on.
+ */
+import { type SpdkError, released } from "@effect-spdk/core/SpdkError"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import { batchHeaderBytes, type Draft, draftBytes, encodeBatch, Kind } from "./codec.ts"
+import { compact, isCompactionDue } from "./compaction.ts"
+import type { ValueBlob } from "./index.ts"
+import {
+  createSegment,
+  deleteValue,
+  ensureSpare,
+  isNoSpace,
+  type Log,
+  operationOf,
+  retireSegment,
+  sealSegment
+} from "./log.ts"
+
+/** "stale": the key's value is not the one that `expected` names; nothing was written. */
+export type Outcome = "done" | "stale"
+
+export interface Change {
+  readonly _tag: "Change"
+  readonly draft: Draft
+  readonly blob: ValueBlob | undefined
+  /** Only when the newest record of the key has this sequence. */
+  readonly expected: number | undefined
+  readonly done: Deferred.Deferred<Outcome, SpdkError>
+}
+
+export interface Clear {
+  readonly _tag: "Clear"
+  readonly done: Deferred.Deferred<Outcome, SpdkError>
+}
+
+export interface Committer {
+  /** Completes when the change is durable. Who is interrupted while waiting does not take it back. */
+  readonly submit: (request: Change | Clear) => Effect.Effect<Outcome, SpdkError>
+}
+
+const maxBatchBytes = 2 ** 20
+
+interface Numbered {
+  readonly change: Change
+  readonly draft: Draft
+  readonly sequence: number
+}
+
+export const makeCommitter = (log: Log): Committer => {
+  const queue: Array<Change | Clear> = []
+  let running = false
+
+  const run = Effect.gen(function* () {
+    // Everybody who is ready in this turn comes into the first batch.
+    yield* Effect.yieldNow
+    while (queue.length > 0) {
+      const first = queue[0]
+      if (first?._tag === "Clear") {
+        queue.shift()
+        yield* clear(log, first)
+      } else yield* commit(log, takeGroup(queue))
+      if (isCompactionDue(log)) yield* Effect.forkIn(compact(log), log.scope)
+    }
+  }).pipe(
+    Effect.ensuring(
+      Effect.sync(() => {
+        running = false
+      })
+    ),
+    Effect.uninterruptible
+  )
+
+  return {
+    submit: (request) =>
+      Effect.suspend(() => {
+        if (log.closed) return Effect.fail(released(operationOf(log.name), "key-value store"))
+        queue.push(request)
+        if (running) return Deferred.await(request.done)
+        running = true
+        return Effect.andThen(
+          Effect.forkIn(run, log.scope, { startImmediately: true, uninterruptible: true }),
+          Deferred.await(request.done)
+        )
+      })
+  }
+}
+
+/** The changes at the head of the queue that fit into one batch: at least one. */
+const takeGroup = (queue: Array<Change | Clear>): ReadonlyArray<Change> => {
+  const group: Array<Change> = []
+  let bytes = batchHeaderBytes
+  for (;;) {
+    const next = queue[0]
+    if (next === undefined || next._tag === "Clear") return group
+    bytes += draftBytes(next.draft)
+    if (bytes > maxBatchBytes && group.length > 0) return group
+    group.push(next)
+    queue.shift()
+  }
+}
+
+/** Gives each change its sequence, and answers at once those that have nothing to write. */
+const number = (log: Log, group: ReadonlyArray<Change>): ReadonlyArray<Numbered> => {
+  const numbered: Array<Numbered> = []
+  const inBatch = new Map<string, Numbered>()
+  for (const change of group) {
+    const { draft, expected } = change
+    const before = inBatch.get(draft.key)
+    const current = before?.sequence ?? log.index.find(draft.key)?.sequence
+    const isThere = before === undefined ? log.index.mayBeThere(draft.key) : before.draft.kind !== Kind.Tombstone
+    if (expected !== undefined && expected !== current) Deferred.doneUnsafe(change.done, Effect.succeed("stale"))
+    else if (draft.kind === Kind.Tombstone && !isThere) Deferred.doneUnsafe(change.done, Effect.succeed("done"))
+    else {
+      const next = { change, draft, sequence: log.nextSequence++ }
+      inBatch.set(draft.key, next)
+      numbered.push(next)
+    }
+  }
+  return numbered
+}
+
+const commit = Effect.fnUntraced(function* (log: Log, group: ReadonlyArray<Change>) {
+  const numbered = number(log, group)
+  if (numbered.length === 0) return
+  const failure = yield* makeRoom(log, numbered)
+  if (failure === undefined) return yield* write(log, numbered)
+  const removals = numbered.filter(({ draft }) => draft.kind === Kind.Tombstone)
+  const sets = numbered.filter(({ draft }) => draft.kind !== Kind.Tombstone)
+  if (sets.length === 0 || !isNoSpace(failure)) return yield* refuse(log, numbered, failure)
+  yield* refuse(log, sets, failure)
+  // What was removed in the same batch frees space, so that it may go on where sets may not.
+  const remaining = removals.filter(({ draft }) => log.index.mayBeThere(draft.key))
+  for (const { change } of removals.filter((removal) => !remaining.includes(removal))) {
+    Deferred.doneUnsafe(change.done, Effect.succeed("done"))
+  }
+  if (remaining.length === 0) return
+  const still = yield* makeRoom(log, remaining)
+  yield* still === undefined ? write(log, remaining) : refuse(log, remaining, still)
+})
+
+/** Fails changes of which nothing has been written. */
+const refuse = (log: Log, changes: ReadonlyArray<Numbered>, error: SpdkError): Effect.Effect<void> =>
+  Effect.forEach(
+    changes,
+    ({ change }) => {
+      const blob = change.blob === undefined ? Effect.void : deleteValue(log, change.blob)
+      return Effect.andThen(blob, Deferred.fail(change.done, error))
+    },
+    { discard: true }
+  )
+
+const fits = (log: Log, changes: ReadonlyArray<Numbered>): boolean => {
+  const { active } = log
+  if (active === undefined || active.sealed) return false
+  const bytes = changes.reduce((total, { draft }) => total + draftBytes(draft), batchHeaderBytes)
+  const padded = Math.ceil(bytes / active.alignmentBytes) * active.alignmentBytes
+  return padded <= active.capacityBytes - active.endBytes
+}
+
+/** Sees to an active segment that has room; returns why there is none. */
+const makeRoom = Effect.fnUntraced(function* (log: Log, changes: ReadonlyArray<Numbered>) {
+  if (fits(log, changes)) return undefined
+  const rotated = yield* rotate(log, false)
+  if (rotated === undefined || !isNoSpace(rotated)) return rotated
+  yield* compact(log)
+  const onlyRemoves = changes.every(({ draft }) => draft.kind === Kind.Tombstone)
+  return yield* rotate(log, onlyRemoves)
+})
+
+/** The next segment becomes the active one. */
+const rotate = (log: Log, mayUseSpare: boolean): Effect.Effect<SpdkError | undefined> =>
+  Effect.matchEffect(createSegment(log, mayUseSpare), {
+    onFailure: (error) => Effect.succeed<SpdkError | undefined>(error),
+    onSuccess: (segment) => {
+      const previous = log.active
+      log.active = segment
+      return Effect.as(previous === undefined || previous.sealed ? Effect.void : sealSegment(previous), undefined)
+    }
+  })
+
+const write = Effect.fnUntraced(function* (log: Log, changes: ReadonlyArray<Numbered>) {
+  const segment = log.active
+  if (segment === undefined) return
+  const place = { salt: segment.salt, index: segment.nextIndex, offsetBytes: segment.endBytes }
+  const { bytes, offsetsBytes } = encodeBatch(place, changes, segment.alignmentBytes)
+  const written = yield* Effect.exit(Effect.andThen(segment.blob.write(segment.endBytes, bytes), segment.blob.sync))
+  if (written._tag === "Failure") {
+    // Nobody knows what is on disk now: nothing more goes to this segment, and its blobs stay as long as it does.
+    for (const { change, draft, sequence } of changes) {
+      log.index.addUncertain(segment, draft.key, sequence)
+      if (change.blob !== undefined) segment.limbo.push(change.blob)
+    }
+    yield* sealSegment(segment)
+    for (const { change } of changes) yield* Deferred.failCause(change.done, written.cause)
+    return
+  }
+  segment.endBytes += bytes.length
+  segment.nextIndex++
+  for (const [position, { change, draft, sequence }] of changes.entries()) {
+    const { encoding, key, kind } = draft
+    const offsetBytes = offsetsBytes[position] ?? 0
+    const recordBytes = draftBytes(draft)
+    const { blob } = change
+    const old = log.index.add(segment, { key, sequence, kind, encoding, offsetBytes, recordBytes, blob })
+    if (old === undefined) Deferred.doneUnsafe(change.done, Effect.succeed("done"))
+    else {
+      // Its space is free when the set returns; other sets do not wait for that.
+      const freed = Effect.andThen(deleteValue(log, old), Deferred.succeed(change.done, "done"))
+      yield* Effect.forkIn(freed, log.scope, { startImmediately: true, uninterruptible: true })
+    }
+  }
+})
+
+/** A new segment says that whatever has a lower sequence is void; after that the old ones can go. */
+const clear = (log: Log, { done }: Clear): Effect.Effect<void> =>
+  Effect.gen(function* () {
+    const before = log.baseSequence
+    const old = [...log.segments]
+    log.baseSequence = log.nextSequence
+    const created = yield* Effect.exit(createSegment(log, true))
+    if (created._tag === "Failure") {
+      log.baseSequence = before
+      yield* Deferred.failCause(done, created.cause)
+      return
+    }
+    log.active = created.value
+    const blobs = log.index.clear()
+    for (const segment of old) {
+      segment.keys.length = 0
+      segment.liveBytes = 0
+      yield* retireSegment(log, segment)
+    }
+    for (const blob of blobs) yield* deleteValue(log, blob)
+    yield* ensureSpare(log)
+    yield* Deferred.succeed(done, "done")
+  }).pipe(log.structure.withPermits(1))

@@ -1,0 +1,132 @@
+/**
+ * SPDK's own blobstore, in this process, by way of the libspdk engine.
+ */
+import type { Bdev } from "@effect-spdk/core/Bdev"
+import {
+  type BlobstoreArguments,
+  type BlobstoreStart,
+  type Engine,
+  type EngineBlobstores,
+  EngineService
+} from "@effect-spdk/core/Engine"
+import { Corrupted, invalid, NotSupported, SpdkError, WrongType } from "@effect-spdk/core/SpdkError"
+import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
+import type { DriverFactory, InitOptions, LoadOptions, StoreDriver } from "../driver.ts"
+import { decodeSuperBlock } from "../format/superBlock.ts"
+import { flag, storeClearMethods } from "./encoding.ts"
+import { errno, errorOf } from "./errors.ts"
+import { LibspdkStore } from "./store.ts"
+
+const superBlockBytes = 4096
+
+interface Libspdk {
+  readonly engine: Engine
+  readonly blobstores: EngineBlobstores
+}
+
+const libspdk = (operation: string, bdev: Bdev): Effect.Effect<Libspdk, SpdkError, EngineService> =>
+  Effect.flatMap(EngineService, (engine) => {
+    const { blobstores } = engine
+    if (blobstores !== undefined) return Effect.succeed({ engine, blobstores })
+    const detail = `the engine "${engine.kind}" has no blobstore of SPDK's: take the portable driver`
+    return Effect.fail(new SpdkError({ reason: new NotSupported({ operation, resource: bdev.name, detail }) }))
+  })
+
+const storeOn = (
+  { blobstores, engine }: Libspdk,
+  bdev: Bdev,
+  call: BlobstoreStart,
+  args: BlobstoreArguments,
+  onProgress: LoadOptions["onProgress"],
+  explain: (status: number) => Effect.Effect<never, SpdkError>
+): Effect.Effect<StoreDriver, SpdkError> =>
+  Effect.uninterruptible(
+    Effect.flatMap(
+      blobstores.open(call, bdev.name, args, onProgress && ((done) => onProgress(done, undefined))),
+      ({ status, store }) => {
+        if (status !== 0) return explain(status)
+        const flush = bdev.supports("flush") ? Effect.suspend(() => bdev.flush()) : Effect.void
+        const context = { engine, blobstores, handle: store, flush }
+        // What SPDK has written so far is on the device before anybody relies on it.
+        return Effect.as(
+          Effect.onError(flush, () => blobstores.call(store, "unload")),
+          new LibspdkStore(context)
+        )
+      }
+    )
+  )
+
+const init = Effect.fnUntraced(function* (bdev: Bdev, options: InitOptions) {
+  const operation = "Blobstore.init"
+  const found = yield* libspdk(operation, bdev)
+  const args: BlobstoreArguments = {
+    numbers: [options.clusterSizeBytes, options.metadataPages ?? 0, storeClearMethods[options.clearMethod]],
+    texts: [bdev.name, options.type]
+  }
+  return yield* storeOn(found, bdev, "init", args, undefined, (status) => {
+    const rule = `is not whole pages of metadata, or blocks of ${bdev.blockSize} bytes are none that SPDK takes`
+    return Effect.fail(
+      errorOf(status, operation, bdev.name, { field: "clusterSizeBytes", rule, detail: initDetail(status) })
+    )
+  })
+})
+
+const initDetail = (status: number): string => {
+  switch (status) {
+    case errno.ENOSPC:
+      return "the bdev is smaller than one cluster"
+    case errno.ENOMEM:
+      return "the bdev has no clusters left beside the metadata: take fewer metadata pages or larger clusters"
+    case errno.EBUSY:
+      return "SPDK has a blobstore loaded on this bdev"
+    default:
+      return "SPDK could not initialise a blobstore on this bdev"
+  }
+}
+
+const load = Effect.fnUntraced(function* (bdev: Bdev, options: LoadOptions) {
+  const operation = "Blobstore.load"
+  const found = yield* libspdk(operation, bdev)
+  const call = options.grow ? "loadAndGrow" : "load"
+  const args: BlobstoreArguments = {
+    numbers: [0, 0, 0, flag(options.forceRecover)],
+    texts: [bdev.name, options.type]
+  }
+  return yield* storeOn(found, bdev, call, args, options.onProgress, (status) =>
+    status === errno.EILSEQ || status === errno.ENXIO
+      ? explainLoad(bdev, status, options, operation)
+      : Effect.fail(
+          status === errno.EINVAL
+            ? invalid(operation, "bdev", `holds what SPDK refuses to load (blocks of ${bdev.blockSize} bytes)`)
+            : errorOf(status, operation, bdev.name, {
+                ...(status === errno.EBUSY && { detail: "SPDK has a blobstore loaded on this bdev" })
+              })
+        )
+  )
+})
+
+/** SPDK says that the super block is wrong, and not how. */
+const explainLoad = (bdev: Bdev, status: number, { type }: LoadOptions, operation: string) =>
+  Effect.flatMap(readSuperBlock(bdev), (decoded) => {
+    const resource = bdev.name
+    if (status === errno.ENXIO) {
+      const found = Result.isSuccess(decoded) ? decoded.success.type : undefined
+      return Effect.fail<SpdkError>(
+        new SpdkError({ reason: new WrongType({ operation, resource, expected: type, found }) })
+      )
+    }
+    const { rule, where } = Result.isFailure(decoded)
+      ? decoded.failure
+      : { where: "metadata", rule: "is not what SPDK wrote" }
+    return Effect.fail<SpdkError>(new SpdkError({ reason: new Corrupted({ operation, resource, where, rule }) }))
+  })
+
+const readSuperBlock = (bdev: Bdev): Effect.Effect<ReturnType<typeof decodeSuperBlock>, SpdkError> => {
+  const lengthBytes = Math.ceil(superBlockBytes / bdev.blockSize) * bdev.blockSize
+  return Effect.map(bdev.readBytes(0, Math.min(lengthBytes, bdev.sizeBytes)), (bytes) =>
+    decodeSuperBlock(bytes.subarray(0, superBlockBytes), bdev.sizeBytes)
+  )
+}
+
+export const libspdkDriver: DriverFactory = { kind: "libspdk", init, load }

@@ -1,0 +1,155 @@
+/**
+ * An open blob of SPDK's blobstore: I/O over the rings, metadata by calls to SPDK's app thread.
+ */
+import type { IoError } from "@effect-spdk/core/Bdev"
+import type { BlobstoreHandle, BlobCall, BlobstoreArguments, Descriptor, Engine } from "@effect-spdk/core/Engine"
+import { type EngineBlobstores, numbersOf, openBlocks, type OpenBlocks } from "@effect-spdk/core/Engine"
+import { Corrupted, type SpdkError, SpdkError as SpdkErrorClass } from "@effect-spdk/core/SpdkError"
+import * as Effect from "effect/Effect"
+import type { BlobId, BlobInfo, ClearMethod, OpenBlob, Parent } from "../driver.ts"
+import { encodeText } from "../format/text.ts"
+import { blobClearMethods, decodeXattrs } from "./encoding.ts"
+import { blobName, check, checkNow, errno, errorOf, type Meaning } from "./errors.ts"
+
+/** What is open here, and what it was opened by. */
+export interface StoreContext {
+  readonly engine: Engine
+  readonly blobstores: EngineBlobstores
+  readonly handle: BlobstoreHandle
+  /** Of the bdev, where it has one. */
+  readonly flush: Effect.Effect<void, IoError>
+}
+
+/** Of the numbers that `info` of a blob answers. */
+const at = { clusters: 1, allocated: 2, readOnly: 4, thin: 5, snapshot: 6, clone: 7, parent: 9 } as const
+
+export const openBlob = (
+  store: StoreContext,
+  id: BlobId,
+  clearMethod: ClearMethod
+): Effect.Effect<OpenBlob, SpdkError> => {
+  const { blobstores, engine, handle } = store
+  const resource = blobName(id)
+  const open = (onEvent: Parameters<EngineBlobstores["openBlob"]>[3]): Effect.Effect<Descriptor, SpdkError> =>
+    Effect.flatMap(blobstores.openBlob(handle, id, blobClearMethods[clearMethod], onEvent), (answer) =>
+      answer.descriptor === undefined
+        ? Effect.fail(openError(answer.status, resource))
+        : Effect.succeed(answer.descriptor)
+    )
+  const close = (descriptor: Descriptor): Effect.Effect<void, SpdkError> =>
+    Effect.flatMap(blobstores.closeBlob(descriptor), (answer) => Effect.asVoid(check(answer, "Blob.close", resource)))
+  return Effect.map(
+    openBlocks({ engine, open, close, operation: "Blob", noun: "blob" }),
+    (blocks) => new LibspdkBlob(store, id, blocks)
+  )
+}
+
+/** The arguments are an id and no more, so that EINVAL is about what lies on the device. */
+const openError = (status: number, resource: string): SpdkError =>
+  status === errno.EINVAL
+    ? new SpdkErrorClass({
+        reason: new Corrupted({
+          operation: "Blobstore.open",
+          resource,
+          where: "the metadata of the blob",
+          rule: "is damaged, or names an external snapshot that does not fit"
+        })
+      })
+    : errorOf(status, "Blobstore.open", resource, status === errno.ENODEV ? missingSnapshot : {})
+
+const missingSnapshot: Meaning = { detail: "the bdev that is its external snapshot cannot be opened" }
+
+class LibspdkBlob implements OpenBlob {
+  readonly id: BlobId
+  readonly io: OpenBlob["io"]
+  readonly channel: OpenBlob["channel"]
+  readonly close: Effect.Effect<void, SpdkError>
+  private readonly store: StoreContext
+  private readonly blocks: OpenBlocks<SpdkError>
+  private readonly resource: string
+
+  constructor(store: StoreContext, id: BlobId, blocks: OpenBlocks<SpdkError>) {
+    this.store = store
+    this.id = id
+    this.blocks = blocks
+    this.resource = blobName(id)
+    this.io = blocks.io
+    this.channel = blocks.channel
+    this.close = blocks.close
+  }
+
+  readonly info = (): BlobInfo => {
+    const answer = checkNow(this.query("info"), "Blob.info", this.resource)
+    const numbers = numbersOf(answer.bytes)
+    return {
+      id: this.id,
+      clusters: numbers[at.clusters] ?? 0,
+      allocatedClusters: numbers[at.allocated] ?? 0,
+      isReadOnly: numbers[at.readOnly] === 1,
+      isThin: numbers[at.thin] === 1,
+      isSnapshot: numbers[at.snapshot] === 1,
+      isClone: numbers[at.clone] === 1,
+      parent: parentOf(numbers[at.parent], answer.text)
+    }
+  }
+
+  readonly resize = (clusters: number): Effect.Effect<void, SpdkError> =>
+    Effect.map(this.call("resize", { numbers: [clusters] }, { readOnly: true }), (answer) => {
+      const ioUnits = numbersOf(answer.bytes)[0]
+      if (ioUnits !== undefined) this.blocks.setNumBlocks(ioUnits)
+    })
+
+  get sync(): Effect.Effect<void, SpdkError> {
+    return Effect.andThen(this.call("sync", {}, {}), this.store.flush)
+  }
+
+  get setReadOnly(): Effect.Effect<void, SpdkError> {
+    return Effect.map(this.call("setReadOnly", {}, {}), () => this.blocks.setWritable(false))
+  }
+
+  readonly xattrs = () => decodeXattrs(checkNow(this.query("xattrs"), "Blob.xattrs", this.resource).bytes)
+
+  readonly setXattr = (name: string, value: Uint8Array): Effect.Effect<void, SpdkError> =>
+    Effect.asVoid(
+      this.call(
+        "setXattr",
+        { values: [encodeText(name), value] },
+        { readOnly: true, field: "name", rule: "is empty, or has a NUL in it" }
+      )
+    )
+
+  readonly removeXattr = (name: string): Effect.Effect<void, SpdkError> =>
+    Effect.asVoid(
+      this.call(
+        "removeXattr",
+        { values: [encodeText(name)] },
+        { readOnly: true, field: "name", rule: "is empty, or has a NUL in it" }
+      )
+    )
+
+  readonly nextAllocated = (ioUnit: number): number | undefined => this.next("nextAllocated", ioUnit)
+
+  readonly nextUnallocated = (ioUnit: number): number | undefined => this.next("nextUnallocated", ioUnit)
+
+  private next(query: "nextAllocated" | "nextUnallocated", ioUnit: number): number | undefined {
+    const answer = this.store.blobstores.queryBlob(this.blocks.descriptor, query, [ioUnit])
+    if (answer.status === errno.ENOENT) return undefined
+    return numbersOf(checkNow(answer, `Blob.${query}`, this.resource).bytes)[0]
+  }
+
+  private query(query: "info" | "xattrs") {
+    return this.store.blobstores.queryBlob(this.blocks.descriptor, query)
+  }
+
+  private call(call: BlobCall, args: BlobstoreArguments, meaning: Meaning) {
+    return Effect.flatMap(this.store.blobstores.callBlob(this.blocks.descriptor, call, args), (answer) =>
+      check(answer, `Blob.${call}`, this.resource, meaning)
+    )
+  }
+}
+
+/** From the number of the snapshot, or 0, and the name of the external one, or "". */
+export const parentOf = (id: number | undefined, external: string): Parent => {
+  if (external !== "") return { _tag: "External", bdev: external }
+  return id === undefined || id === 0 ? { _tag: "None" } : { _tag: "Snapshot", id }
+}

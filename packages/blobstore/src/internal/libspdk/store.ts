@@ -1,0 +1,180 @@
+/**
+ * A blobstore that SPDK has loaded.
+ */
+import { type BlobstoreAnswer, type BlobstoreArguments, type BlobstoreCall, numbersOf } from "@effect-spdk/core/Engine"
+import type { SpdkError } from "@effect-spdk/core/SpdkError"
+import * as Effect from "effect/Effect"
+import type { BlobId, CreateOptions, OpenBlob, Parent, Progress, StoreDriver, StoreInfo, Xattrs } from "../driver.ts"
+import { blobClearMethods, flag, xattrPairs } from "./encoding.ts"
+import { blobName, check, checkNow, errno, type Meaning } from "./errors.ts"
+import { openBlob, parentOf, type StoreContext } from "./openBlob.ts"
+
+const xattrRule: Meaning = { field: "xattrs", rule: "has an empty name or value, or a NUL in a name" }
+
+const externalRule = "has a size that is not whole clusters, or blocks that do not fit in an io unit"
+
+export class LibspdkStore implements StoreDriver {
+  readonly kind = "libspdk"
+  private readonly context: StoreContext
+  private readonly bdev: string
+
+  constructor(context: StoreContext) {
+    this.context = context
+    this.bdev = context.handle.bdev
+  }
+
+  readonly info = (): StoreInfo => {
+    const { blobstores, handle } = this.context
+    const answer = checkNow(blobstores.query(handle, "info"), "Blobstore.info", this.bdev)
+    const [clusterSizeBytes = 0, totalClusters = 0, freeClusters = 0, ioUnitBytes = 0, pageBytes = 0] = numbersOf(
+      answer.bytes
+    )
+    return { type: answer.text, clusterSizeBytes, totalClusters, freeClusters, ioUnitBytes, pageBytes }
+  }
+
+  readonly create = (options: CreateOptions): Effect.Effect<BlobId, SpdkError> => {
+    const { clearMethod, clusters, extentTable, externalSnapshot = "", thin, xattrs } = options
+    const meaning =
+      externalSnapshot === ""
+        ? xattrRule
+        : { field: "externalSnapshot", rule: externalRule, detail: `its external snapshot is "${externalSnapshot}"` }
+    return this.durable(
+      this.callForId("create", this.bdev, meaning, {
+        numbers: [clusters, flag(thin), blobClearMethods[clearMethod], flag(extentTable)],
+        texts: [externalSnapshot],
+        values: xattrPairs(xattrs)
+      })
+    )
+  }
+
+  readonly delete = (id: BlobId): Effect.Effect<void, SpdkError> =>
+    this.durable(
+      this.callFor("delete", id, { detail: "it is open, or a snapshot with clones, or something goes on with it" })
+    )
+
+  readonly open: StoreDriver["open"] = (id, { clearMethod }): Effect.Effect<OpenBlob, SpdkError> =>
+    openBlob(this.context, id, clearMethod)
+
+  get ids(): Effect.Effect<ReadonlyArray<BlobId>, SpdkError> {
+    return Effect.map(this.call("ids", this.bdev), ({ bytes }) => Array.from(numbersOf(bytes)))
+  }
+
+  get superBlob(): Effect.Effect<BlobId | undefined, SpdkError> {
+    return Effect.suspend(() => {
+      const answer = this.context.blobstores.query(this.context.handle, "super")
+      return answer.status === errno.ENOENT
+        ? Effect.succeed(undefined)
+        : Effect.map(check(answer, "Blobstore.superBlob", this.bdev), ({ bytes }) => numbersOf(bytes)[0])
+    })
+  }
+
+  readonly setSuperBlob = (id: BlobId | undefined): Effect.Effect<void, SpdkError> =>
+    this.durable(
+      Effect.asVoid(
+        Effect.flatMap(
+          this.context.blobstores.call(this.context.handle, "setSuper", { numbers: [id ?? 0] }),
+          (answer) => check(answer, "Blobstore.setSuperBlob", this.bdev)
+        )
+      )
+    )
+
+  readonly snapshot = (id: BlobId, xattrs: Xattrs): Effect.Effect<BlobId, SpdkError> =>
+    this.durable(this.callForId("snapshot", blobName(id), xattrRule, { numbers: [id], values: xattrPairs(xattrs) }))
+
+  readonly clone = (snapshot: BlobId, xattrs: Xattrs): Effect.Effect<BlobId, SpdkError> => {
+    const meaning = { field: "id", rule: "is not that of a snapshot or of a read-only blob" }
+    return this.durable(
+      this.callForId("clone", blobName(snapshot), xattrs.size === 0 ? meaning : xattrRule, {
+        numbers: [snapshot],
+        values: xattrPairs(xattrs)
+      })
+    )
+  }
+
+  readonly clones = (snapshot: BlobId): Effect.Effect<ReadonlyArray<BlobId>, SpdkError> =>
+    Effect.flatMap(this.parent(snapshot), () =>
+      Effect.suspend(() => {
+        const answer = this.context.blobstores.query(this.context.handle, "clones", [snapshot])
+        return Effect.map(check(answer, "Blobstore.clones", blobName(snapshot)), ({ bytes }) =>
+          Array.from(numbersOf(bytes))
+        )
+      })
+    )
+
+  readonly parent = (id: BlobId): Effect.Effect<Parent, SpdkError> =>
+    Effect.map(this.call("parent", blobName(id), {}, { numbers: [id] }), ({ bytes, text }) =>
+      parentOf(numbersOf(bytes)[0], text)
+    )
+
+  readonly inflate = (id: BlobId): Effect.Effect<void, SpdkError> => this.durable(this.callFor("inflate", id))
+
+  readonly decouple = (id: BlobId): Effect.Effect<void, SpdkError> =>
+    this.durable(this.callFor("decouple", id, { field: "id", rule: "is that of a blob without a parent" }))
+
+  readonly setParent = (id: BlobId, snapshot: BlobId): Effect.Effect<void, SpdkError> => {
+    const rule = "is not that of a snapshot of the same size, or the blob is not thin"
+    return this.durable(this.callFor("setParent", id, { field: "snapshot", rule }, { numbers: [id, snapshot] }))
+  }
+
+  readonly setExternalParent = (id: BlobId, bdev: string): Effect.Effect<void, SpdkError> => {
+    const rule = `${externalRule}, or the blob is not thin`
+    return this.durable(
+      this.callFor("setExternalParent", id, { field: "bdev", rule, detail: bdev }, { numbers: [id], texts: [bdev] })
+    )
+  }
+
+  readonly shallowCopy = (id: BlobId, bdev: string, onProgress: Progress): Effect.Effect<void, SpdkError> => {
+    const rule = "is smaller than the blob, or has blocks of another size than the blobstore's bdev"
+    const meaning = { field: "bdev", rule, detail: `the copy goes to "${bdev}"` }
+    return Effect.asVoid(this.call("shallowCopy", blobName(id), meaning, { numbers: [id], texts: [bdev] }, onProgress))
+  }
+
+  get grow(): Effect.Effect<void, SpdkError> {
+    const detail = "the device is smaller than the blobstore, or has more clusters than its metadata has room for"
+    return this.durable(Effect.asVoid(this.call("grow", this.bdev, { detail })))
+  }
+
+  get unload(): Effect.Effect<void, SpdkError> {
+    return this.durable(Effect.asVoid(this.call("unload", this.bdev, { detail: "blobs are open" })))
+  }
+
+  get destroy(): Effect.Effect<void, SpdkError> {
+    return this.durable(Effect.asVoid(this.call("destroy", this.bdev, { detail: "blobs are open" })))
+  }
+
+  private durable<A>(effect: Effect.Effect<A, SpdkError>): Effect.Effect<A, SpdkError> {
+    return Effect.tap(effect, () => this.context.flush)
+  }
+
+  private call(
+    call: BlobstoreCall,
+    resource: string,
+    meaning?: Meaning,
+    args?: BlobstoreArguments,
+    onProgress?: Progress
+  ): Effect.Effect<BlobstoreAnswer, SpdkError> {
+    const { blobstores, handle } = this.context
+    return Effect.flatMap(blobstores.call(handle, call, args, onProgress), (answer) =>
+      check(answer, `Blobstore.${call}`, resource, meaning)
+    )
+  }
+
+  private callFor(
+    call: BlobstoreCall,
+    id: BlobId,
+    meaning?: Meaning,
+    args: BlobstoreArguments = { numbers: [id] }
+  ): Effect.Effect<void, SpdkError> {
+    return Effect.asVoid(this.call(call, blobName(id), meaning, args))
+  }
+
+  /** Of calls that make a blob. */
+  private callForId(
+    call: BlobstoreCall,
+    resource: string,
+    meaning: Meaning,
+    args: BlobstoreArguments
+  ): Effect.Effect<BlobId, SpdkError> {
+    return Effect.map(this.call(call, resource, meaning, args), ({ bytes }) => numbersOf(bytes)[0] ?? 0)
+  }
+}

@@ -1,0 +1,147 @@
+/** Making a store, and loading one: after a clean unload by its masks, else by what its metadata says. */
+import type { Bdev } from "@effect-spdk/core/Bdev"
+import * as DmaBuffer from "@effect-spdk/core/DmaBuffer"
+import type { EngineService } from "@effect-spdk/core/Engine"
+import { invalid, SpdkError, WrongType } from "@effect-spdk/core/SpdkError"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Result from "effect/Result"
+import * as Scope from "effect/Scope"
+import type { InitOptions, LoadOptions } from "../driver.ts"
+import * as L from "../format/layout.ts"
+import type { MaskType } from "../format/layout.ts"
+import { decodeMask } from "../format/mask.ts"
+import {
+  decodeSuperBlock,
+  encodeSuperBlock,
+  layoutStore,
+  type SuperBlock,
+  totalClusters
+} from "../format/superBlock.ts"
+import { Device } from "./device.ts"
+import { corrupted, noMemory, noSpace } from "./errors.ts"
+import { grow, hasGrown } from "./grow.ts"
+import { fixLeftover, fixResized } from "./recover.ts"
+import { scan } from "./scan.ts"
+import { Store } from "./store.ts"
+
+const maxChunkBytes = 1024 * 1024
+const chunks = 4
+
+/** Opens nothing that outlives a failure. */
+const withScope = <A, E>(
+  make: (scope: Scope.Closeable) => Effect.Effect<A, E, EngineService>
+): Effect.Effect<A, E, EngineService> =>
+  Effect.flatMap(Scope.make(), (scope) => Effect.onError(make(scope), () => Scope.close(scope, Exit.void)))
+
+const openDevice = (bdev: Bdev, superBlock: SuperBlock, scope: Scope.Closeable) => {
+  const wanted = Math.max(superBlock.clusterSize, superBlock.mdLength * superBlock.mdPageSize)
+  const lengthBytes = Math.min(maxChunkBytes, Math.ceil(wanted / superBlock.mdPageSize) * superBlock.mdPageSize)
+  const alignment = Math.max(L.pageBytes, bdev.info.bufferAlignmentBytes)
+  return DmaBuffer.pool({ lengthBytes, capacity: chunks, alignment }).pipe(
+    Effect.provideService(Scope.Scope, scope),
+    Effect.map((pool) => new Device(bdev, pool))
+  )
+}
+
+/** Metadata pages have 4096 bytes, and no device writes less than a block. */
+const checkBlocks = (operation: string, bdev: Bdev): Effect.Effect<void, SpdkError> =>
+  bdev.blockSize <= L.pageBytes && L.pageBytes % bdev.blockSize === 0
+    ? Effect.void
+    : Effect.fail(
+        invalid(operation, "bdev", `has blocks of ${bdev.blockSize} bytes, not a divisor of ${L.pageBytes}`, bdev.name)
+      )
+
+export const init = (bdev: Bdev, options: InitOptions): Effect.Effect<Store, SpdkError, EngineService> =>
+  withScope(
+    Effect.fnUntraced(function* (scope: Scope.Closeable) {
+      const operation = "Blobstore.init"
+      yield* checkBlocks(operation, bdev)
+      const { clearMethod, clusterSizeBytes, metadataPages, type } = options
+      if (clusterSizeBytes < L.pageBytes || clusterSizeBytes % L.pageBytes !== 0) {
+        const rule = `is not a multiple of ${L.pageBytes}`
+        return yield* Effect.fail(invalid(operation, "clusterSizeBytes", rule, clusterSizeBytes))
+      }
+      if (bdev.sizeBytes < clusterSizeBytes) {
+        return yield* Effect.fail(noSpace(operation, "the device is smaller than a cluster"))
+      }
+      const superBlock = layoutStore({
+        deviceBytes: bdev.sizeBytes,
+        clusterSize: clusterSizeBytes,
+        mdPages: metadataPages,
+        ioUnitSize: bdev.blockSize,
+        mdPageSize: L.pageBytes,
+        type
+      })
+      if (superBlock === undefined) {
+        return yield* Effect.fail(noMemory(operation, "the metadata takes more clusters than there are"))
+      }
+      const services = yield* Effect.context<EngineService>()
+      const device = yield* openDevice(bdev, superBlock, scope)
+      const metadataBytes = (superBlock.mdStart + superBlock.mdLength) * superBlock.mdPageSize
+      yield* device.zero(0, metadataBytes)
+      yield* device.clear(clearMethod, metadataBytes, bdev.sizeBytes - metadataBytes)
+      // Zeroes that come after the super block would take it away.
+      yield* device.flush
+      const superBytes = encodeSuperBlock(superBlock)
+      yield* device.write(0, superBytes)
+      yield* device.flush
+      return new Store({ device, scope, services, superBlock, superBytes })
+    })
+  )
+
+export const load = (bdev: Bdev, options: LoadOptions): Effect.Effect<Store, SpdkError, EngineService> =>
+  withScope(
+    Effect.fnUntraced(function* (scope: Scope.Closeable) {
+      const operation = "Blobstore.load"
+      yield* checkBlocks(operation, bdev)
+      if (bdev.sizeBytes < L.pageBytes) {
+        const damage = { where: "super block", rule: "does not fit on the device" }
+        return yield* Effect.fail(corrupted(operation, bdev.name, damage))
+      }
+      const superBytes = yield* bdev.readBytes(0, L.pageBytes)
+      const decoded = decodeSuperBlock(superBytes, bdev.sizeBytes)
+      if (Result.isFailure(decoded)) return yield* Effect.fail(corrupted(operation, bdev.name, decoded.failure))
+      const superBlock = decoded.success
+      if (options.type !== "" && options.type !== superBlock.type) {
+        const found = { operation, resource: bdev.name, expected: options.type, found: superBlock.type }
+        return yield* Effect.fail(new SpdkError({ reason: new WrongType(found) }))
+      }
+      const services = yield* Effect.context<EngineService>()
+      const device = yield* openDevice(bdev, superBlock, scope)
+      const recovers = !superBlock.clean || options.forceRecover || superBlock.usedBlobIdMaskLength === 0
+      const base = { device, scope, services, superBlock, superBytes }
+      const store = new Store(recovers ? base : { ...base, ...(yield* readMasks(device, superBlock)) })
+      const scanned = yield* scan(store, recovers, options.onProgress)
+      const { leftovers, parents, resized } = scanned
+      // Before their clusters are given to anybody.
+      yield* Effect.forEach(resized, (id) => fixResized(store, id), { discard: true })
+      const kept = yield* Effect.forEach(
+        leftovers.toSorted((a, b) => a.id - b.id),
+        (leftover) => fixLeftover(store, leftover, scanned)
+      )
+      const all = [...parents, ...kept.flat()].toSorted((a, b) => a.id - b.id)
+      for (const { id, parent } of all) store.addCloneOf(parent, id)
+      if (options.grow && hasGrown(store)) yield* grow(store)
+      return store
+    })
+  )
+
+const readMasks = Effect.fnUntraced(function* (device: Device, superBlock: SuperBlock) {
+  const read = (start: number, pages: number, type: MaskType, bits: number) =>
+    Effect.flatMap(device.read(start * superBlock.mdPageSize, pages * superBlock.mdPageSize), (bytes) => {
+      const mask = decodeMask(bytes, type, bits)
+      return Result.isSuccess(mask)
+        ? Effect.succeed(mask.success)
+        : Effect.fail(corrupted("Blobstore.load", device.bdev.name, mask.failure))
+    })
+  const { maskType } = L
+  const { mdLength, usedBlobIdMaskLength, usedBlobIdMaskStart, usedClusterMaskLength, usedClusterMaskStart } =
+    superBlock
+  const { usedPageMaskLength, usedPageMaskStart } = superBlock
+  return yield* Effect.all({
+    usedPages: read(usedPageMaskStart, usedPageMaskLength, maskType.usedPages, mdLength),
+    usedClusters: read(usedClusterMaskStart, usedClusterMaskLength, maskType.usedClusters, totalClusters(superBlock)),
+    usedBlobIds: read(usedBlobIdMaskStart, usedBlobIdMaskLength, maskType.usedBlobIds, mdLength)
+  })
+})

@@ -1,0 +1,210 @@
+/**
+ * Opening and closing blobs. A blob is in memory once; the blobs on top of it hold it open as a user does.
+ *
+ * Everything here runs under the store's lock.
+ */
+import * as Bdev from "@effect-spdk/core/Bdev"
+import type { IoError } from "@effect-spdk/core/Bdev"
+import type { SpdkError } from "@effect-spdk/core/SpdkError"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Result from "effect/Result"
+import * as Scope from "effect/Scope"
+import type { BlobId, ClearMethod } from "../driver.ts"
+import { applyExtentPage, type ChainMeta, idXattr, parseChain } from "../format/blobMeta.ts"
+import type { Decoded } from "../format/damage.ts"
+import * as L from "../format/layout.ts"
+import { decodeExtentPage, decodeMdPage, type MdPage } from "../format/mdPage.ts"
+import { BlobState, clearMethodOf, externalName } from "./blob.ts"
+import { corrupted, notFound, refused } from "./errors.ts"
+import { persist } from "./persist.ts"
+import type { Store } from "./store.ts"
+
+const operation = "Blobstore.open"
+
+export const orFail = <A>(store: Store, decoded: Decoded<A>): Effect.Effect<A, SpdkError> =>
+  Result.isSuccess(decoded)
+    ? Effect.succeed(decoded.success)
+    : Effect.fail(corrupted(operation, store.device.bdev.name, decoded.failure))
+
+/** The page of an id that is in use. */
+export const pageOf = (store: Store, id: BlobId): number | undefined => {
+  const page = L.pageOfBlobId(id)
+  return page !== undefined && store.usedBlobIds.has(page) ? page : undefined
+}
+
+/** The pages of a chain, from its root on. */
+export const readChain = Effect.fnUntraced(function* (store: Store, root: number) {
+  const pages: Array<MdPage> = []
+  const mdPages = store.superBlock.mdLength
+  for (let next: number | undefined = root; next !== undefined;) {
+    if (pages.length > mdPages) {
+      return yield* orFail(store, Result.fail({ where: `metadata chain of page ${root}`, rule: "has no end" }))
+    }
+    const bytes: Uint8Array = yield* store.readPage(next)
+    const page: MdPage = yield* orFail(store, decodeMdPage(bytes, next, mdPages))
+    if (page.sequence !== pages.length) {
+      const where = `metadata page ${next}`
+      return yield* orFail(store, Result.fail({ where, rule: `has sequence ${page.sequence}, not ${pages.length}` }))
+    }
+    pages.push(page)
+    next = page.next
+  }
+  return pages
+})
+
+/** The chain and its extent pages; `resized` when a crash left them of different sizes. */
+export const readMeta = Effect.fnUntraced(function* (store: Store, root: number) {
+  const pages = yield* readChain(store, root)
+  const meta = yield* orFail(store, parseChain(pages, store.limits))
+  const found = yield* Effect.forEach(
+    meta.extentPages,
+    (page) => (page === 0 ? Effect.undefined : store.readPage(page)),
+    { concurrency: 8 }
+  )
+  const applied = yield* orFail(store, applyExtentPages(store, meta, found))
+  return { meta, resized: applied }
+})
+
+/** `bytes` of each extent page, undefined where the table has none. Whether a size differs from the table's. */
+export const applyExtentPages = (
+  store: Store,
+  meta: ChainMeta,
+  bytes: ReadonlyArray<Uint8Array | undefined>
+): Decoded<boolean> => {
+  const clusters = meta.clusters.length
+  let resized = false
+  for (const [index, page] of bytes.entries()) {
+    if (page === undefined) continue
+    const more = Result.flatMap(decodeExtentPage(page, meta.extentPages[index] ?? 0), (extents) =>
+      applyExtentPage(meta, index, extents, store.limits)
+    )
+    if (Result.isFailure(more)) return Result.fail(more.failure)
+    resized ||= more.success !== 0
+  }
+  return Result.succeed(resized || meta.clusters.length !== clusters)
+}
+
+export const blobOf = (meta: ChainMeta, clearMethod: ClearMethod): BlobState => {
+  const blob = new BlobState(meta.id)
+  // A copy, because the meta's may be a part of a longer array, and an array longer than the blob has clusters to release.
+  blob.clusters = meta.clusters.slice()
+  blob.clusterCount = meta.clusters.length
+  blob.persistedClusters = meta.clusters.length
+  blob.extentPages = Uint32Array.from(meta.extentPages)
+  blob.extentPageCount = meta.extentPages.length
+  blob.persistedExtentPages = meta.extentPages.length
+  blob.useExtentTable = meta.useExtentTable
+  blob.chain = [...meta.pages]
+  blob.invalidFlags = meta.invalidFlags
+  blob.dataRoFlags = meta.dataRoFlags
+  blob.mdRoFlags = meta.mdRoFlags
+  blob.dataReadOnly = meta.dataReadOnly
+  blob.mdReadOnly = meta.mdReadOnly
+  blob.xattrs = meta.xattrs
+  blob.internalXattrs = meta.internalXattrs
+  blob.clearMethod = clearMethod === "default" ? clearMethodOf(meta.mdRoFlags) : clearMethod
+  blob.countAllocated()
+  return blob
+}
+
+/** `backing` false: without what lies under it, for blobs whose data nobody reads. */
+export const openBlob: (
+  store: Store,
+  id: BlobId,
+  options?: { readonly clearMethod?: ClearMethod; readonly backing?: boolean }
+) => Effect.Effect<BlobState, SpdkError> = Effect.fnUntraced(function* (store, id, options) {
+  const root = pageOf(store, id)
+  if (root === undefined) return yield* Effect.fail(notFound(operation, id))
+  const open = store.open.get(id)
+  if (open !== undefined) {
+    open.openCount++
+    return open
+  }
+  const { meta } = yield* readMeta(store, root)
+  const blob = blobOf(meta, options?.clearMethod ?? "default")
+  yield* openBacking(store, blob, meta, options?.backing ?? true)
+  blob.openCount = 1
+  store.open.set(id, blob)
+  return blob
+})
+
+const openBacking = Effect.fnUntraced(function* (store: Store, blob: BlobState, meta: ChainMeta, backing: boolean) {
+  if (blob.isExternalClone) {
+    blob.parentId = "external"
+    if (backing) yield* openExternal(store, blob)
+    return
+  }
+  const parent = blob.isThin ? yield* orFail(store, idXattr(meta, L.internalXattr.snapshot)) : undefined
+  if (parent === undefined) return
+  blob.parentId = parent
+  if (!backing) return
+  if (parent === blob.id) {
+    return yield* orFail(store, Result.fail({ where: `blob ${blob.id}`, rule: "is its own parent" }))
+  }
+  if (store.opening.has(parent)) {
+    return yield* orFail(store, Result.fail({ where: `blob ${blob.id}`, rule: "is its own ancestor" }))
+  }
+  store.opening.add(blob.id)
+  const below = yield* openBlob(store, parent).pipe(Effect.ensuring(Effect.sync(() => store.opening.delete(blob.id))))
+  blob.backing = { _tag: "Blob", blob: below }
+})
+
+/** Opens the bdev that the blob names. */
+export const openExternal = Effect.fnUntraced(function* (store: Store, blob: BlobState) {
+  const name = externalName(blob.internalXattrs.get(L.internalXattr.externalSnapshot))
+  if (name === "") {
+    return yield* orFail(store, Result.fail({ where: `blob ${blob.id}`, rule: "names no external snapshot" }))
+  }
+  blob.backing = { _tag: "External", ...(yield* externalBdev(store, blob.id, name)) }
+})
+
+export const externalBdev = Effect.fnUntraced(function* (store: Store, id: BlobId, name: string) {
+  const scope = yield* Scope.make()
+  const open = Bdev.open(name).pipe(
+    Effect.provideService(Scope.Scope, scope),
+    Effect.provide(store.services),
+    Effect.filterOrFail(
+      (bdev) => store.ioUnitBytes % bdev.blockSize === 0,
+      (bdev) =>
+        refused(operation, id, "externalSnapshot", `has blocks of ${bdev.blockSize} bytes, which do not fit`, name)
+    )
+  )
+  const bdev = yield* Effect.onError(open, () => Scope.close(scope, Exit.void))
+  return { bdev, scope }
+})
+
+/** Lets go of what lies under the blob. */
+export const closeBacking = (store: Store, blob: BlobState): Effect.Effect<void, IoError> =>
+  Effect.suspend(() => {
+    const { backing } = blob
+    blob.backing = undefined
+    if (backing === undefined) return Effect.void
+    return backing._tag === "External" ? Scope.close(backing.scope, Exit.void) : closeBlob(store, backing.blob)
+  })
+
+/** Syncs what is dirty. The last one takes the blob from memory, even when that fails. */
+export const closeBlob = (store: Store, blob: BlobState): Effect.Effect<void, IoError> =>
+  Effect.ensuring(
+    // What it claimed and could not write down is lost until a recovery.
+    Effect.onError(persist(store, blob), () => Effect.sync(() => store.fail())),
+    Effect.suspend(() => {
+      if (--blob.openCount > 0) return Effect.void
+      if (store.open.get(blob.id) === blob) store.open.delete(blob.id)
+      return Effect.ignore(closeBacking(store, blob))
+    })
+  )
+
+/** Runs with the blob open. A failure of `use` counts before one of closing. */
+export const withBlob = <A, E>(
+  store: Store,
+  id: BlobId,
+  use: (blob: BlobState) => Effect.Effect<A, E>,
+  options?: { readonly backing?: boolean }
+): Effect.Effect<A, E | SpdkError> =>
+  Effect.flatMap(openBlob(store, id, options), (blob) =>
+    use(blob).pipe(
+      Effect.onError(() => Effect.ignore(closeBlob(store, blob))),
+      Effect.tap(() => closeBlob(store, blob))
+    )
+  )

@@ -1,0 +1,127 @@
+/** A blob that somebody has open. */
+import type { IoError } from "@effect-spdk/core/Bdev"
+import type { SpdkError } from "@effect-spdk/core/SpdkError"
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import type { BlobBlockIo, BlobId, BlobInfo, OpenBlob, Xattrs } from "../driver.ts"
+import * as L from "../format/layout.ts"
+import { type Handle, PortableBlobIo } from "./blobIo.ts"
+import type { BlobState } from "./blob.ts"
+import { xattrTooLong } from "./create.ts"
+import { busy, closed, noSpace, notFound, readOnly } from "./errors.ts"
+import { closeBlob } from "./open.ts"
+import { persist, resize } from "./persist.ts"
+import type { Store } from "./store.ts"
+
+export class PortableBlob implements OpenBlob {
+  readonly id: BlobId
+  readonly io: BlobBlockIo
+  readonly channel: Effect.Effect<BlobBlockIo, SpdkError, Scope.Scope>
+  readonly sync: Effect.Effect<void, SpdkError>
+  readonly setReadOnly: Effect.Effect<void, SpdkError>
+  readonly close: Effect.Effect<void, SpdkError>
+  private readonly store: Store
+  private readonly blob: BlobState
+  private readonly handle: Handle = { isClosed: false }
+
+  constructor(store: Store, blob: BlobState) {
+    this.store = store
+    this.blob = blob
+    this.id = blob.id
+    this.io = new PortableBlobIo(store, blob, this.handle, store.device.bdev)
+    this.channel = Effect.map(
+      store.device.bdev.channel,
+      (channel) => new PortableBlobIo(store, blob, this.handle, channel)
+    )
+    this.sync = this.whileOpen("Blob.sync", () => store.change(syncNow(store, blob)))
+    this.setReadOnly = this.whileOpen("Blob.setReadOnly", () =>
+      Effect.sync(() => {
+        if ((blob.dataRoFlags & L.dataRoFlag.readOnly) !== 0) return
+        blob.dataRoFlags |= L.dataRoFlag.readOnly
+        blob.dirty = true
+      })
+    )
+    this.close = Effect.suspend(() => {
+      if (this.handle.isClosed) return Effect.void
+      this.handle.isClosed = true
+      return Effect.uninterruptible(blob.gate.exclusive(store.change(closeBlob(store, blob))))
+    })
+  }
+
+  readonly info = (): BlobInfo => this.blob.info(this.store.clones.has(this.id))
+
+  readonly xattrs = (): Xattrs => this.blob.xattrs
+
+  readonly resize = (clusters: number): Effect.Effect<void, SpdkError> =>
+    this.whileOpen("Blob.resize", () => {
+      const { blob, store } = this
+      if (blob.mdReadOnly) return Effect.fail(readOnly("Blob.resize", blob.id))
+      if (clusters === blob.clusterCount) return Effect.void
+      if (blob.locked) return Effect.fail(busy("Blob.resize", blob.id, "another operation is under way"))
+      const change = store.change(resizeNow(store, blob, clusters))
+      if (clusters > blob.clusterCount) return change
+      blob.locked = true
+      return Effect.ensuring(
+        blob.gate.exclusive(change),
+        Effect.sync(() => {
+          blob.locked = false
+        })
+      )
+    })
+
+  readonly setXattr = (name: string, value: Uint8Array): Effect.Effect<void, SpdkError> =>
+    this.whileOpen("Blob.setXattr", () => {
+      const { blob } = this
+      if (blob.mdReadOnly) return Effect.fail(readOnly("Blob.setXattr", blob.id))
+      const tooLong = xattrTooLong("Blob.setXattr", name, value)
+      if (tooLong !== undefined) return Effect.fail(tooLong)
+      blob.xattrs.set(name, value.slice())
+      blob.dirty = true
+      return Effect.void
+    })
+
+  readonly removeXattr = (name: string): Effect.Effect<void, SpdkError> =>
+    this.whileOpen("Blob.removeXattr", () => {
+      const { blob } = this
+      if (blob.mdReadOnly) return Effect.fail(readOnly("Blob.removeXattr", blob.id))
+      if (!blob.xattrs.delete(name)) return Effect.fail(notFound("Blob.removeXattr", blob.id, `no xattr "${name}"`))
+      blob.dirty = true
+      return Effect.void
+    })
+
+  readonly nextAllocated = (ioUnit: number): number | undefined => this.next(ioUnit, true)
+  readonly nextUnallocated = (ioUnit: number): number | undefined => this.next(ioUnit, false)
+
+  private next(ioUnit: number, isAllocated: boolean): number | undefined {
+    const { blob, store } = this
+    const unitsPerCluster = store.clusterBytes / store.ioUnitBytes
+    const first = Math.floor(ioUnit / unitsPerCluster)
+    for (let i = first; i < blob.clusterCount; i++) {
+      if ((blob.clusters[i] !== 0) === isAllocated) return i === first ? ioUnit : i * unitsPerCluster
+    }
+    return undefined
+  }
+
+  private whileOpen<A, E>(operation: string, body: () => Effect.Effect<A, E>): Effect.Effect<A, E | IoError> {
+    return Effect.suspend((): Effect.Effect<A, E | IoError> =>
+      this.handle.isClosed ? Effect.fail(closed(operation, this.id)) : body()
+    )
+  }
+}
+
+const syncNow = Effect.fnUntraced(function* (store: Store, blob: BlobState) {
+  if (!blob.dirty) return yield* store.device.flush
+  yield* persist(store, blob)
+  // As in SPDK, read-only begins with the sync.
+  if ((blob.dataRoFlags & L.dataRoFlag.readOnly) !== 0) {
+    blob.dataReadOnly = true
+    blob.mdReadOnly = true
+  }
+})
+
+const resizeNow = (store: Store, blob: BlobState, clusters: number): Effect.Effect<void, IoError> =>
+  Effect.suspend(() =>
+    resize(store, blob, clusters) === undefined
+      ? Effect.void
+      : Effect.fail(noSpace("Blob.resize", `${clusters} clusters are more than are free`))
+  )

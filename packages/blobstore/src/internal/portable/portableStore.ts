@@ -1,0 +1,123 @@
+/** The driver's face of a loaded store. */
+import type { SpdkError } from "@effect-spdk/core/SpdkError"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Scope from "effect/Scope"
+import type * as D from "../driver.ts"
+import * as L from "../format/layout.ts"
+import { encodeText } from "../format/text.ts"
+import { type BlobState, parentOf } from "./blob.ts"
+import { createBlob, remove } from "./create.ts"
+import { busy } from "./errors.ts"
+import { grow, writeClean } from "./grow.ts"
+import { openBlob, withBlob } from "./open.ts"
+import { PortableBlob } from "./openBlob.ts"
+import { inflate, setExternalParent, setParent, shallowCopy } from "./parents.ts"
+import { persist } from "./persist.ts"
+import { clone, snapshot } from "./snapshot.ts"
+import type { Store } from "./store.ts"
+
+export class PortableStore implements D.StoreDriver {
+  readonly kind = "portable"
+  readonly ids: Effect.Effect<ReadonlyArray<D.BlobId>, SpdkError>
+  readonly superBlob: Effect.Effect<D.BlobId | undefined, SpdkError>
+  readonly grow: Effect.Effect<void, SpdkError>
+  readonly unload: Effect.Effect<void, SpdkError>
+  readonly destroy: Effect.Effect<void, SpdkError>
+  private readonly store: Store
+
+  constructor(store: Store) {
+    this.store = store
+    // SPDK opens and closes every blob on the way, and closing syncs what others have changed.
+    this.ids = store.change(
+      Effect.suspend(() =>
+        Effect.as(
+          Effect.forEach(openInOrder(store), (blob) => persist(store, blob), { discard: true }),
+          idsOf(store)
+        )
+      )
+    )
+    this.superBlob = Effect.sync(() => store.superBlock.superBlob)
+    this.grow = store.change(grow(store))
+    this.unload = this.end("Blobstore.unload", writeClean(store))
+    this.destroy = this.end("Blobstore.destroy", Effect.andThen(store.device.zero(0, L.pageBytes), store.device.flush))
+  }
+
+  readonly info = (): D.StoreInfo => this.store.info()
+
+  readonly create = (options: D.CreateOptions): Effect.Effect<D.BlobId, SpdkError> =>
+    Effect.suspend(() => {
+      const { externalSnapshot } = options
+      const made = createBlob(this.store, {
+        ...options,
+        isExternal: externalSnapshot !== undefined,
+        internal:
+          externalSnapshot === undefined ? [] : [[L.internalXattr.externalSnapshot, encodeText(externalSnapshot)]]
+      })
+      return this.store.change(Effect.map(made, (blob) => blob.id))
+    })
+
+  readonly delete = (id: D.BlobId): Effect.Effect<void, SpdkError> => remove(this.store, id)
+
+  readonly open = (
+    id: D.BlobId,
+    options: { readonly clearMethod: D.ClearMethod }
+  ): Effect.Effect<D.OpenBlob, SpdkError> =>
+    Effect.map(this.store.change(openBlob(this.store, id, options)), (blob) => new PortableBlob(this.store, blob))
+
+  readonly setSuperBlob = (id: D.BlobId | undefined): Effect.Effect<void, SpdkError> =>
+    this.store.change(this.store.writeSuper({ superBlob: id }))
+
+  readonly snapshot = (id: D.BlobId, xattrs: D.Xattrs): Effect.Effect<D.BlobId, SpdkError> =>
+    snapshot(this.store, id, xattrs)
+
+  readonly clone = (id: D.BlobId, xattrs: D.Xattrs): Effect.Effect<D.BlobId, SpdkError> => clone(this.store, id, xattrs)
+
+  readonly clones = (id: D.BlobId): Effect.Effect<ReadonlyArray<D.BlobId>, SpdkError> =>
+    this.store.change(
+      withBlob(this.store, id, () => Effect.sync(() => [...(this.store.clones.get(id) ?? [])]), { backing: false })
+    )
+
+  readonly parent = (id: D.BlobId): Effect.Effect<D.Parent, SpdkError> =>
+    this.store.change(
+      withBlob(this.store, id, (blob) => Effect.sync(() => parentOf(blob.parentId, blob.internalXattrs)), {
+        backing: false
+      })
+    )
+
+  readonly inflate = (id: D.BlobId): Effect.Effect<void, SpdkError> => inflate(this.store, id, true)
+  readonly decouple = (id: D.BlobId): Effect.Effect<void, SpdkError> => inflate(this.store, id, false)
+
+  readonly setParent = (id: D.BlobId, parent: D.BlobId): Effect.Effect<void, SpdkError> =>
+    Effect.suspend(() => setParent(this.store, id, parent))
+
+  readonly setExternalParent = (id: D.BlobId, bdev: string): Effect.Effect<void, SpdkError> =>
+    Effect.suspend(() => setExternalParent(this.store, id, bdev))
+
+  readonly shallowCopy = (id: D.BlobId, bdev: string, onProgress: D.Progress): Effect.Effect<void, SpdkError> =>
+    shallowCopy(this.store, id, bdev, onProgress)
+
+  /** Whatever becomes of the writes, the memory is given back. */
+  private end(operation: string, write: Effect.Effect<void, SpdkError>): Effect.Effect<void, SpdkError> {
+    const { store } = this
+    return store.change(
+      Effect.suspend(() => {
+        const [open] = store.open.keys()
+        return open === undefined
+          ? Effect.ensuring(write, Scope.close(store.scope, Exit.void))
+          : Effect.fail(busy(operation, open, "blobs are open"))
+      })
+    )
+  }
+}
+
+const openInOrder = (store: Store): ReadonlyArray<BlobState> => [...store.open.values()].toSorted((a, b) => a.id - b.id)
+
+const idsOf = (store: Store): ReadonlyArray<D.BlobId> => {
+  const ids: Array<D.BlobId> = []
+  const { usedBlobIds } = store
+  for (let page = usedBlobIds.firstSet(0); page >= 0; page = usedBlobIds.firstSet(page + 1)) {
+    ids.push(L.blobIdOfPage(page))
+  }
+  return ids
+}

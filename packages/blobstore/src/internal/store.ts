@@ -1,0 +1,144 @@
+/**
+ * A loaded blobstore above its driver: options are checked, calls are counted, blobs are shared, and the end of the scope
+ * closes everything in SPDK's order.
+ */
+import type { Bdev } from "@effect-spdk/core/Bdev"
+import { type Engine, EngineService, withinLimit } from "@effect-spdk/core/Engine"
+import { Busy, failInvalid, NotSupported, ReadOnly, SpdkError } from "@effect-spdk/core/SpdkError"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Scope from "effect/Scope"
+import type { BlobstoreError, InitError, InitOptions, LayerOptions, LoadError, LoadOptions } from "../Blobstore.ts"
+import type { DriverFactory, StoreDriver } from "./driver.ts"
+import { libspdkDriver } from "./libspdk/driver.ts"
+import { checkDriver, checkInit, checkLoad } from "./options.ts"
+import { portableDriver } from "./portable/driver.ts"
+import { isEmpty } from "./probe.ts"
+import { metadataReasons, only, type Place } from "./reasons.ts"
+import { BlobstoreImpl } from "./storeHandle.ts"
+
+export { BlobstoreTypeId } from "./storeHandle.ts"
+
+const initReasons = [
+  ...metadataReasons,
+  "Busy",
+  "InvalidArgument",
+  "NoSpace",
+  "NotSupported",
+  "PermissionDenied",
+  "ReadOnly"
+] as const
+
+const loadReasons = [...initReasons, "Corrupted", "WrongType"] as const
+
+export const initStore = (
+  engine: Engine,
+  bdev: Bdev,
+  options: InitOptions
+): Effect.Effect<BlobstoreImpl, InitError, Scope.Scope> => {
+  const place = { operation: "Blobstore.init", resource: bdev.name }
+  return Effect.gen(function* () {
+    const checked = yield* checkInit(place, options)
+    const factory = yield* factoryFor(place, engine, options.driver)
+    yield* checkWritable(place, bdev)
+    return yield* scoped(place, engine, bdev, factory.init(bdev, checked))
+  }).pipe(only(place, initReasons))
+}
+
+export const loadStore = (
+  engine: Engine,
+  bdev: Bdev,
+  options: LoadOptions
+): Effect.Effect<BlobstoreImpl, LoadError, Scope.Scope> => {
+  const place = { operation: "Blobstore.load", resource: bdev.name }
+  return Effect.gen(function* () {
+    const checked = yield* checkLoad(place, options)
+    const factory = yield* factoryFor(place, engine, options.driver)
+    // Loading marks the store as in use.
+    yield* checkWritable(place, bdev)
+    return yield* scoped(place, engine, bdev, factory.load(bdev, checked))
+  }).pipe(only(place, loadReasons))
+}
+
+export const loadOrInitStore = (
+  engine: Engine,
+  bdev: Bdev,
+  options: LayerOptions
+): Effect.Effect<BlobstoreImpl, BlobstoreError, Scope.Scope> => {
+  const place = { operation: "Blobstore.make", resource: bdev.name }
+  return Effect.gen(function* () {
+    const { onEmpty } = options
+    if (onEmpty !== "init" && onEmpty !== "fail") {
+      return yield* failInvalid(place.operation, "onEmpty", 'is neither "init" nor "fail"', onEmpty, place.resource)
+    }
+    // All of them, so that a mistake does not wait for the day when the device is empty.
+    yield* checkInit(place, options)
+    yield* checkLoad(place, options)
+    const init = onEmpty === "init" && (yield* isEmpty(bdev))
+    return yield* init ? initStore(engine, bdev, options) : loadStore(engine, bdev, options)
+  }).pipe(only(place, loadReasons))
+}
+
+const factoryFor = (place: Place, engine: Engine, driver: unknown): Effect.Effect<DriverFactory, SpdkError> =>
+  Effect.flatMap(checkDriver(place, driver), (wanted): Effect.Effect<DriverFactory, SpdkError> => {
+    const hasLibspdk = engine.blobstores !== undefined
+    if (wanted === "portable" || (wanted === "auto" && !hasLibspdk)) return Effect.succeed(portableDriver)
+    if (hasLibspdk) return Effect.succeed(libspdkDriver)
+    const detail = `the engine is ${engine.kind}, which has no blobstore of its own; the portable driver works on it`
+    return Effect.fail(new SpdkError({ reason: new NotSupported({ ...place, detail }) }))
+  })
+
+const checkWritable = (place: Place, bdev: Bdev): Effect.Effect<void, SpdkError> =>
+  bdev.writable
+    ? Effect.void
+    : Effect.fail(new SpdkError({ reason: new ReadOnly({ ...place, detail: "the bdev is open for reading only" }) }))
+
+/** The bdevs with a store on them. Two stores on one would each write over what the other knows. */
+const claims = new WeakMap<Engine, Map<string, object>>()
+
+/** Keeps other stores off the bdev until the scope closes, or until what is returned is called. */
+const claim = (place: Place, engine: Engine, bdev: Bdev): Effect.Effect<() => void, SpdkError, Scope.Scope> =>
+  Effect.acquireRelease(
+    Effect.suspend(() => {
+      const claimed = claims.get(engine) ?? new Map<string, object>()
+      claims.set(engine, claimed)
+      const { name } = bdev
+      if (claimed.has(name)) {
+        const detail = "a blobstore is loaded on this bdev"
+        return Effect.fail(new SpdkError({ reason: new Busy({ ...place, detail }) }))
+      }
+      const mine = {}
+      claimed.set(name, mine)
+      return Effect.succeed(() => {
+        if (claimed.get(name) === mine) claimed.delete(name)
+      })
+    }),
+    (letGo) => Effect.sync(letGo)
+  )
+
+/** The store, and what its scope does at the end. What does not become a store lets go of everything. */
+const scoped = (
+  place: Place,
+  engine: Engine,
+  bdev: Bdev,
+  driver: Effect.Effect<StoreDriver, SpdkError, EngineService>
+): Effect.Effect<BlobstoreImpl, SpdkError, Scope.Scope> =>
+  Effect.uninterruptible(
+    Effect.gen(function* () {
+      const scope = yield* Effect.flatMap(Effect.scope, Scope.fork)
+      // Made first, so that buffers go after everything that uses them.
+      const buffers = yield* Scope.fork(scope)
+      const store = Effect.gen(function* () {
+        const letGo = yield* claim(place, engine, bdev)
+        return yield* Effect.acquireRelease(
+          Effect.map(Effect.provideService(driver, EngineService, engine), (native) => {
+            return new BlobstoreImpl(engine, bdev, native, buffers, letGo)
+          }),
+          (opened) => withinLimit("Blobstore.close", bdev.name, opened.close)
+        )
+      })
+      return yield* Effect.onExit(Scope.provide(store, scope), (exit) =>
+        Exit.isFailure(exit) ? Scope.close(scope, exit) : Effect.void
+      )
+    })
+  )

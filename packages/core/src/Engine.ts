@@ -1,0 +1,12 @@
+/**
+ * What packages need that add resources to the engines, `@effect-spdk/blobstore` for one. Programs do not: it changes with
+ * the engines, and checks less than the modules above it.
+ *
+ * @since 0.1.0
+ */
+export { bytesOf } from "./internal/byteSize.ts"
+export type * from "./internal/engine.ts"
+export { EngineService } from "./internal/engineService.ts"
+export { numbersOf } from "./internal/libspdk/blobstores.ts"
+export { openBlocks, type OpenBlocks, type OpenBlocksOptions } from "./internal/openBlocks.ts"
+export { withinLimit } from "./internal/release.ts"

@@ -1,0 +1,164 @@
+#include "blob.h"
+
+#include <cerrno>
+#include <utility>
+
+#include "queue.h"
+#include "runtime.h"
+#include "spdk_calls.h"
+
+namespace effect_spdk {
+
+Blob::Blob(std::shared_ptr<Blobstore> store, spdk_blob* blob, uint32_t slot, std::shared_ptr<Mailbox> mailbox)
+    : Target(!spdk_blob_is_read_only(blob), slot, std::move(mailbox)), store_(std::move(store)), blob_(blob) {
+  block_size_ = static_cast<uint32_t>(spdk_bs_get_io_unit_size(store_->bs()));
+  buffer_alignment_ = spdk_bdev_get_buf_align(store_->dev()->get_base_bdev(store_->dev()));
+  Resize(spdk_blob_get_num_io_units(blob));
+  SetSupported(SPDK_BDEV_IO_TYPE_READ);
+  SetSupported(SPDK_BDEV_IO_TYPE_WRITE);
+  SetSupported(SPDK_BDEV_IO_TYPE_UNMAP);
+  SetSupported(SPDK_BDEV_IO_TYPE_WRITE_ZEROES);
+}
+
+Blob::~Blob() = default;
+
+void Blob::Open(const std::shared_ptr<Blobstore>& store, spdk_blob_id id, blob_clear_method clear_method, uint32_t slot,
+                std::shared_ptr<Mailbox> mailbox, Opened opened) {
+  auto found = std::make_shared<std::shared_ptr<Blob>>();
+  const auto done = [found, opened = std::move(opened)](int status) { opened(status, std::move(*found)); };
+  store->Run(false, done, [store, id, clear_method, slot, mailbox = std::move(mailbox), found](const Done& ended) {
+    spdk_blob_open_opts opts;
+    spdk_blob_open_opts_init(&opts, sizeof opts);
+    opts.clear_method = clear_method;
+    // Tells whoever opens an external snapshot that this is not SPDK itself.
+    opts.esnap_ctx = store.get();
+    const auto on_blob = [store, slot, mailbox, found, ended](spdk_blob* blob, int status) {
+      if (status != 0) return ended(status);
+      found->reset(new Blob(store, blob, slot, mailbox));
+      Runtime::Get().blob_count.fetch_add(1);
+      store->Attach(*found);
+      if (!store->removed() && !store->going()) return ended(0);
+      // Too late. The blobstore is waiting for it to close.
+      const auto late = std::move(*found);
+      late->Close([](int) {});
+      ended(-ESHUTDOWN);
+    };
+    spdk_bs_open_blob_ext(store->bs(), id, &opts, OnBlob::Run, OnBlob::Keep(on_blob));
+  });
+}
+
+spdk_io_channel* Blob::GetIoChannel() { return spdk_bs_alloc_io_channel(store_->bs()); }
+
+int Blob::Refusal() {
+  if (removed()) return -ESHUTDOWN;
+  return closing() ? -EBADF : 0;
+}
+
+void Blob::Run(Done done, std::function<void(Done)> operation) {
+  const int refusal = Refusal();
+  if (refusal != 0) return done(refusal);
+  operations_++;
+  const auto self = shared_from_this();
+  store_->Run(
+      false,
+      [this, self, done = std::move(done)](int status) {
+        done(status);
+        operations_--;
+        CloseIfUnused();
+      },
+      std::move(operation));
+}
+
+void Blob::WhileQuiet(Done done, std::function<void(Done)> operation) {
+  struct Quiet {
+    std::vector<std::shared_ptr<Queue>> queues;
+    size_t left = 0;
+  };
+  auto quiet = std::make_shared<Quiet>();
+  quiet->queues = Queues();
+  quiet->left = quiet->queues.size() + 1;
+  const auto self = shared_from_this();
+  const auto ended = [self, quiet, done = std::move(done)](int status) {
+    for (const auto& queue : quiet->queues) queue->Resume(self);
+    done(status);
+  };
+  const auto one_less = [self, quiet, ended, operation = std::move(operation)] {
+    if (--quiet->left == 0) operation(ended);
+  };
+  for (const auto& queue : quiet->queues) {
+    queue->Pause(self, [one_less] { Runtime::Get().PostToApp(one_less); });
+  }
+  one_less();
+}
+
+void Blob::ResizeTo(uint64_t clusters, Done done) {
+  const bool shrinks = clusters < spdk_blob_get_num_clusters(blob_);
+  Run(std::move(done), [this, clusters, shrinks](const Done& finished) {
+    // Nothing must be on its way to clusters that are given up.
+    if (shrinks) return WhileQuiet(finished, [this, clusters](const Done& ended) { ResizeNow(clusters, ended); });
+    ResizeNow(clusters, finished);
+  });
+}
+
+void Blob::ResizeNow(uint64_t clusters, const Done& ended) {
+  spdk_blob_resize(blob_, clusters, OnStatus::Run, OnStatus::Keep([this, ended](int status) {
+                     Resize(spdk_blob_get_num_io_units(blob_));
+                     ended(status);
+                   }));
+}
+
+void Blob::Sync(Done done) {
+  Run(std::move(done), [this](const Done& ended) {
+    waiting_for_sync_.push_back(ended);
+    SyncNext();
+  });
+}
+
+void Blob::SyncNext() {
+  if (waiting_for_sync_.empty() || std::exchange(syncing_, true)) return;
+  if (sync_failed_) MarkDirtyAgain();
+  const auto on_synced = [this, waiting = std::exchange(waiting_for_sync_, {})](int status) {
+    syncing_ = false;
+    sync_failed_ = status != 0;
+    // The operations keep the blob open: the next sync starts before the last of these ends.
+    SyncNext();
+    for (const Done& ended : waiting) ended(status);
+  };
+  spdk_blob_sync_md(blob_, OnStatus::Run, OnStatus::Keep(on_synced));
+}
+
+// SPDK takes metadata for clean as soon as it begins to write it, and would write nothing the next time.
+void Blob::MarkDirtyAgain() {
+  static constexpr char kName[] = "effect_spdk_dirty";
+  if (read_only()) {
+    spdk_blob_set_read_only(blob_);
+    return;
+  }
+  const void* value = nullptr;
+  size_t length = 0;
+  if (spdk_blob_get_xattr_value(blob_, kName, &value, &length) == 0) {
+    const std::string copy(static_cast<const char*>(value), length);
+    spdk_blob_set_xattr(blob_, kName, copy.data(), static_cast<uint16_t>(copy.size()));
+    return;
+  }
+  spdk_blob_set_xattr(blob_, kName, kName, sizeof kName);
+  spdk_blob_remove_xattr(blob_, kName);
+}
+
+int Blob::SetReadOnly() {
+  if (read_only()) return 0;
+  const int status = spdk_blob_set_read_only(blob_);
+  if (status == 0) write_ = false;
+  return status;
+}
+
+void Blob::CloseNow() {
+  const auto self = shared_from_this();
+  if (sync_failed_) MarkDirtyAgain();
+  store_->CloseBlob(this, [this, self](int status) {
+    Runtime::Get().blob_count.fetch_sub(1);
+    Closed(status);
+  });
+}
+
+}  // namespace effect_spdk

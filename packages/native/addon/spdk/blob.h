@@ -1,0 +1,65 @@
+// An open blob. Its metadata is used on the app thread; its I/O goes over the queues.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "blobstore.h"
+#include "target.h"
+
+namespace effect_spdk {
+
+class Blob final : public Target {
+ public:
+  using Opened = std::function<void(int status, std::shared_ptr<Blob> blob)>;
+
+  // `slot` names the blob in the events that `mailbox` gets.
+  static void Open(const std::shared_ptr<Blobstore>& store, spdk_blob_id id, blob_clear_method clear_method, uint32_t slot,
+                   std::shared_ptr<Mailbox> mailbox, Opened opened);
+
+  ~Blob() override;
+
+  Blob* AsBlob() override { return this; }
+  spdk_blob* blob() const { return blob_; }
+  const std::shared_ptr<Blobstore>& store() const { return store_; }
+
+  spdk_io_channel* GetIoChannel() override;
+
+  // App thread, below. An operation on the open blob: it is not closed before that has ended, and none starts once it closes.
+  void Run(Done done, std::function<void(Done ended)> operation);
+  // Why nothing more can be asked of it: 0 when it can.
+  int Refusal();
+  // Runs `operation` while no queue has I/O in SPDK's hands. App thread, then and at the end.
+  void WhileQuiet(Done done, std::function<void(Done ended)> operation);
+  void ResizeTo(uint64_t clusters, Done done);
+  // Those that come while one is under way share the next one. SPDK joins them too, and then keeps the errors of all but
+  // the first to itself.
+  void Sync(Done done);
+  int SetReadOnly();
+  // -EPERM also after SetReadOnly, which SPDK heeds only once that is synced.
+  bool read_only() const { return !write(); }
+  // Of the store: its device is gone.
+  void OnStoreRemoved() { Remove(); }
+
+ private:
+  Blob(std::shared_ptr<Blobstore> store, spdk_blob* blob, uint32_t slot, std::shared_ptr<Mailbox> mailbox);
+
+  bool busy() const override { return operations_ != 0; }
+  void CloseNow() override;
+  void ResizeNow(uint64_t clusters, const Done& ended);
+  void SyncNext();
+  void MarkDirtyAgain();
+
+  const std::shared_ptr<Blobstore> store_;
+  spdk_blob* const blob_;
+  uint32_t operations_ = 0;
+  std::vector<Done> waiting_for_sync_;
+  bool syncing_ = false;
+  // What is in memory is not on the device, whatever SPDK thinks.
+  bool sync_failed_ = false;
+};
+
+}  // namespace effect_spdk

@@ -1,0 +1,458 @@
+#include "blobstore_calls.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cmath>
+#include <cstring>
+#include <iterator>
+#include <utility>
+
+#include "blob_device.h"
+#include "spdk_calls.h"
+
+namespace effect_spdk {
+
+namespace {
+
+// An id is the index of a metadata page with this bit set.
+constexpr uint64_t kBlobIdBit = uint64_t{1} << 32;
+
+using Ended = std::function<void(int status)>;
+using Store = std::shared_ptr<Blobstore>;
+
+std::string BytesOf(std::initializer_list<double> numbers) {
+  return {reinterpret_cast<const char*>(std::data(numbers)), numbers.size() * sizeof(double)};
+}
+
+std::string BytesOf(const std::vector<double>& numbers) {
+  return {reinterpret_cast<const char*>(numbers.data()), numbers.size() * sizeof(double)};
+}
+
+// SPDK ends names at a NUL, and counts values in 16 bits.
+int CheckXattr(const std::string& name, const std::string& value) {
+  if (name.empty() || name.find('\0') != std::string::npos) return -EINVAL;
+  return value.size() > UINT16_MAX ? -ENOMEM : 0;
+}
+
+// Extended attributes (the values of a call: name, value, name, value, ...) as SPDK asks for them, one by one, until the blob
+// that gets them is there.
+class XattrList {
+ public:
+  explicit XattrList(std::vector<std::string> pairs) : pairs_(std::move(pairs)) {
+    for (size_t i = 0; i + 1 < pairs_.size(); i += 2) names_.push_back(pairs_[i].data());
+  }
+  XattrList(const XattrList&) = delete;
+  XattrList& operator=(const XattrList&) = delete;
+
+  int Check() const {
+    if (pairs_.size() % 2 != 0) return -EINVAL;
+    for (size_t i = 0; i < pairs_.size(); i += 2) {
+      const int status = CheckXattr(pairs_[i], pairs_[i + 1]);
+      if (status != 0) return status;
+    }
+    return 0;
+  }
+
+  spdk_blob_xattr_opts Options() {
+    return {.count = names_.size(), .names = names_.data(), .ctx = this, .get_value = GetValue};
+  }
+
+ private:
+  static void GetValue(void* context, const char* name, const void** value, size_t* length) {
+    const std::vector<std::string>& pairs = static_cast<XattrList*>(context)->pairs_;
+    size_t at = 0;
+    while (pairs[at] != name) at += 2;
+    *value = pairs[at + 1].data();
+    *length = pairs[at + 1].size();
+  }
+
+  std::vector<std::string> pairs_;
+  std::vector<char*> names_;
+};
+
+blob_clear_method ClearMethodOf(const BlobstoreCall& call, size_t index) {
+  return static_cast<blob_clear_method>(std::min(call.U32(index), static_cast<uint32_t>(BLOB_CLEAR_WITH_WRITE_ZEROES)));
+}
+
+// Runs an operation that answers with a status only.
+void RunPlain(const Store& store, bool exclusive, const Answered& answered, std::function<void(Ended)> operation) {
+  store->Run(exclusive, [answered](int status) { answered(StatusOnly(status)); }, std::move(operation));
+}
+
+// Runs an operation that answers with the number of a blob.
+void RunForId(const Store& store, bool exclusive, const Answered& answered,
+              const std::function<void(spdk_blob_op_with_id_complete, void*)>& operation) {
+  const auto id = std::make_shared<spdk_blob_id>(0);
+  store->Run(
+      exclusive,
+      [id, answered](int status) {
+        answered({status, {}, status == 0 ? BytesOf({static_cast<double>(*id)}) : ""});
+      },
+      [id, operation](const Ended& ended) {
+        operation(OnBlobId::Run, OnBlobId::Keep([id, ended](spdk_blob_id made, int status) {
+                    *id = made;
+                    ended(status);
+                  }));
+      });
+}
+
+// create [clusters, thin, clear method, extent table] [external snapshot or ""] xattrs -> number: the id
+void Create(const Store& store, const BlobstoreCall& call, const Answered& answered) {
+  const auto xattrs = std::make_shared<XattrList>(call.values);
+  const int status = xattrs->Check();
+  if (status != 0) return answered(StatusOnly(status));
+  RunForId(store, false, answered, [store, call, xattrs](spdk_blob_op_with_id_complete done, void* context) {
+    spdk_blob_opts opts;
+    spdk_blob_opts_init(&opts, sizeof opts);
+    opts.num_clusters = static_cast<uint64_t>(call.Number(0));
+    opts.thin_provision = call.Bool(1);
+    opts.clear_method = ClearMethodOf(call, 2);
+    opts.use_extent_table = call.Bool(3);
+    opts.xattrs = xattrs->Options();
+    const std::string external = call.Text(0);
+    if (!external.empty()) {
+      spdk_bs_dev* dev = nullptr;
+      int rc = OpenExternalSnapshot(external, nullptr, &dev);
+      if (rc == 0 && !FitsUnder(store->bs(), dev)) rc = -EINVAL;
+      if (dev != nullptr) dev->destroy(dev);
+      if (rc != 0) return done(context, SPDK_BLOBID_INVALID, rc);
+      opts.esnap_id = external.data();
+      opts.esnap_id_len = external.size();
+    }
+    // Everything that the options point at is read before this returns.
+    spdk_bs_create_blob_ext(store->bs(), &opts, done, context);
+  });
+}
+
+// snapshot, clone [id] [] xattrs -> number: the id of the new blob
+void Derive(const Store& store, const BlobstoreCall& call, spdk_blob_id id, const Answered& answered) {
+  struct Derivation {
+    explicit Derivation(const std::vector<std::string>& pairs) : list(pairs), opts(list.Options()) {}
+    XattrList list;
+    spdk_blob_xattr_opts opts;
+  };
+  const auto derivation = std::make_shared<Derivation>(call.values);
+  const int status = derivation->list.Check();
+  if (status != 0) return answered(StatusOnly(status));
+  const bool is_snapshot = call.name == "snapshot";
+  RunForId(
+      store, true, [answered, derivation](BlobstoreAnswer answer) { answered(std::move(answer)); },
+      [store, id, derivation, is_snapshot](spdk_blob_op_with_id_complete done, void* context) {
+        const auto derive = is_snapshot ? spdk_bs_create_snapshot : spdk_bs_create_clone;
+        derive(store->bs(), id, &derivation->opts, done, context);
+      });
+}
+
+// inflate, decouple [id]
+void Inflate(const Store& store, const BlobstoreCall& call, spdk_blob_id id, const Answered& answered) {
+  const auto inflate = call.name == "inflate" ? spdk_bs_inflate_blob : spdk_bs_blob_decouple_parent;
+  RunPlain(store, true, answered, [store, id, inflate](const Ended& ended) {
+    spdk_io_channel* const channel = spdk_bs_alloc_io_channel(store->bs());
+    if (channel == nullptr) return ended(-ENOMEM);
+    inflate(store->bs(), channel, id, OnStatus::Run, OnStatus::Keep([channel, ended](int status) {
+              spdk_put_io_channel(channel);
+              ended(status);
+            }));
+  });
+}
+
+// setExternalParent [id] [bdev]
+void SetExternalParent(const Store& store, const BlobstoreCall& call, spdk_blob_id id, const Answered& answered) {
+  RunPlain(store, true, answered, [store, id, bdev = call.Text(0)](const Ended& ended) {
+    spdk_bs_dev* dev = nullptr;
+    const int rc = OpenExternalSnapshot(bdev, store->OnExternalSnapshotRemoved(id), &dev);
+    if (rc != 0) return ended(rc);
+    // A device that does not fit would be an assertion at the first copy of a cluster.
+    if (!FitsUnder(store->bs(), dev)) {
+      dev->destroy(dev);
+      return ended(-EINVAL);
+    }
+    spdk_bs_blob_set_external_parent(store->bs(), id, dev, bdev.data(), static_cast<uint32_t>(bdev.size()), OnStatus::Run,
+                                     OnStatus::Keep([dev, ended](int status) {
+                                       if (status != 0) dev->destroy(dev);
+                                       ended(status);
+                                     }));
+  });
+}
+
+// shallowCopy [id] [bdev], with progress in clusters
+void ShallowCopy(const Store& store, const BlobstoreCall& call, spdk_blob_id id, const Progressed& progressed,
+                 const Answered& answered) {
+  RunPlain(store, true, answered, [store, id, bdev = call.Text(0), progressed](const Ended& ended) {
+    struct Copy {
+      spdk_bs_dev* dev = nullptr;
+      spdk_io_channel* channel = nullptr;
+      Progressed progressed;
+      Ended ended;
+    };
+    auto* copy = new Copy{nullptr, nullptr, progressed, ended};
+    const auto end = [](void* context, int status) {
+      const std::unique_ptr<Copy> ending(static_cast<Copy*>(context));
+      if (ending->channel != nullptr) spdk_put_io_channel(ending->channel);
+      if (ending->dev != nullptr) ending->dev->destroy(ending->dev);
+      ending->ended(status);
+    };
+    int rc = spdk_bdev_create_bs_dev_ext(
+        bdev.c_str(), [](spdk_bdev_event_type, spdk_bdev*, void*) {}, nullptr, &copy->dev);
+    if (rc != 0) return end(copy, rc);
+    // SPDK counts the blocks of the one device on the other.
+    if (copy->dev->blocklen != store->dev()->blocklen) return end(copy, -EINVAL);
+    copy->channel = spdk_bs_alloc_io_channel(store->bs());
+    if (copy->channel == nullptr) return end(copy, -ENOMEM);
+    rc = spdk_bs_blob_shallow_copy(
+        store->bs(), copy->channel, id, copy->dev,
+        [](uint64_t clusters, void* context) { static_cast<Copy*>(context)->progressed(clusters); }, copy, end, copy);
+    if (rc != 0) end(copy, rc);
+  });
+}
+
+// ids -> numbers
+void Ids(const Store& store, const Answered& answered) {
+  struct Iteration {
+    Store store;
+    std::vector<double> ids;
+    Ended ended;
+
+    static void Next(void* context, spdk_blob* blob, int status) {
+      auto* self = static_cast<Iteration*>(context);
+      if (status != 0) {
+        // Whoever is told holds this.
+        const Ended ended = std::move(self->ended);
+        return ended(status == -ENOENT ? 0 : status);
+      }
+      self->ids.push_back(static_cast<double>(spdk_blob_get_id(blob)));
+      spdk_bs_iter_next(self->store->bs(), blob, Next, self);
+    }
+  };
+  const auto iteration = std::make_shared<Iteration>();
+  store->Run(
+      false, [iteration, answered](int status) { answered({status, {}, BytesOf(iteration->ids)}); },
+      [iteration, store](const Ended& ended) {
+        iteration->store = store;
+        iteration->ended = ended;
+        spdk_bs_iter_first(store->bs(), Iteration::Next, iteration.get());
+      });
+}
+
+// parent [id] -> numbers: the parent's id or 0; text: the external snapshot
+void Parent(const Store& store, spdk_blob_id id, const Answered& answered) {
+  const auto answer = std::make_shared<BlobstoreAnswer>();
+  store->Run(
+      false,
+      [answer, answered](int status) {
+        answer->status = status;
+        answered(std::move(*answer));
+      },
+      [store, id, answer](const Ended& ended) {
+        spdk_bs_open_blob(store->bs(), id, OnBlob::Run, OnBlob::Keep([store, id, answer, ended](spdk_blob* blob, int status) {
+                            if (status != 0) return ended(status);
+                            answer->text = ExternalSnapshotOf(blob);
+                            const spdk_blob_id parent = spdk_blob_get_parent_snapshot(store->bs(), id);
+                            answer->bytes = BytesOf({parent == SPDK_BLOBID_INVALID ? 0 : static_cast<double>(parent)});
+                            spdk_blob_close(blob, OnStatus::Run, OnStatus::Keep(ended));
+                          }));
+      });
+}
+
+}  // namespace
+
+int BlobIdOf(double number, spdk_blob_id* id) {
+  if (!(number >= static_cast<double>(kBlobIdBit) && number < static_cast<double>(kBlobIdBit * 2)) || std::floor(number) != number) {
+    return -ENOENT;
+  }
+  *id = static_cast<spdk_blob_id>(number);
+  return 0;
+}
+
+// init, load, loadAndGrow [cluster bytes, metadata pages, clear method, force recover] [bdev, type]
+BlobstoreOptions BlobstoreOptionsOf(const BlobstoreCall& call) {
+  BlobstoreOptions options;
+  using Start = BlobstoreOptions::Start;
+  options.start = call.name == "init" ? Start::kInit : call.name == "loadAndGrow" ? Start::kLoadAndGrow : Start::kLoad;
+  options.cluster_bytes = call.U32(0);
+  options.metadata_pages = call.U32(1);
+  options.clear_method = static_cast<bs_clear_method>(std::min(call.U32(2), static_cast<uint32_t>(BS_CLEAR_WITH_NONE)));
+  options.force_recover = call.Bool(3);
+  options.bdev = call.Text(0);
+  options.type = call.Text(1);
+  return options;
+}
+
+std::string ExternalSnapshotOf(spdk_blob* blob) {
+  const void* id = nullptr;
+  size_t length = 0;
+  if (!spdk_blob_is_esnap_clone(blob) || spdk_blob_get_esnap_id(blob, &id, &length) != 0) return {};
+  std::string name(static_cast<const char*>(id), length);
+  // A UUID may have been stored with the byte that ends it, as SPDK's logical volumes do.
+  while (!name.empty() && name.back() == '\0') name.pop_back();
+  return name;
+}
+
+bool CallBlobstore(const Store& store, const BlobstoreCall& call, const Progressed& progressed, const Answered& answered) {
+  const std::string& name = call.name;
+  const auto plain = [answered](int status) { answered(StatusOnly(status)); };
+  if (name == "unload") return store->Unload(plain), true;
+  if (name == "destroy") return store->Destroy(plain), true;
+  if (name == "create") return Create(store, call, answered), true;
+  if (name == "ids") return Ids(store, answered), true;
+  if (name == "grow") {
+    RunPlain(store, true, answered, [store](const Ended& ended) {
+      spdk_bdev_update_bs_blockcnt(store->dev());
+      spdk_bs_grow_live(store->bs(), OnStatus::Run, OnStatus::Keep(ended));
+    });
+    return true;
+  }
+  // What follows names a blob. setSuper takes 0 for none.
+  spdk_blob_id id = SPDK_BLOBID_INVALID;
+  const int status = name == "setSuper" && call.Number(0) == 0 ? 0 : BlobIdOf(call.Number(0), &id);
+  const auto refuse = [&answered, status] { answered(StatusOnly(status)); };
+  if (name == "setSuper") {
+    if (status != 0) return refuse(), true;
+    RunPlain(store, true, answered, [store, id](const Ended& ended) {
+      spdk_bs_set_super(store->bs(), id, OnStatus::Run, OnStatus::Keep(ended));
+    });
+    return true;
+  }
+  if (name == "delete") {
+    if (status != 0) return refuse(), true;
+    RunPlain(store, true, answered, [store, id](const Ended& ended) {
+      spdk_bs_delete_blob(store->bs(), id, OnStatus::Run, OnStatus::Keep(ended));
+    });
+    return true;
+  }
+  if (name == "setParent") {
+    spdk_blob_id snapshot = SPDK_BLOBID_INVALID;
+    if (status != 0 || BlobIdOf(call.Number(1), &snapshot) != 0) return answered(StatusOnly(-ENOENT)), true;
+    RunPlain(store, true, answered, [store, id, snapshot](const Ended& ended) {
+      spdk_bs_blob_set_parent(store->bs(), id, snapshot, OnStatus::Run, OnStatus::Keep(ended));
+    });
+    return true;
+  }
+  if (name == "snapshot" || name == "clone") return status != 0 ? refuse() : Derive(store, call, id, answered), true;
+  if (name == "inflate" || name == "decouple") return status != 0 ? refuse() : Inflate(store, call, id, answered), true;
+  if (name == "setExternalParent") return status != 0 ? refuse() : SetExternalParent(store, call, id, answered), true;
+  if (name == "shallowCopy") return status != 0 ? refuse() : ShallowCopy(store, call, id, progressed, answered), true;
+  if (name == "parent") return status != 0 ? refuse() : Parent(store, id, answered), true;
+  return false;
+}
+
+bool CallBlob(const std::shared_ptr<Blob>& blob, const BlobstoreCall& call, const Answered& answered) {
+  const std::string& name = call.name;
+  const auto plain = [answered](int status) { answered(StatusOnly(status)); };
+  // resize [clusters] -> number: io units
+  if (name == "resize") {
+    blob->ResizeTo(static_cast<uint64_t>(call.Number(0)), [blob, answered](int status) {
+      answered({status, {}, BytesOf({static_cast<double>(blob->num_blocks())})});
+    });
+    return true;
+  }
+  if (name == "sync") return blob->Sync(plain), true;
+  if (name == "setReadOnly") {
+    blob->Run(plain, [blob](const Ended& ended) { ended(blob->SetReadOnly()); });
+    return true;
+  }
+  // setXattr [] [] [name, value]; removeXattr [] [] [name]
+  if (name == "setXattr" || name == "removeXattr") {
+    const std::string key = call.Value(0);
+    const std::string value = call.Value(1);
+    const int status = CheckXattr(key, value);
+    if (status != 0) return plain(status), true;
+    blob->Run(plain, [blob, key, value, removes = name == "removeXattr"](const Ended& ended) {
+      ended(removes ? spdk_blob_remove_xattr(blob->blob(), key.c_str())
+                    : spdk_blob_set_xattr(blob->blob(), key.c_str(), value.data(), static_cast<uint16_t>(value.size())));
+    });
+    return true;
+  }
+  return false;
+}
+
+bool QueryBlobstore(Blobstore& store, const BlobstoreCall& call, BlobstoreAnswer* answer) {
+  spdk_blob_store* const bs = store.bs();
+  // info -> numbers: cluster bytes, clusters, free clusters, io unit bytes, page bytes; text: type
+  if (call.name == "info") {
+    const spdk_bs_type type = spdk_bs_get_bstype(bs);
+    answer->text.assign(type.bstype, strnlen(type.bstype, sizeof type.bstype));
+    answer->bytes = BytesOf({static_cast<double>(spdk_bs_get_cluster_size(bs)),
+                             static_cast<double>(spdk_bs_total_data_cluster_count(bs)),
+                             static_cast<double>(spdk_bs_free_cluster_count(bs)),
+                             static_cast<double>(spdk_bs_get_io_unit_size(bs)), static_cast<double>(spdk_bs_get_page_size(bs))});
+    return true;
+  }
+  // super -> number: its id, -ENOENT when there is none
+  if (call.name == "super") {
+    // SPDK answers before it returns.
+    spdk_bs_get_super(bs, OnBlobId::Run, OnBlobId::Keep([answer](spdk_blob_id id, int status) {
+                        answer->status = status;
+                        if (status == 0) answer->bytes = BytesOf({static_cast<double>(id)});
+                      }));
+    return true;
+  }
+  // clones [id] -> numbers
+  if (call.name == "clones") {
+    spdk_blob_id id = SPDK_BLOBID_INVALID;
+    answer->status = BlobIdOf(call.Number(0), &id);
+    if (answer->status != 0) return true;
+    size_t count = 0;
+    spdk_blob_get_clones(bs, id, nullptr, &count);
+    std::vector<spdk_blob_id> ids(count);
+    if (count != 0) answer->status = spdk_blob_get_clones(bs, id, ids.data(), &count);
+    answer->bytes = BytesOf(std::vector<double>(ids.begin(), ids.end()));
+    return true;
+  }
+  return false;
+}
+
+namespace {
+
+// xattrs -> bytes: of each the lengths of name and value in 32 bits, then both
+int XattrsOf(spdk_blob* blob, std::string* out) {
+  spdk_xattr_names* names = nullptr;
+  const int status = spdk_blob_get_xattr_names(blob, &names);
+  if (status != 0) return status;
+  for (uint32_t i = 0; i < spdk_xattr_names_get_count(names); i++) {
+    const std::string name = spdk_xattr_names_get_name(names, i);
+    const void* value = nullptr;
+    size_t length = 0;
+    if (spdk_blob_get_xattr_value(blob, name.c_str(), &value, &length) != 0) continue;
+    const uint32_t lengths[2] = {static_cast<uint32_t>(name.size()), static_cast<uint32_t>(length)};
+    out->append(reinterpret_cast<const char*>(lengths), sizeof lengths);
+    out->append(name);
+    out->append(static_cast<const char*>(value), length);
+  }
+  spdk_xattr_names_free(names);
+  return 0;
+}
+
+}  // namespace
+
+bool QueryBlob(Blob& blob, const BlobstoreCall& call, BlobstoreAnswer* answer) {
+  spdk_blob* const handle = blob.blob();
+  // info -> numbers: id, clusters, allocated clusters, io units, read only, thin, snapshot, clone, degraded, the parent's id or 0;
+  // text: the external snapshot
+  if (call.name == "info") {
+    const spdk_blob_id id = spdk_blob_get_id(handle);
+    const spdk_blob_id parent = spdk_blob_get_parent_snapshot(blob.store()->bs(), id);
+    const auto flag = [](bool set) { return set ? 1.0 : 0.0; };
+    answer->text = ExternalSnapshotOf(handle);
+    answer->bytes =
+        BytesOf({static_cast<double>(id), static_cast<double>(spdk_blob_get_num_clusters(handle)),
+                 static_cast<double>(spdk_blob_get_num_allocated_clusters(handle)),
+                 static_cast<double>(spdk_blob_get_num_io_units(handle)), flag(blob.read_only()),
+                 flag(spdk_blob_is_thin_provisioned(handle)), flag(spdk_blob_is_snapshot(handle)),
+                 flag(spdk_blob_is_clone(handle)), flag(spdk_blob_is_degraded(handle)),
+                 parent == SPDK_BLOBID_INVALID ? 0 : static_cast<double>(parent)});
+    return true;
+  }
+  if (call.name == "xattrs") return answer->status = XattrsOf(handle, &answer->bytes), true;
+  // nextAllocated, nextUnallocated [io unit] -> number, -ENOENT when there is none
+  if (call.name == "nextAllocated" || call.name == "nextUnallocated") {
+    const auto next = call.name == "nextAllocated" ? spdk_blob_get_next_allocated_io_unit : spdk_blob_get_next_unallocated_io_unit;
+    const uint64_t found = next(handle, static_cast<uint64_t>(call.Number(0)));
+    if (found == UINT64_MAX) return answer->status = -ENOENT, true;
+    answer->bytes = BytesOf({static_cast<double>(found)});
+    return true;
+  }
+  return false;
+}
+
+}  // namespace effect_spdk

@@ -1,0 +1,11 @@
+import { suite as io } from "./suites/blobIo.ts"
+import { suite as metadata } from "./suites/blobMetadata.ts"
+import { suite as snapshots } from "./suites/blobSnapshots.ts"
+import { suite as store } from "./suites/blobStore.ts"
+import { withDriver } from "./support/blobs.ts"
+import { libspdk } from "./support/engines.ts"
+
+libspdk("portable blob", withDriver("portable", { store, io, metadata, snapshots }), {
+  // SPDK writes a line for each refusal, and these suites are full of them.
+  logLevel: "disabled"
+})
