@@ -13,6 +13,9 @@ export const generatedSteps = generators.map((name) => ({
 }))
 
 const generate = async () => {
+  // The layout is generated from compiled TypeScript.
+  const compiled = await typescript(["packages/native"])
+  if (compiled.code !== 0) throw new SetupError("packages/native does not compile, see above")
   for (const name of generators) {
     const { code } = await node(inRoot("scripts", name))
     if (code !== 0) throw new SetupError(`scripts/${name} failed (exit ${code})`)

@@ -219,12 +219,15 @@ const suite = (engine: EngineName): void => {
   })
 }
 
-describe("embedded demo", () => suite("embedded"))
+/** Each test runs the program several times, on a machine that may do other things too. */
+const patient = { timeout: 240_000 }
+
+describe("embedded demo", patient, () => suite("embedded"))
 
 const pkgConfigModule = "spdk_event"
 if (spawnSync("pkg-config", ["--exists", pkgConfigModule]).status === 0) {
-  describe("libspdk demo", () => suite("libspdk"))
-  describe("demo on both engines", () => {
+  describe("libspdk demo", patient, () => suite("libspdk"))
+  describe("demo on both engines", patient, () => {
     const orders: ReadonlyArray<readonly [EngineName, EngineName]> = [
       ["embedded", "libspdk"],
       ["libspdk", "embedded"]
@@ -241,7 +244,7 @@ if (spawnSync("pkg-config", ["--exists", pkgConfigModule]).status === 0) {
   })
 } else describe.skip(`libspdk demo [skipped: no SPDK: pkg-config ${pkgConfigModule} not found]`, () => suite("libspdk"))
 
-describe("demo", () => {
+describe("demo", patient, () => {
   const embedded = (...args: ReadonlyArray<string>) => demo(["--engine", "embedded", ...args])
 
   it("refuses an engine that there is not, and an unknown option", async () => {

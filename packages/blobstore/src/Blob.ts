@@ -205,8 +205,9 @@ export interface BlobXattr<S extends Schema.Constraint> {
 
 /**
  * An open blob. It is opened once, whoever asks for it, and every handle of it counts: it closes when the last scope that holds
- * a handle closes. That waits for the I/O in flight and writes metadata that has changed. A handle fails with `Released`
- * once its own scope has closed, even while others hold the blob.
+ * a handle closes. That waits for the I/O in flight and writes metadata that has changed; it dies with the error when that cannot
+ * be written, and with `TimedOut` when it takes longer than `Bdev.ReleaseTimeout`. A handle fails with `Released` once its own
+ * scope has closed, even while others hold the blob.
  *
  * @since 0.1.0
  * @category models

@@ -109,7 +109,7 @@ export type OpenError = SpdkErrorOf<
  * string is kept exactly, lone surrogates included. Bytes must not change until `set` has returned. Checksums are verified with every
  * read, and fail it with `Corrupted`.
  *
- * **Memory.** Keys are in memory, about 150 bytes each on top of their text; values are not.
+ * **Memory.** Keys are in memory, about 200 bytes each on top of their text; values are not.
  *
  * **Errors** are `KeyValueStoreError` with the `SpdkError` as `cause`. On a full device `set` fails with `NoSpace`, while
  * `remove` and `clear` go on working.

@@ -295,7 +295,7 @@ export const init: (options?: InitOptions) => Effect.Effect<Blobstore, InitError
 
 /**
  * Loads the blobstore on the bdev (`spdk_bs_load`); after an unclean stop it finds out again what is used. The end of the
- * scope unloads as with `init`.
+ * scope unloads as with `init`. `Busy` while a store is loaded on the bdev already. Interruption waits for the end of loading.
  *
  * @since 0.1.0
  * @category constructors

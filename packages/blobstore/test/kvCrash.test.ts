@@ -131,7 +131,7 @@ layer(Spdk.layerEmbedded({ logLevel: "error" }), { excludeTestServices: true })(
             assert.isAbove(changes, 100)
             for (let failAt = 1; failAt <= changes; failAt++) yield* sweep(failAt, once)
           }),
-        120_000
+        240_000
       )
     }
   }

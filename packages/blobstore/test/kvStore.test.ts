@@ -325,13 +325,13 @@ describe("a key-value log whose disk fails", () => {
       `has every acknowledged value after a ${kind} at any operation`,
       () =>
         Effect.gen(function* () {
-          for (const seed of [1, 2, 3]) {
+          for (const seed of [1, 2]) {
             const operations = yield* life(seed, undefined)
             assert.isAbove(operations, 100)
             for (let at = 1; at <= operations; at++) yield* life(seed, { at, kind })
           }
         }),
-      60_000
+      240_000
     )
   }
 
@@ -350,7 +350,7 @@ describe("a key-value log whose disk fails", () => {
           assert.isAtMost(disk.usedClusters, 2, `after a crash at ${at}`)
         }
       }),
-    30_000
+    120_000
   )
 
   it("has clusters that hold a segment", () => {

@@ -1,6 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Bdev from "@effect-spdk/core/Bdev"
 import * as Effect from "effect/Effect"
+import * as fs from "node:fs"
+import * as os from "node:os"
+import * as path from "node:path"
 import type { SpdkError } from "@effect-spdk/core/SpdkError"
 import {
   clusterBytes,
@@ -190,12 +193,11 @@ describe("a store of the portable driver", () => {
   it.live("lives on a file", () =>
     run(
       Effect.gen(function* () {
-        const fs = yield* Effect.promise(() => import("node:fs"))
-        const path = yield* Effect.acquireRelease(
-          Effect.sync(() => `${fs.mkdtempSync("/tmp/effect-spdk-")}/disk.img`),
-          (file) => Effect.sync(() => fs.rmSync(file, { force: true }))
+        const folder = yield* Effect.acquireRelease(
+          Effect.sync(() => fs.mkdtempSync(path.join(os.tmpdir(), "effect-spdk-"))),
+          (made) => Effect.sync(() => fs.rmSync(made, { recursive: true }))
         )
-        const name = yield* Bdev.createFile({ name: "file", path, size: 16 * mebibyte })
+        const name = yield* Bdev.createFile({ name: "file", path: path.join(folder, "disk.img"), size: 16 * mebibyte })
         const bdev = yield* Bdev.open(name, { write: true })
         const store = yield* init(bdev)
         const id = yield* create(store, { clusters: 3, thin: true })

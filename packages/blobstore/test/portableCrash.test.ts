@@ -14,8 +14,8 @@ import { create, init, load, malloc, open, pattern, run, see, write } from "./su
 
 type Io<A> = Effect.Effect<A, SpdkError, EngineService>
 
-const clusterBytes = 16_384
-const diskBytes = 4 * 1024 * 1024
+const clusterBytes = 4096
+const diskBytes = 2 * 1024 * 1024
 
 interface Made {
   readonly thick: BlobId
@@ -28,7 +28,7 @@ const none = new Map<string, Uint8Array>()
 
 /** A thick blob, and a thin one with a snapshot and clusters of its own. */
 const prepare = Effect.fnUntraced(function* (bdev: Bdev, extentTable: boolean) {
-  const store = yield* init(bdev, { clusterSizeBytes: clusterBytes })
+  const store = yield* init(bdev, { clusterSizeBytes: clusterBytes, metadataPages: 48 })
   const thick = yield* create(store, { clusters: 4, extentTable, xattrs: new Map([["name", pattern(3000, 1)]]) })
   const thin = yield* create(store, { clusters: 12, thin: true, extentTable })
   yield* using(store, thick, (blob) => write(blob, 0, pattern(4 * clusterBytes, 1)))

@@ -11,6 +11,7 @@
         "spdk/blob_device.cc",
         "spdk/blobstore.cc",
         "spdk/blobstore_calls.cc",
+        "spdk/blobstore_queries.cc",
         "spdk/descriptor.cc",
         "spdk/idle.cc",
         "spdk/queue.cc",

@@ -43,7 +43,7 @@ export interface AddonEvent {
 }
 
 /**
- * What a call to a blobstore or a blob takes, by position; addon/spdk/blobstore_calls.cc says it of each. What is left out
+ * What a call to a blobstore or a blob takes, by position; addon/spdk/blobstore_calls.cc and blobstore_queries.cc say it of each. What is left out
  * counts as 0 and "".
  */
 export interface BlobstoreArguments {

@@ -160,6 +160,44 @@ describeWithSpdk("SPDK's blobstore", () => {
     await blobs.get("unload", store)
   })
 
+  it("resizes under load: what lies past the end is refused, and the rest goes on", async () => {
+    const store = await blobs.init(await malloc())
+    const id = await blobs.create(store, 8)
+    const blob = await blobs.open(store, id)
+    const queue = await spawn()
+    const channel = await blobs.channel(queue, blob)
+    let submitted = 0
+    const seen: Array<{ readonly status: number; readonly detail: number }> = []
+    const pump = (): void => {
+      seen.push(...queue.take())
+      for (; submitted - seen.length < 1500; submitted++) {
+        const opcode = submitted % 3 === 0 ? Opcode.Read : Opcode.Write
+        submit(queue, opcode, submitted & 4095, channel, slab, (submitted * 24) % (8 * clusterBlocks - 8), 8, 4096)
+      }
+      queue.publish()
+    }
+    for (let round = 0; round < 40; round++) {
+      pump()
+      const clusters = round % 2 === 0 ? 2 : 8
+      let resized = false
+      const resizing = blobs.get("blob.resize", blob, { numbers: [clusters] }).then(() => (resized = true))
+      await until("the resize ends", () => {
+        pump()
+        return resized
+      })
+      await resizing
+    }
+    seen.push(...(await collect(queue, submitted - seen.length)))
+    expect(seen.length).toBe(submitted)
+    const refused = seen.filter(({ status }) => status !== 0)
+    expect(refused.every(({ status }) => status === einval)).toBe(true)
+    expect(refused.length).toBeGreaterThan(0)
+    expect(refused.length).toBeLessThan(submitted)
+    await spdk.get((addon, request) => addon.channelClose(request, queue.id, ...channel))
+    await blobs.close(blob)
+    await blobs.get("unload", store)
+  })
+
   it("closes a channel and a blob after the I/O that is in flight", async () => {
     const base = await malloc()
     await spdk.rpc("bdev_delay_create", {

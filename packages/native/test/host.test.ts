@@ -1,4 +1,4 @@
-import { PollerAction } from "@effect-spdk/native/Addon"
+import { EventKind, PollerAction } from "@effect-spdk/native/Addon"
 import { Host, type HostQueue } from "@effect-spdk/native/Host"
 import { CompletionKind, Control, Detail, Opcode } from "@effect-spdk/native/Layout"
 import { type Completion, makeEntry } from "@effect-spdk/native/Queue"
@@ -40,6 +40,39 @@ const untilAsleep = async (reactor: FakeReactor): Promise<void> => {
 }
 
 describe("Host", () => {
+  it("tells of the progress of a call until it is answered, and of what happens to a blob while it is open", () => {
+    const { addon, host } = setUp()
+    const heard: Array<number | string> = []
+    host.blobstoreCall(
+      "load",
+      0,
+      {},
+      () => heard.push("answer"),
+      (done) => heard.push(done)
+    )
+    const id = addon.asked[0]?.request ?? 0
+    addon.tell({ kind: EventKind.Progress, id, a: 1 }, { kind: EventKind.Progress, id: id + 1, a: 9 })
+    addon.tell({ kind: EventKind.Progress, id, a: 2 })
+    addon.answer("blobstoreCall")
+    addon.tell({ kind: EventKind.Progress, id, a: 3 })
+    expect(heard).toEqual([1, 2, "answer"])
+
+    const events: Array<string> = []
+    host.blobOpen(
+      1,
+      { numbers: [2 ** 32, 0] },
+      ({ _tag }) => events.push(_tag),
+      () => {}
+    )
+    addon.answer("blobstoreCall", { a: 7 })
+    addon.tell({ kind: EventKind.Removed, id: 8 }, { kind: EventKind.Removed, id: 7 })
+    host.bdevClose(7, () => {})
+    addon.answer("bdevClose")
+    addon.tell({ kind: EventKind.Removed, id: 7 })
+    expect(events).toEqual(["Removed"])
+    expect(addon.alive).toBe(false)
+  })
+
   it("holds the event loop while an answer or a completion is due, and only then", async () => {
     const { addon, recorder, spawn } = setUp()
     const { queue, reactor } = spawn()

@@ -2,6 +2,7 @@
  * Interruption at random moments. Whatever the moment: the fiber ends, no buffer stays with the device, nothing that was
  * opened stays open, and the metadata in memory and on the device agree.
  */
+import * as Bdev from "@effect-spdk/core/Bdev"
 import * as DmaBuffer from "@effect-spdk/core/DmaBuffer"
 import * as Rpc from "@effect-spdk/core/Rpc"
 import * as Spdk from "@effect-spdk/core/Spdk"
@@ -12,7 +13,17 @@ import * as Fiber from "effect/Fiber"
 import * as Stream from "effect/Stream"
 import { type BlobSuite, closable, device, during, freshStore, init, load, smallClusters } from "../support/blobs.ts"
 import { long } from "../support/engines.ts"
-import { contract, expectInterrupted, pattern, sameBytes, turn, until, within } from "../support/harness.ts"
+import {
+  contract,
+  expectInterrupted,
+  expectReleaseTimedOut,
+  failsWith,
+  pattern,
+  sameBytes,
+  turn,
+  until,
+  within
+} from "../support/harness.ts"
 import { errorBdev } from "../support/held.ts"
 import { type RandomSource, seeded } from "../support/random.ts"
 
@@ -200,6 +211,34 @@ export const suite: BlobSuite = (name, layer, _capabilities, driver) =>
         yield* within("the close", Fiber.join(closing))
         expectInterrupted(yield* Fiber.await(reading))
         assert.strictEqual(buffer.pins, 0)
+      })
+    )
+
+    check("a device that never answers makes the close of a blob fail loudly, and the store waits for it", () =>
+      Effect.gen(function* () {
+        const held = yield* errorBdev(16_384)
+        const store = yield* closable(init(held.bdev, driver))
+        const blob = yield* closable(store.resource.create({ clusters: 2 })).pipe(
+          Effect.provideService(Bdev.ReleaseTimeout, "30 millis")
+        )
+        yield* blob.resource.writeBytes(0, pattern(4096, 2))
+        yield* Effect.addFinalizer(() => Effect.ignore(held.letGo))
+        yield* held.inject({ ioType: "read", errorType: "pending", count: 1_000_000 })
+        const buffer = yield* DmaBuffer.make(4096)
+        const reading = yield* Effect.forkChild(blob.resource.read(0, buffer), { startImmediately: true })
+        yield* until(
+          "the read is in flight",
+          Effect.sync(() => buffer.pins === 1)
+        )
+        const exit = yield* within("the close", Effect.exit(blob.close))
+        expectReleaseTimedOut(exit, { limitMillis: 30, operation: "Blob.close" })
+        yield* failsWith(blob.resource.read(0, buffer), "Released")
+        yield* held.letGo
+        yield* within("the read", Fiber.join(reading))
+        yield* within("the close of the store", store.close)
+        const again = yield* load(held.bdev, driver)
+        const same = yield* again.open(blob.resource.id)
+        sameBytes(yield* same.readBytes(0, 4096), pattern(4096, 2), "the blob")
       })
     )
   })

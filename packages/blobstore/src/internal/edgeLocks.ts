@@ -19,11 +19,6 @@ export class EdgeLocks {
     return units.reduceRight((held, unit) => this.holdOne(unit, held), use)
   }
 
-  /** Units that are locked now. */
-  get size(): number {
-    return this.locks.size
-  }
-
   private holdOne<A, E, R>(unit: number, use: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {
     return Effect.suspend(() => {
       const lock = this.locks.get(unit) ?? { semaphore: Semaphore.makeUnsafe(1), users: 0 }

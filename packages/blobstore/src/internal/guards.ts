@@ -30,18 +30,32 @@ export const adopt = (
   return next(snapshot)
 }
 
-/** SPDK hands the clusters of a deleted snapshot to a clone of another size so that the clone does not load any more. */
-export const fitsItsClone = (
+/** Whether the blob has a parent or clones in the store. */
+export const isRelated = (driver: StoreDriver, id: BlobId): Effect.Effect<boolean, SpdkError> =>
+  Effect.flatMap(driver.parent(id), (parent) =>
+    parent._tag === "Snapshot" ? Effect.succeed(true) : Effect.map(driver.clones(id), (clones) => clones.length > 0)
+  )
+
+/**
+ * Runs `remove`, unless the blob is a snapshot with a clone of another size: SPDK hands it the clusters so that it does not
+ * load any more.
+ */
+export const removing = (
   driver: StoreDriver,
   blobs: OpenBlobs,
   place: Place,
-  id: BlobId
+  id: BlobId,
+  remove: Effect.Effect<void, SpdkError>
 ): Effect.Effect<void, SpdkError> =>
   Effect.flatMap(driver.clones(id), (clones) => {
     const [clone] = clones
-    if (clone === undefined || clones.length > 1 || blobs.isOpen(id)) return Effect.void
-    return Effect.flatMap(Effect.all([blobs.clustersOf(id), blobs.clustersOf(clone)]), ([own, other]) =>
-      own === other ? Effect.void : failBusy(place, "its clone has another size; inflate the clone first")
+    if (clone === undefined || clones.length > 1 || blobs.isOpen(id)) return remove
+    const sizes = Effect.all([blobs.clustersOf(id), blobs.clustersOf(clone)])
+    return blobs.whileSized(
+      clone,
+      Effect.flatMap(sizes, ([own, other]) =>
+        own === other ? remove : failBusy(place, "its clone has another size; inflate the clone first")
+      )
     )
   })
 

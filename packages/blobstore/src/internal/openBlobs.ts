@@ -20,9 +20,12 @@ export class SharedBlob {
   /** Kept, because I/O on plain memory asks for it each time. */
   clusters: number
 
-  constructor(open: OpenBlob, clearMethod: ClearMethod) {
+  private readonly sizing: Semaphore.Semaphore
+
+  constructor(open: OpenBlob, clearMethod: ClearMethod, sizing: Semaphore.Semaphore) {
     this.open = open
     this.clearMethod = clearMethod
+    this.sizing = sizing
     this.clusters = open.info().clusters
   }
 
@@ -30,7 +33,7 @@ export class SharedBlob {
    * Smaller is synced at once: until then SPDK keeps what was cut off, and a second cut counts clusters wrong.
    */
   resize(clusters: number): Effect.Effect<void, SpdkError> {
-    return Effect.suspend(() => {
+    const resize = Effect.suspend(() => {
       const shrinks = clusters < this.open.info().clusters
       const resized = Effect.tap(this.open.resize(clusters), () =>
         Effect.sync(() => {
@@ -39,11 +42,14 @@ export class SharedBlob {
       )
       return shrinks ? Effect.andThen(resized, this.open.sync) : resized
     })
+    return this.sizing.withPermit(resize)
   }
 }
 
 interface Entry {
   readonly turn: Semaphore.Semaphore
+  /** Held by what changes the size, and by what must not see it change. */
+  readonly sizing: Semaphore.Semaphore
   /** Who has the turn and who waits for it. */
   claims: number
   shared: SharedBlob | undefined
@@ -67,6 +73,11 @@ export class OpenBlobs {
     return this.entries.get(id)?.shared !== undefined
   }
 
+  /** Runs while nobody resizes the blob. */
+  whileSized<A>(id: BlobId, use: Effect.Effect<A, SpdkError>): Effect.Effect<A, SpdkError> {
+    return this.claim(id, (entry) => entry.sizing.withPermit(use))
+  }
+
   /**
    * Before a snapshot: SPDK takes for granted that the device has what memory has. After an unsynced change of size it writes
    * past the end of its memory, or makes a snapshot that has lost clusters after the next load.
@@ -87,7 +98,7 @@ export class OpenBlobs {
       if (shared === undefined) {
         const method = clearMethod ?? "default"
         return Effect.map(this.driver.open(id, { clearMethod: method }), (open) => {
-          entry.shared = new SharedBlob(open, method)
+          entry.shared = new SharedBlob(open, method, entry.sizing)
           entry.shared.users.add(detach)
           return entry.shared
         })
@@ -137,12 +148,16 @@ export class OpenBlobs {
   )
 
   private inTurn<A>(id: BlobId, use: (entry: Entry) => Effect.Effect<A, SpdkError>): Effect.Effect<A, SpdkError> {
+    return this.claim(id, (entry) => entry.turn.withPermit(Effect.suspend(() => use(entry))))
+  }
+
+  private claim<A>(id: BlobId, use: (entry: Entry) => Effect.Effect<A, SpdkError>): Effect.Effect<A, SpdkError> {
     return Effect.suspend(() => {
-      const entry = this.entries.get(id) ?? { turn: Semaphore.makeUnsafe(1), claims: 0, shared: undefined }
+      const entry = this.entries.get(id) ?? newEntry()
       this.entries.set(id, entry)
       entry.claims++
       return Effect.ensuring(
-        entry.turn.withPermit(Effect.suspend(() => use(entry))),
+        use(entry),
         Effect.sync(() => {
           if (--entry.claims === 0 && entry.shared === undefined) this.entries.delete(id)
         })
@@ -150,6 +165,13 @@ export class OpenBlobs {
     })
   }
 }
+
+const newEntry = (): Entry => ({
+  turn: Semaphore.makeUnsafe(1),
+  sizing: Semaphore.makeUnsafe(1),
+  claims: 0,
+  shared: undefined
+})
 
 /** Whatever closing says, nobody uses it any more. */
 const close = (entry: Entry, shared: SharedBlob): Effect.Effect<void, SpdkError> =>

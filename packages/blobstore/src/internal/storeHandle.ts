@@ -14,7 +14,7 @@ import type * as Public from "../Blobstore.ts"
 import { BlobImpl, type StoreContext } from "./blobHandle.ts"
 import { BufferPool } from "./bufferPool.ts"
 import type { BlobId, ClearMethod, Parent, StoreDriver, StoreInfo } from "./driver.ts"
-import { adopt, failBusy, fitsItsClone, fitsItsParent } from "./guards.ts"
+import { adopt, failBusy, fitsItsParent, isRelated, removing } from "./guards.ts"
 import { OpenBlobs } from "./openBlobs.ts"
 import { checkBdevName, checkClearMethod, checkCreate, checkId } from "./options.ts"
 import { look, metadataReasons, only, type Place, releasedStore } from "./reasons.ts"
@@ -54,8 +54,11 @@ export class BlobstoreImpl implements Public.Blobstore {
   private readonly native: StoreDriver
   private readonly blobs: OpenBlobs
   private readonly context: StoreContext
-  /** Who gets a new parent takes turns, so that two at once cannot become each other's. */
-  private readonly adoption = Semaphore.makeUnsafe(1)
+  /**
+   * What changes who is whose parent takes turns. SPDK crashes when, for one, a snapshot is deleted while its clone is inflated,
+   * and two blobs that are given parents at once could become each other's.
+   */
+  private readonly lineage = Semaphore.makeUnsafe(1)
   /** Calls of the driver that are running. */
   private running = 0
   private onIdle: (() => void) | undefined
@@ -125,9 +128,10 @@ export class BlobstoreImpl implements Public.Blobstore {
       id,
       Effect.suspend(() => (this.blobs.isOpen(id) ? this.openStill(place) : this.native.delete(id)))
     )
-    return this.onBlob(place, id, Effect.andThen(fitsItsClone(this.native, this.blobs, place, id), call)).pipe(
-      only(place, openReasons)
-    )
+    const related = this.lineage.withPermit(removing(this.native, this.blobs, place, id, call))
+    // What is nobody's parent or clone waits for nobody.
+    const remove = Effect.flatMap(isRelated(this.native, id), (is) => (is ? related : call))
+    return this.onBlob(place, id, remove).pipe(only(place, openReasons))
   }
 
   get list(): Stream.Stream<BlobId, Public.ListError> {
@@ -159,14 +163,18 @@ export class BlobstoreImpl implements Public.Blobstore {
   snapshot(id: BlobId, options?: Public.CloneOptions): Effect.Effect<BlobId, Public.CloneError> {
     const place = this.place("Blobstore.snapshot", id)
     return this.withXattrs(place, options, (xattrs) =>
-      this.onBlob(place, id, Effect.andThen(this.blobs.syncIfOpen(id), this.native.snapshot(id, xattrs)))
+      this.onBlob(
+        place,
+        id,
+        this.inLineage(id, Effect.andThen(this.blobs.syncIfOpen(id), this.native.snapshot(id, xattrs)))
+      )
     )
   }
 
   clone(snapshot: BlobId, options?: Public.CloneOptions): Effect.Effect<BlobId, Public.CloneError> {
     const place = this.place("Blobstore.clone", snapshot)
     return this.withXattrs(place, options, (xattrs) =>
-      this.onBlob(place, snapshot, this.native.clone(snapshot, xattrs))
+      this.onBlob(place, snapshot, this.inLineage(snapshot, this.native.clone(snapshot, xattrs)))
     )
   }
 
@@ -182,12 +190,15 @@ export class BlobstoreImpl implements Public.Blobstore {
 
   inflate(id: BlobId): Effect.Effect<void, Public.CloneError> {
     const place = this.place("Blobstore.inflate", id)
-    return this.onBlob(place, id, this.native.inflate(id)).pipe(only(place, cloneReasons))
+    return this.onBlob(place, id, this.inLineage(id, this.native.inflate(id))).pipe(only(place, cloneReasons))
   }
 
   decouple(id: BlobId): Effect.Effect<void, Public.CloneError> {
     const place = this.place("Blobstore.decouple", id)
-    const call = Effect.andThen(fitsItsParent(this.native, this.blobs, place, id), this.native.decouple(id))
+    const call = this.inLineage(
+      id,
+      Effect.andThen(fitsItsParent(this.native, this.blobs, place, id), this.native.decouple(id))
+    )
     return this.onBlob(place, id, call).pipe(only(place, cloneReasons))
   }
 
@@ -196,7 +207,7 @@ export class BlobstoreImpl implements Public.Blobstore {
     const isItself = failInvalid(place.operation, "snapshot", "is the blob itself", snapshot, place.resource)
     return checkId(place, snapshot, "snapshot").pipe(
       Effect.andThen(id === snapshot ? isItself : Effect.void),
-      Effect.andThen(this.onBlob(place, id, this.adoption.withPermit(adopt(this.native, place, id, snapshot)))),
+      Effect.andThen(this.onBlob(place, id, this.inLineage(id, adopt(this.native, place, id, snapshot)))),
       only(place, parentReasons)
     )
   }
@@ -204,7 +215,7 @@ export class BlobstoreImpl implements Public.Blobstore {
   setExternalParent(id: BlobId, bdev: string): Effect.Effect<void, Public.ParentError> {
     const place = this.place("Blobstore.setExternalParent", id)
     return checkBdevName(place, "bdev", bdev).pipe(
-      Effect.andThen(this.onBlob(place, id, this.native.setExternalParent(id, bdev))),
+      Effect.andThen(this.onBlob(place, id, this.inLineage(id, this.native.setExternalParent(id, bdev)))),
       only(place, parentReasons)
     )
   }
@@ -355,6 +366,10 @@ export class BlobstoreImpl implements Public.Blobstore {
     return Effect.catch(release, (error) =>
       this.below.isRemoved || error.reason._tag === "DeviceRemoved" ? Effect.void : Effect.die(error)
     )
+  }
+
+  private inLineage<A>(id: BlobId, call: Effect.Effect<A, SpdkError>): Effect.Effect<A, SpdkError> {
+    return this.lineage.withPermit(this.blobs.whileSized(id, call))
   }
 
   private openStill(place: Place): Effect.Effect<never, SpdkError> {

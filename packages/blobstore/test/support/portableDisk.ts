@@ -5,6 +5,7 @@ import type { EngineService } from "@effect-spdk/core/Engine"
 import * as Spdk from "@effect-spdk/core/Spdk"
 import type { SpdkError } from "@effect-spdk/core/SpdkError"
 import * as Effect from "effect/Effect"
+import { createHash } from "node:crypto"
 import type * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import type {
@@ -117,17 +118,12 @@ export const see = Effect.fnUntraced(function* (store: StoreDriver) {
     const info = blob.info()
     yield* blob.close
     const clones = yield* store.clones(id)
-    const bytes = Buffer.from(yield* contents(store, id)).toString("latin1")
-    blobs.push({ ...info, xattrs, clones, bytes: digest(bytes) })
+    blobs.push({ ...info, xattrs, clones, bytes: digest(yield* contents(store, id)) })
   }
   return { info: store.info(), superBlob: yield* store.superBlob, blobs }
 })
 
-const digest = (text: string): string => {
-  let hash = 0
-  for (let i = 0; i < text.length; i++) hash = (Math.imul(hash, 31) + text.charCodeAt(i)) | 0
-  return `${text.length}:${hash}`
-}
+const digest = (bytes: Uint8Array): string => `${bytes.length}:${createHash("sha1").update(bytes).digest("hex")}`
 
 export const run = <A, E>(
   body: Effect.Effect<A, E, EngineService | Scope.Scope | Layer.Success<typeof embedded>>

@@ -152,7 +152,9 @@ Napi::Value QueryBlobstores(const Napi::CallbackInfo& info) {
   if (environment == nullptr || !arguments.ok()) return info.Env().Undefined();
   BlobstoreAnswer answer;
   const Holdings& holdings = environment->holdings();
-  if (!Runtime::Get().RunOnApp([&] { Query(holdings, id, call, &answer); })) answer.status = -ETIMEDOUT;
+  if (!Runtime::Get().RunOnApp([&] { Query(holdings, id, call, &answer); })) {
+    answer.status = Runtime::Get().running() ? -ETIMEDOUT : -ESHUTDOWN;
+  }
   Napi::Object out = Napi::Object::New(info.Env());
   out.Set("status", answer.status);
   out.Set("text", answer.text);

@@ -39,7 +39,7 @@ class Blob final : public Target {
   // the first to itself.
   void Sync(Done done);
   int SetReadOnly();
-  // -EPERM also after SetReadOnly, which SPDK heeds only once that is synced.
+  // Also after SetReadOnly, which SPDK heeds only once that is synced.
   bool read_only() const { return !write(); }
   // Of the store: its device is gone.
   void OnStoreRemoved() { Remove(); }

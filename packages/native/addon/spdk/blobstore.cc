@@ -263,7 +263,8 @@ void Blobstore::CloseStuck(std::function<void()> closed) {
                   }));
 }
 
-int Blobstore::OnExternalSnapshot(void* store, void* open, spdk_blob* blob, const void* id, uint32_t id_bytes, spdk_bs_dev** out) {
+int Blobstore::OnExternalSnapshot(void* store, void* open, spdk_blob* blob, const void* id, uint32_t id_bytes,
+                                  spdk_bs_dev** out) {
   std::string name(static_cast<const char*>(id), id_bytes);
   // A UUID may have been stored with the byte that ends it, as SPDK's logical volumes do.
   while (!name.empty() && name.back() == '\0') name.pop_back();

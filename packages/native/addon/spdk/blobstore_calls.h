@@ -12,7 +12,7 @@
 
 namespace effect_spdk {
 
-// What a call takes stands with the call, in blobstore_calls.cc. A number that is not there is 0, a text empty.
+// What a call takes stands with the call, in blobstore_calls.cc and blobstore_queries.cc. A number that is not there is 0, a text empty.
 struct BlobstoreCall {
   std::string name;
   std::vector<double> numbers;
@@ -50,6 +50,8 @@ bool QueryBlobstore(Blobstore& store, const BlobstoreCall& call, BlobstoreAnswer
 bool QueryBlob(Blob& blob, const BlobstoreCall& call, BlobstoreAnswer* answer);
 
 BlobstoreOptions BlobstoreOptionsOf(const BlobstoreCall& call);
+
+std::string BytesOf(const std::vector<double>& numbers);
 
 // The bdev under the blob; empty when it is no clone of one.
 std::string ExternalSnapshotOf(spdk_blob* blob);

@@ -62,7 +62,7 @@ export const makeCommitter = (log: Log): Committer => {
         queue.shift()
         yield* clear(log, first)
       } else yield* commit(log, takeGroup(queue))
-      if (isCompactionDue(log)) yield* Effect.forkIn(compact(log), log.scope)
+      if (mayHaveGarbage(log) && isCompactionDue(log)) yield* Effect.forkIn(compact(log), log.scope)
     }
   }).pipe(
     Effect.ensuring(
@@ -86,6 +86,13 @@ export const makeCommitter = (log: Log): Committer => {
         )
       })
   }
+}
+
+/** Looking at all segments takes time when there are thousands: it is worth it when as many changes have come. */
+const mayHaveGarbage = (log: Log): boolean => {
+  const due = log.nextSequence - log.lookedAt >= log.segments.size
+  if (due) log.lookedAt = log.nextSequence
+  return due
 }
 
 /** The changes at the head of the queue that fit into one batch: at least one. */

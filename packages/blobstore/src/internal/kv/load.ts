@@ -76,6 +76,7 @@ const emptyLog = (blobs: KvBlobs, name: string, limits: Limits, found: Found, sc
   nextNumber: (found.segments.at(-1)?.mark.number ?? 0) + 1,
   nextSequence: 1,
   baseSequence: found.segments.reduce((base, { mark }) => Math.max(base, mark.baseSequence), 0),
+  lookedAt: 0,
   closed: false,
   scope,
   structure: Semaphore.makeUnsafe(1)

@@ -32,6 +32,8 @@ export interface Log {
   nextNumber: number
   nextSequence: number
   baseSequence: number
+  /** `nextSequence` when segments were last searched for garbage. */
+  lookedAt: number
   closed: boolean
   /** Of what runs in the background; its end waits for it. */
   readonly scope: Scope.Scope

@@ -24,7 +24,7 @@ export type ParentId = BlobId | "external" | undefined
 const clearMethods: ReadonlyArray<ClearMethod> = ["default", "none", "unmap", "write_zeroes"]
 export const clearMethodOf = (mdRoFlags: number): ClearMethod =>
   clearMethods[mdRoFlags & L.clearMethodMask] ?? "default"
-export const clearMethodFlags = (method: ClearMethod): number => clearMethods.indexOf(method)
+const clearMethodFlags = (method: ClearMethod): number => clearMethods.indexOf(method)
 
 export class BlobState {
   readonly id: BlobId

@@ -15,7 +15,7 @@ import { readBacking, source } from "./source.ts"
 import type { Store } from "./store.ts"
 
 /** How the content of a new cluster comes to be; it is on the device when this ends. `offsetBytes` is the cluster's. */
-export type Fill = (offsetBytes: number) => Effect.Effect<void, IoError>
+type Fill = (offsetBytes: number) => Effect.Effect<void, IoError>
 
 /**
  * Gives the blob a cluster at `index`, unless it has one when the turn comes: writers that meet wait for one allocation.

@@ -12,7 +12,7 @@ import { erase, persist, resize, settle, writeExtentPage } from "./persist.ts"
 import { disown } from "./recover.ts"
 import type { Store } from "./store.ts"
 
-export interface NewBlob {
+interface NewBlob {
   readonly clusters: number
   readonly thin: boolean
   readonly extentTable: boolean

@@ -34,7 +34,7 @@ export const pageOf = (store: Store, id: BlobId): number | undefined => {
 }
 
 /** The pages of a chain, from its root on. */
-export const readChain = Effect.fnUntraced(function* (store: Store, root: number) {
+const readChain = Effect.fnUntraced(function* (store: Store, root: number) {
   const pages: Array<MdPage> = []
   const mdPages = store.superBlock.mdLength
   for (let next: number | undefined = root; next !== undefined;) {
@@ -85,7 +85,7 @@ export const applyExtentPages = (
   return Result.succeed(resized || meta.clusters.length !== clusters)
 }
 
-export const blobOf = (meta: ChainMeta, clearMethod: ClearMethod): BlobState => {
+const blobOf = (meta: ChainMeta, clearMethod: ClearMethod): BlobState => {
   const blob = new BlobState(meta.id)
   // A copy, because the meta's may be a part of a longer array, and an array longer than the blob has clusters to release.
   blob.clusters = meta.clusters.slice()
@@ -151,7 +151,7 @@ const openBacking = Effect.fnUntraced(function* (store: Store, blob: BlobState, 
 })
 
 /** Opens the bdev that the blob names. */
-export const openExternal = Effect.fnUntraced(function* (store: Store, blob: BlobState) {
+const openExternal = Effect.fnUntraced(function* (store: Store, blob: BlobState) {
   const name = externalName(blob.internalXattrs.get(L.internalXattr.externalSnapshot))
   if (name === "") {
     return yield* orFail(store, Result.fail({ where: `blob ${blob.id}`, rule: "names no external snapshot" }))
@@ -175,7 +175,7 @@ export const externalBdev = Effect.fnUntraced(function* (store: Store, id: BlobI
 })
 
 /** Lets go of what lies under the blob. */
-export const closeBacking = (store: Store, blob: BlobState): Effect.Effect<void, IoError> =>
+const closeBacking = (store: Store, blob: BlobState): Effect.Effect<void, IoError> =>
   Effect.suspend(() => {
     const { backing } = blob
     blob.backing = undefined

@@ -15,7 +15,7 @@ import type { BlobState } from "./blob.ts"
 import { noMemory } from "./errors.ts"
 import type { Store } from "./store.ts"
 
-export const extentPagesFor = (clusters: number): number => Math.ceil(clusters / L.clustersPerExtentPage)
+const extentPagesFor = (clusters: number): number => Math.ceil(clusters / L.clustersPerExtentPage)
 
 const extentPageWrite = (store: Store, blob: BlobState, index: number) => {
   const clusters = blob.clusters.subarray(0, blob.clusterCount)

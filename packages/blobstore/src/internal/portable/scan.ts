@@ -27,7 +27,7 @@ export interface Scanned {
   readonly sharedPages: Set<number>
 }
 
-export type OnProgress = (done: number, total: number | undefined) => void
+type OnProgress = (done: number, total: number | undefined) => void
 
 const inFlight = 4
 

@@ -5,7 +5,7 @@ import * as Effect from "effect/Effect"
 import type { BlobState } from "./blob.ts"
 import type { Store } from "./store.ts"
 
-export type Source =
+type Source =
   | { readonly _tag: "Cluster"; readonly cluster: number }
   | { readonly _tag: "External"; readonly bdev: Bdev }
   | { readonly _tag: "Zeroes" }
