@@ -86,7 +86,16 @@ export interface BlobInfo {
 /** The I/O of one open blob. Offsets and lengths are whole io units inside the blob; the driver checks and refuses as `Bdev` does. */
 export type BlobBlockIo = Pick<
   BdevIo,
-  "read" | "write" | "readv" | "writev" | "unmap" | "writeZeroes" | "readBatch" | "writeBatch" | "prepareReads" | "prepareWrites"
+  | "read"
+  | "write"
+  | "readv"
+  | "writev"
+  | "unmap"
+  | "writeZeroes"
+  | "readBatch"
+  | "writeBatch"
+  | "prepareReads"
+  | "prepareWrites"
 >
 
 /**
