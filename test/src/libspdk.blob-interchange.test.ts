@@ -73,7 +73,7 @@ const checkByBlobcli = Effect.fnUntraced(function* (path: string, record: StoreR
   for (const [index, blob] of blobs.entries()) {
     const one = seen.blobs[index]
     assert.strictEqual(one?.clusters, blob.clusters)
-    assert.deepStrictEqual([...(one?.xattrNames ?? [])].sort(), Object.keys(blob.xattrs).sort())
+    assert.deepStrictEqual((one?.xattrNames ?? []).toSorted(), Object.keys(blob.xattrs).toSorted())
     assert.strictEqual(sha256(one?.content ?? new Uint8Array()), blob.content, `blob ${blob.id}`)
   }
 })

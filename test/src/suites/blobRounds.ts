@@ -104,7 +104,7 @@ const check = (path: string, driver: Writer["driver"], known: Acknowledged) =>
       if (!known.uncertain.has(label)) assert.isTrue(found.has(label), `${label} was made`)
     }
     // Clones before their snapshots.
-    for (const [label, id] of [...found].reverse()) {
+    for (const [label, id] of [...found].toReversed()) {
       yield* store.delete(id)
       known.forget(label).deleted.add(label)
     }

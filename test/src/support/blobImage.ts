@@ -84,7 +84,7 @@ const recordBlob = Effect.fnUntraced(function* (id: number) {
   const store = yield* Blobstore.Blobstore
   const blob = yield* store.open(id)
   const info = yield* blob.info
-  const xattrs = [...(yield* blob.xattrs.entries)].sort(([a], [b]) => (a < b ? -1 : 1))
+  const xattrs = [...(yield* blob.xattrs.entries)].toSorted(([a], [b]) => (a < b ? -1 : 1))
   const content = info.sizeBytes === 0 ? new Uint8Array() : yield* blob.readBytes(0, info.sizeBytes)
   const record: BlobRecord = {
     id,
@@ -95,7 +95,7 @@ const recordBlob = Effect.fnUntraced(function* (id: number) {
     isSnapshot: info.isSnapshot,
     isClone: info.isClone,
     parent: JSON.stringify(info.parent),
-    clones: info.isSnapshot ? [...(yield* store.clones(id))].sort((a, b) => a - b) : [],
+    clones: info.isSnapshot ? (yield* store.clones(id)).toSorted((a, b) => a - b) : [],
     xattrs: Object.fromEntries(xattrs.map(([name, value]) => [name, Buffer.from(value).toString("base64")])),
     content: sha256(content)
   }

@@ -77,10 +77,4 @@ export const filled = (bytes: Uint8Array) =>
     return buffer
   })
 
-export const defined = <A>(value: A | undefined): A => {
-  assert.isDefined(value)
-  // assert has just refused undefined, and its type does not say so.
-  return value as A
-}
-
 export const zeroes = (length: number): Uint8Array => new Uint8Array(length)
