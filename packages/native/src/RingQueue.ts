@@ -151,6 +151,8 @@ export class RingQueue implements Queue {
     const waiting = new Waiting(entry, completion, index, sequence, this.waiting)
     this.waiting.set(sequence, waiting)
     this.overflow.push(waiting)
+    // Nothing in the ring tells of room for it: somebody has to look.
+    this.host.schedule()
     return sequence
   }
 
@@ -164,7 +166,9 @@ export class RingQueue implements Queue {
       this.refuse(waiting.completion, waiting.index, ecanceled, Detail.None)
       return
     }
-    if (!this.pushAbort(id)) this.aborts.push(id)
+    if (this.pushAbort(id)) return
+    this.aborts.push(id)
+    this.host.schedule()
   }
 
   /** Between `cork` and `uncork` entries are published in groups. Pairs may nest. */

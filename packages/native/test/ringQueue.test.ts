@@ -240,4 +240,12 @@ describe("RingQueue", () => {
     expect({ seed, size: completed.size }).toEqual({ seed, size: submitted })
     expect({ seed, most: Math.max(...completed.values()) }).toEqual({ seed, most: 1 })
   })
+
+  it("asks to be drained when something found no place, because nothing in the ring tells of room", () => {
+    const { calls, queue, recorder } = setUp(16)
+    for (let n = 0; n < 16; n++) queue.submit(entryOf({}), recorder, n)
+    const before = calls.schedule
+    queue.submit(entryOf({}), recorder, 16)
+    expect(calls.schedule).toBe(before + 1)
+  })
 })

@@ -80,6 +80,34 @@ export const suite: BlobSuite = (name, layer, _capabilities, driver) =>
       }
     }
 
+    check("a size that is set beside a sync is there after the next one", () =>
+      seeded((random) =>
+        Effect.gen(function* () {
+          const bdev = yield* device({ sizeBytes: 4 * MiB })
+          const opened = yield* closable(init(bdev, driver, { clusterSize: 16 * KiB }))
+          const store = opened.resource
+          const id = yield* store.createId({ clusters: 4 })
+          const clusters = yield* during(store.open(id), (blob) =>
+            Effect.gen(function* () {
+              for (let round = 0; round < (long ? 500 : 30); round++) {
+                yield* blob.xattrs.set("round", pattern(200, round))
+                const syncing = yield* Effect.forkChild(blob.sync, { startImmediately: true })
+                for (let pause = random.below(3); pause > 0; pause--) yield* turn
+                yield* blob.resize({ clusters: 1 + random.below(30) })
+                yield* Fiber.join(syncing)
+              }
+              yield* blob.sync
+              return (yield* blob.info).clusters
+            })
+          )
+          yield* opened.close
+          const loaded = yield* during(load(bdev, driver), (again) => during(again.open(id), (blob) => blob.info))
+          assert.strictEqual(loaded.clusters, clusters)
+          assert.strictEqual(loaded.allocatedClusters, clusters)
+        })
+      )
+    )
+
     check("fibers that get in each other's way leave a store that adds up", () =>
       seeded((random) =>
         Effect.gen(function* () {

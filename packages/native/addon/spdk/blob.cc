@@ -54,13 +54,13 @@ int Blob::Refusal() {
   return closing() ? -EBADF : 0;
 }
 
-void Blob::Run(Done done, std::function<void(Done)> operation) {
+void Blob::Run(bool exclusive, Done done, std::function<void(Done)> operation) {
   const int refusal = Refusal();
   if (refusal != 0) return done(refusal);
   operations_++;
   const auto self = shared_from_this();
   store_->Run(
-      false,
+      exclusive,
       [this, self, done = std::move(done)](int status) {
         done(status);
         operations_--;
@@ -75,11 +75,13 @@ void Blob::WhileQuiet(Done done, std::function<void(Done)> operation) {
     size_t left = 0;
   };
   auto quiet = std::make_shared<Quiet>();
+  Pause();
   quiet->queues = Queues();
   quiet->left = quiet->queues.size() + 1;
   const auto self = shared_from_this();
-  const auto ended = [self, quiet, done = std::move(done)](int status) {
-    for (const auto& queue : quiet->queues) queue->Resume(self);
+  const auto ended = [this, self, done = std::move(done)](int status) {
+    Unpause();
+    for (const auto& queue : Queues()) queue->Resume();
     done(status);
   };
   const auto one_less = [self, quiet, ended, operation = std::move(operation)] {
@@ -92,11 +94,10 @@ void Blob::WhileQuiet(Done done, std::function<void(Done)> operation) {
 }
 
 void Blob::ResizeTo(uint64_t clusters, Done done) {
-  const bool shrinks = clusters < spdk_blob_get_num_clusters(blob_);
-  Run(std::move(done), [this, clusters, shrinks](const Done& finished) {
-    // Nothing must be on its way to clusters that are given up.
-    if (shrinks) return WhileQuiet(finished, [this, clusters](const Done& ended) { ResizeNow(clusters, ended); });
-    ResizeNow(clusters, finished);
+  // Alone: SPDK writes metadata in several steps, and a change of size between two of them is lost, or damages the blob.
+  // Quiet: I/O that takes clusters writes metadata too, and nothing must be on its way to clusters that are given up.
+  Run(true, std::move(done), [this, clusters](const Done& finished) {
+    WhileQuiet(finished, [this, clusters](const Done& ended) { ResizeNow(clusters, ended); });
   });
 }
 
@@ -108,7 +109,7 @@ void Blob::ResizeNow(uint64_t clusters, const Done& ended) {
 }
 
 void Blob::Sync(Done done) {
-  Run(std::move(done), [this](const Done& ended) {
+  Run(false, std::move(done), [this](const Done& ended) {
     waiting_for_sync_.push_back(ended);
     SyncNext();
   });

@@ -29,7 +29,7 @@ class Blob final : public Target {
   spdk_io_channel* GetIoChannel() override;
 
   // App thread, below. An operation on the open blob: it is not closed before that has ended, and none starts once it closes.
-  void Run(Done done, std::function<void(Done ended)> operation);
+  void Run(bool exclusive, Done done, std::function<void(Done ended)> operation);
   // Why nothing more can be asked of it: 0 when it can.
   int Refusal();
   // Runs `operation` while no queue has I/O in SPDK's hands. App thread, then and at the end.

@@ -285,8 +285,23 @@ std::function<void(spdk_bs_dev*)> Blobstore::OnExternalSnapshotRemoved(spdk_blob
   return [weak = weak_from_this(), id](spdk_bs_dev* lost) {
     const auto self = weak.lock();
     if (self == nullptr) return;
-    self->Run(true, [](int) {}, [self, id, lost](const Done& ended) { self->Degrade(id, lost, ended); });
+    self->Run(true, [](int) {}, [self, id, lost](const Done& ended) {
+      // The blob may be gone, and its device in a snapshot: every open blob is looked under.
+      std::vector<spdk_blob_id> ids = {id};
+      for (const auto& blob : self->blobs_) ids.push_back(spdk_blob_get_id(blob->blob()));
+      self->DegradeUnder(std::move(ids), lost, ended);
+    });
   };
+}
+
+void Blobstore::DegradeUnder(std::vector<spdk_blob_id> ids, spdk_bs_dev* lost, Done ended) {
+  if (ids.empty()) return ended(0);
+  const spdk_blob_id id = ids.back();
+  ids.pop_back();
+  Degrade(id, lost, [this, ids = std::move(ids), lost, ended = std::move(ended)](int status) {
+    if (status == 0) return ended(0);
+    DegradeUnder(ids, lost, ended);
+  });
 }
 
 // A snapshot that was taken meanwhile has the device now: it is looked for from the blob downwards.
@@ -294,14 +309,14 @@ void Blobstore::Degrade(spdk_blob_id id, spdk_bs_dev* lost, Done ended) {
   const auto on_blob = [this, self = shared_from_this(), id, lost, ended = std::move(ended)](spdk_blob* blob, int status) {
     if (status != 0) return ended(status);
     const spdk_blob_id parent = spdk_blob_get_parent_snapshot(bs_, id);
-    const auto close = [this, self, blob, lost, ended](spdk_blob_id next) {
-      spdk_blob_close(blob, OnStatus::Run, OnStatus::Keep([this, self, lost, next, ended](int) {
-                        if (next == SPDK_BLOBID_INVALID) return ended(0);
+    const auto close = [this, self, blob, lost, ended](spdk_blob_id next, int found) {
+      spdk_blob_close(blob, OnStatus::Run, OnStatus::Keep([this, self, lost, next, found, ended](int) {
+                        if (next == SPDK_BLOBID_INVALID) return ended(found);
                         Degrade(next, lost, ended);
                       }));
     };
-    if (!spdk_blob_is_esnap_clone(blob) || spdk_blob_get_esnap_bs_dev(blob) != lost) return close(parent);
-    SetDegraded(blob, [close](int) { close(SPDK_BLOBID_INVALID); });
+    if (!spdk_blob_is_esnap_clone(blob) || spdk_blob_get_esnap_bs_dev(blob) != lost) return close(parent, -ENOENT);
+    SetDegraded(blob, [close](int) { close(SPDK_BLOBID_INVALID, 0); });
   };
   spdk_bs_open_blob(bs_, id, OnBlob::Run, OnBlob::Keep(on_blob));
 }

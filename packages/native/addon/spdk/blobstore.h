@@ -85,6 +85,7 @@ class Blobstore : public std::enable_shared_from_this<Blobstore> {
   static int OnExternalSnapshot(void* store, void* open, spdk_blob* blob, const void* id, uint32_t id_bytes, spdk_bs_dev** out);
   static void OnIterated(void* context, spdk_blob* blob, int status);
 
+  void DegradeUnder(std::vector<spdk_blob_id> ids, spdk_bs_dev* lost, Done ended);
   void Degrade(spdk_blob_id id, spdk_bs_dev* lost, Done ended);
   void SetDegraded(spdk_blob* blob, Done ended);
   void Start(const BlobstoreOptions& options);

@@ -330,7 +330,7 @@ bool CallBlob(const std::shared_ptr<Blob>& blob, const BlobstoreCall& call, cons
   }
   if (name == "sync") return blob->Sync(plain), true;
   if (name == "setReadOnly") {
-    blob->Run(plain, [blob](const Ended& ended) { ended(blob->SetReadOnly()); });
+    blob->Run(false, plain, [blob](const Ended& ended) { ended(blob->SetReadOnly()); });
     return true;
   }
   // setXattr [] [] [name, value]; removeXattr [] [] [name]
@@ -339,7 +339,7 @@ bool CallBlob(const std::shared_ptr<Blob>& blob, const BlobstoreCall& call, cons
     const std::string value = call.Value(1);
     const int status = CheckXattr(key, value);
     if (status != 0) return plain(status), true;
-    blob->Run(plain, [blob, key, value, removes = name == "removeXattr"](const Ended& ended) {
+    blob->Run(false, plain, [blob, key, value, removes = name == "removeXattr"](const Ended& ended) {
       ended(removes ? spdk_blob_remove_xattr(blob->blob(), key.c_str())
                     : spdk_blob_set_xattr(blob->blob(), key.c_str(), value.data(), static_cast<uint16_t>(value.size())));
     });

@@ -76,7 +76,7 @@ class Queue : public std::enable_shared_from_this<Queue> {
   // Any thread. Submits nothing to the blob any more, and runs `paused`, here, once SPDK has nothing of it; then the same
   // in the other direction. What comes meanwhile waits.
   void Pause(std::shared_ptr<Target> blob, std::function<void()> paused);
-  void Resume(std::shared_ptr<Target> blob);
+  void Resume();
 
   struct ChannelHandle {
     uint32_t slot = 0;
@@ -128,9 +128,8 @@ class Queue : public std::enable_shared_from_this<Queue> {
     spdk_blob* blob = nullptr;
     spdk_io_channel* io_channel = nullptr;
     uint32_t in_flight = 0;
-    // Of a blob: what SPDK has of it, and whether it is to get more.
+    // Of a blob: what SPDK has of it.
     uint32_t asked = 0;
-    uint32_t pauses = 0;
     std::vector<Done> waiting;
   };
 
@@ -264,6 +263,8 @@ class Queue : public std::enable_shared_from_this<Queue> {
   Request** waiting_for_blob_tail_ = &waiting_for_blob_head_;
   uint32_t blob_in_flight_ = 0;
   bool submitting_to_blobs_ = false;
+  // SPDK had no request set for the first that waits: the next completion of another brings one.
+  bool blob_starved_ = false;
   struct PauseWish {
     std::shared_ptr<Target> blob;
     std::function<void()> paused;

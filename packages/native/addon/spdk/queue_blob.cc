@@ -18,7 +18,7 @@ constexpr uint32_t kMostInFlight = 1024;
 }  // namespace
 
 void Queue::SubmitToBlob(Request* request) {
-  const bool free = blob_in_flight_ < kMostInFlight && request->channel->pauses == 0;
+  const bool free = blob_in_flight_ < kMostInFlight && request->channel->target->pauses() == 0;
   if (waiting_for_blob_head_ == nullptr && free) return AskBlob(request);
   request->next = nullptr;
   *waiting_for_blob_tail_ = request;
@@ -28,11 +28,11 @@ void Queue::SubmitToBlob(Request* request) {
 // In the order in which they came. A request that completes inside of its submission does not start the next one: this does.
 void Queue::SubmitWaitingToBlobs() {
   if (std::exchange(submitting_to_blobs_, true)) return;
-  while (waiting_for_blob_head_ != nullptr && blob_in_flight_ < kMostInFlight) {
+  while (waiting_for_blob_head_ != nullptr && blob_in_flight_ < kMostInFlight && !blob_starved_) {
     Request* request = waiting_for_blob_head_;
     const bool unwanted = closing_ || request->abort_wished;
     // Those behind it wait with it: a pause is short.
-    if (!unwanted && request->channel->pauses != 0) break;
+    if (!unwanted && request->channel->target->pauses() != 0) break;
     waiting_for_blob_head_ = std::exchange(request->next, nullptr);
     if (waiting_for_blob_head_ == nullptr) waiting_for_blob_tail_ = &waiting_for_blob_head_;
     if (unwanted) {
@@ -77,6 +77,17 @@ void Queue::OnBlobIo(void* context, int status) {
   Queue* queue = request->queue;
   queue->blob_in_flight_--;
   request->channel->asked--;
+  if (status == -ENOMEM && queue->blob_in_flight_ != 0 && !queue->closing_ && !request->abort_wished) {
+    // Every level of a chain of snapshots takes a request set: it waits for one of the others to give its own back.
+    request->submitted = false;
+    request->next = queue->waiting_for_blob_head_;
+    if (request->next == nullptr) queue->waiting_for_blob_tail_ = &request->next;
+    queue->waiting_for_blob_head_ = request;
+    queue->blob_starved_ = true;
+    if (!queue->pause_wishes_.empty()) queue->GrantPauses();
+    return;
+  }
+  queue->blob_starved_ = false;
   request->completion.status = status;
   queue->Complete(request);
   if (queue->waiting_for_blob_head_ != nullptr) queue->SubmitWaitingToBlobs();
@@ -86,9 +97,6 @@ void Queue::OnBlobIo(void* context, int status) {
 void Queue::Pause(std::shared_ptr<Target> blob, std::function<void()> paused) {
   auto wish = std::make_shared<PauseWish>(std::move(blob), std::move(paused));
   const bool posted = Post([this, keep = shared_from_this(), wish] {
-    for (const auto& channel : channels_) {
-      if (channel->target == wish->blob) channel->pauses++;
-    }
     pause_wishes_.push_back(std::move(*wish));
     GrantPauses();
   });
@@ -96,13 +104,8 @@ void Queue::Pause(std::shared_ptr<Target> blob, std::function<void()> paused) {
   if (!posted) wish->paused();
 }
 
-void Queue::Resume(std::shared_ptr<Target> blob) {
-  Post([this, keep = shared_from_this(), blob = std::move(blob)] {
-    for (const auto& channel : channels_) {
-      if (channel->target == blob && channel->pauses != 0) channel->pauses--;
-    }
-    SubmitWaitingToBlobs();
-  });
+void Queue::Resume() {
+  Post([this, keep = shared_from_this()] { SubmitWaitingToBlobs(); });
 }
 
 void Queue::GrantPauses() {

@@ -32,7 +32,6 @@ int Queue::OpenChannel(const std::shared_ptr<Target>& target, ChannelHandle* out
   // There are two kinds of targets.
   channel.desc = blob == nullptr ? static_cast<Descriptor*>(target.get())->desc() : nullptr;
   channel.io_channel = io_channel;
-  channel.pauses = 0;
   Runtime::Get().channel_count.fetch_add(1);
   *out = {slot, channel.generation};
   return 0;

@@ -46,6 +46,11 @@ void Target::Close(Done done) {
   }
 }
 
+void Target::Pause() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  pauses_.fetch_add(1, std::memory_order_release);
+}
+
 bool Target::closing() {
   const std::lock_guard<std::mutex> lock(mutex_);
   return closing_;

@@ -33,6 +33,8 @@ class Target : public std::enable_shared_from_this<Target> {
   size_t buffer_alignment() const { return buffer_alignment_; }
   bool removed() const { return removed_.load(std::memory_order_relaxed); }
   bool Supports(spdk_bdev_io_type type) const { return (supported_ & (uint64_t{1} << type)) != 0; }
+  // How many want no I/O in SPDK's hands. Any thread; changed on the app thread.
+  uint32_t pauses() const { return pauses_.load(std::memory_order_acquire); }
   // Null when it is no blob.
   virtual Blob* AsBlob() { return nullptr; }
 
@@ -63,11 +65,15 @@ class Target : public std::enable_shared_from_this<Target> {
   void SetSupported(spdk_bdev_io_type type) { supported_ |= uint64_t{1} << type; }
   void Resize(uint64_t num_blocks) { num_blocks_.store(num_blocks, std::memory_order_relaxed); }
   bool closing();
+  // Before the queues are asked for: who attaches a channel from here on finds it.
+  void Pause();
+  void Unpause() { pauses_.fetch_sub(1, std::memory_order_release); }
   // The queues that have channels, each once.
   std::vector<std::shared_ptr<Queue>> Queues();
 
   std::atomic<bool> write_;
   std::atomic<bool> removed_{false};
+  std::atomic<uint32_t> pauses_{0};
   uint32_t block_size_ = 0;
   size_t buffer_alignment_ = 1;
   uint64_t supported_ = 0;
