@@ -114,7 +114,9 @@ const ways = {
       await Promise.all(workers.map(said))
       await Promise.all(workers.map((worker) => worker.terminate()))
     }
-    while (host.usage().threads > 0 || host.usage().slabs > 0) await delay(5)
+    // What the workers had is closed by SPDK's threads, each thing when what is in its way has gone.
+    const deadline = Date.now() + 10_000
+    while (Object.values(host.usage()).some((count) => count > 0) && Date.now() < deadline) await delay(5)
     console.log("usage", JSON.stringify(host.usage()))
   },
   "terminate starter": async () => {
