@@ -130,7 +130,8 @@ const ways = {
       await ask("unload", a, {})
       for (const name of names) await call(socket, "bdev_malloc_delete", { name })
     }
-    while (host.usage().threads > 0 || host.usage().slabs > 0) await delay(1)
+    const deadline = Date.now() + 10_000
+    while (Object.values(host.usage()).some((count) => count > 0) && Date.now() < deadline) await delay(1)
     console.log("usage", JSON.stringify(host.usage()))
   }
 }
