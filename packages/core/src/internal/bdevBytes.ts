@@ -69,7 +69,7 @@ const forEachPiece = (
 }
 
 /** The largest multiple of the block size up to `bytes`, and at least one block. */
-export const wholeBlocks = (bdev: OpenBdev, bytes: number): number =>
+const wholeBlocks = (bdev: OpenBdev, bytes: number): number =>
   Math.max(1, Math.floor(Math.min(bytes, maxBounceBytes) / bdev.blockSize)) * bdev.blockSize
 
 const refuse = (

@@ -1,175 +1,44 @@
 /**
- * A range of bytes as a Stream and as a Sink.
+ * A range of bytes of a bdev as a Stream and as a Sink.
  */
 import { Opcode } from "@effect-spdk/native/Layout"
-import * as Effect from "effect/Effect"
-import * as Fiber from "effect/Fiber"
-import * as Pull from "effect/Pull"
-import type * as Scope from "effect/Scope"
-import * as Sink from "effect/Sink"
-import * as Stream from "effect/Stream"
+import type * as Sink from "effect/Sink"
+import type * as Stream from "effect/Stream"
 import type { RangeOptions } from "../Bdev.ts"
-import { invalid, NoSpace, SpdkError } from "../SpdkError.ts"
-import { readRange, wholeBlocks, writeRange } from "./bdevBytes.ts"
+import { readRange, writeRange } from "./bdevBytes.ts"
 import { maxBounceBytes } from "./bouncePool.ts"
 import type { IoTarget } from "./io.ts"
 import { refusedOpcode } from "./ioCheck.ts"
 import type { IoError } from "./ioCompletion.ts"
-import type { OpenBdev } from "./openBdev.ts"
-
-interface Range {
-  readonly startBytes: number
-  readonly endBytes: number
-  /** Whole blocks. */
-  readonly chunkBytes: number
-  readonly concurrency: number
-}
+import { type RangeTarget, sinkOf, streamOf } from "./rangeStream.ts"
 
 const defaultChunkBytes = 128 * 1024
-const defaultConcurrency = 4
 
 export const streamRange = (
   target: IoTarget,
   options: RangeOptions | undefined,
   operation: string
-): Stream.Stream<Uint8Array, IoError> =>
-  Stream.suspend(() => {
-    const range = checkRange(target.bdev, Opcode.Read, options, operation)
-    if (range instanceof SpdkError) return Stream.fail(range)
-    const { chunkBytes, concurrency, endBytes, startBytes } = range
-    if (startBytes === endBytes) return Stream.empty
-    // Chunks end where a block ends, so that no block is read twice.
-    const base = Math.floor(startBytes / target.bdev.blockSize) * target.bdev.blockSize
-    const count = Math.ceil((endBytes - base) / chunkBytes)
-    return Stream.range(0, count - 1).pipe(
-      Stream.mapEffect(
-        (index) => {
-          const from = base + index * chunkBytes
-          return readRange(target, Math.max(from, startBytes), Math.min(from + chunkBytes, endBytes), operation)
-        },
-        { concurrency }
-      )
-    )
-  })
+): Stream.Stream<Uint8Array, IoError> => streamOf(() => rangeTarget(target, Opcode.Read, operation), options, operation)
 
 export const sinkRange = (
   target: IoTarget,
   options: RangeOptions | undefined,
   operation: string
 ): Sink.Sink<number, Uint8Array, never, IoError> =>
-  Sink.fromTransform((upstream, scope) =>
-    Effect.suspend(() => {
-      const range = checkRange(target.bdev, Opcode.Write, options, operation)
-      if (range instanceof SpdkError) return Effect.fail(range)
-      const writer = new RangeWriter(target, range, scope, operation)
-      const consume = Effect.flatMap(upstream, (chunks) =>
-        Effect.forEach(chunks, (chunk) => writer.push(chunk), { discard: true })
-      )
-      return Effect.forever(consume, { disableYield: true }).pipe(
-        Pull.catchDone(() => Effect.map(writer.finish, (bytes): Sink.End<number> => [bytes]))
-      )
-    })
-  )
+  sinkOf(() => rangeTarget(target, Opcode.Write, operation), options, operation)
 
-/** Collects pieces until a chunk is full, and keeps up to `concurrency` writes in flight. */
-class RangeWriter {
-  private readonly target: IoTarget
-  private readonly range: Range
-  private readonly scope: Scope.Scope
-  private readonly operation: string
-  private readonly unitBytes: number
-  /** References, not copies: memory of the device is leased only while it is written. */
-  private pieces: Array<Uint8Array> = []
-  private chunkStart: number
-  private position: number
-  private readonly writes: Array<Fiber.Fiber<void, IoError>> = []
-
-  constructor(target: IoTarget, range: Range, scope: Scope.Scope, operation: string) {
-    this.target = target
-    this.range = range
-    this.scope = scope
-    this.operation = operation
-    this.unitBytes = target.bdev.blockSize * Math.max(1, target.bdev.descriptor.info.writeUnitBlocks)
-    this.chunkStart = range.startBytes
-    this.position = range.startBytes
-  }
-
-  push(bytes: Uint8Array): Effect.Effect<void, IoError> {
-    return Effect.suspend(() => {
-      if (bytes.length === 0) return Effect.void
-      if (this.position === this.range.endBytes) return Effect.andThen(this.finish, Effect.fail(this.noSpace()))
-      const chunkEnd = this.chunkEnd()
-      const fits = Math.min(bytes.length, chunkEnd - this.position)
-      this.pieces.push(bytes.subarray(0, fits))
-      this.position += fits
-      const full = this.position === chunkEnd ? this.writeChunk : Effect.void
-      return fits === bytes.length ? full : Effect.andThen(full, this.push(bytes.subarray(fits)))
-    })
-  }
-
-  /** Writes what is left and waits for everything. */
-  readonly finish: Effect.Effect<number, IoError> = Effect.suspend(() =>
-    (this.pieces.length === 0 ? Effect.void : this.writeChunk).pipe(
-      Effect.andThen(Effect.suspend(() => Effect.forEach(this.writes.splice(0), Fiber.join, { discard: true }))),
-      Effect.andThen(Effect.sync(() => this.position - this.range.startBytes))
-    )
-  )
-
-  /** Where the chunk that begins at `chunkStart` ends: on the grid of chunks, or at the end of the range. */
-  private chunkEnd(): number {
-    const { chunkBytes, endBytes } = this.range
-    const grid = Math.max(this.unitBytes, Math.floor(chunkBytes / this.unitBytes) * this.unitBytes)
-    return Math.min((Math.floor(this.chunkStart / grid) + 1) * grid, endBytes)
-  }
-
-  private readonly writeChunk: Effect.Effect<void, IoError> = Effect.suspend(() => {
-    const { chunkStart, operation, pieces, target, unitBytes } = this
-    this.pieces = []
-    this.chunkStart = this.position
-    const start = Effect.map(
-      Effect.forkIn(writeRange(target, chunkStart, pieces, unitBytes, operation), this.scope, {
-        startImmediately: true
-      }),
-      (fiber) => {
-        this.writes.push(fiber)
-      }
-    )
-    const oldest = this.writes.length < this.range.concurrency ? undefined : this.writes.shift()
-    return oldest === undefined ? start : Effect.andThen(Fiber.join(oldest), start)
-  })
-
-  private noSpace(): IoError {
-    const detail = `more bytes came than the ${this.range.endBytes - this.range.startBytes} of the range`
-    return new SpdkError({
-      reason: new NoSpace({ operation: this.operation, resource: this.target.bdev.name, detail })
-    })
-  }
-}
-
-const checkRange = (
-  bdev: OpenBdev,
-  opcode: Opcode,
-  options: RangeOptions | undefined,
-  operation: string
-): Range | IoError => {
+const rangeTarget = (target: IoTarget, opcode: Opcode, operation: string): RangeTarget | IoError => {
+  const { bdev } = target
   if ((bdev.allowed & (1 << opcode)) === 0) return refusedOpcode(bdev, opcode, operation)
-  const sizeBytes = bdev.numBlocks * bdev.blockSize
-  const startBytes = options?.offsetBytes ?? 0
-  if (!Number.isSafeInteger(startBytes) || startBytes < 0 || startBytes > sizeBytes) {
-    return invalid(operation, "offsetBytes", `is not a whole number from 0 to ${sizeBytes}`, startBytes, bdev.name)
+  const writeUnitBytes = bdev.blockSize * Math.max(1, bdev.descriptor.info.writeUnitBlocks)
+  return {
+    resource: bdev.name,
+    sizeBytes: bdev.numBlocks * bdev.blockSize,
+    unitBytes: bdev.blockSize,
+    writeUnitBytes,
+    defaultChunkBytes,
+    maxChunkBytes: maxBounceBytes,
+    read: (startBytes, endBytes) => readRange(target, startBytes, endBytes, operation),
+    write: (startBytes, pieces) => writeRange(target, startBytes, pieces, writeUnitBytes, operation)
   }
-  const lengthBytes = options?.lengthBytes ?? sizeBytes - startBytes
-  if (!Number.isSafeInteger(lengthBytes) || lengthBytes < 0 || lengthBytes > sizeBytes - startBytes) {
-    const rule = `is not a whole number from 0 to ${sizeBytes - startBytes}, which is what follows ${startBytes}`
-    return invalid(operation, "lengthBytes", rule, lengthBytes, bdev.name)
-  }
-  const chunkBytes = options?.chunkBytes ?? defaultChunkBytes
-  if (!Number.isSafeInteger(chunkBytes) || chunkBytes < 1 || chunkBytes > maxBounceBytes) {
-    return invalid(operation, "chunkBytes", `is not a whole number from 1 to ${maxBounceBytes}`, chunkBytes, bdev.name)
-  }
-  const concurrency = options?.concurrency ?? defaultConcurrency
-  if (!Number.isSafeInteger(concurrency) || concurrency < 1) {
-    return invalid(operation, "concurrency", "is not a whole number above 0", concurrency, bdev.name)
-  }
-  return { startBytes, endBytes: startBytes + lengthBytes, chunkBytes: wholeBlocks(bdev, chunkBytes), concurrency }
 }
