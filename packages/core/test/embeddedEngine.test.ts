@@ -44,6 +44,7 @@ describe("threads", () => {
         assert.deepStrictEqual(yield* run(thread.queue, transfer(disk, Opcode.Write, memory, 0)), ok)
       const stats = yield* engine.rpc.call("thread_get_stats")
       assert.deepNestedInclude(stats, { "threads[0].busy": 0, "threads[1].name": "worker" })
+      // The line above has looked at it; how large the numbers are is the question here.
       const { threads } = stats as unknown as { threads: ReadonlyArray<{ busy: number; idle: number }> }
       assert.isAbove(threads[1]?.busy ?? 0, 100_000)
       assert.isAtLeast(threads[1]?.idle ?? -1, 0)
