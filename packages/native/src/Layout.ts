@@ -22,7 +22,12 @@ export const Opcode = {
   /** Asks the device to abort the request whose id stands in `targetId`; completes when asked, not when aborted. */
   Abort: 7,
   /** Completes after `offsetBlocks` microseconds on the thread's own timer. */
-  Timer: 8
+  Timer: 8,
+  /**
+   * Any command to an NVMe namespace: one or two segments, the 64 bytes of the command, over whose first 16 its completion is
+   * written, and its data.
+   */
+  NvmeIo: 9
 } as const
 export type Opcode = (typeof Opcode)[keyof typeof Opcode]
 

@@ -8,6 +8,7 @@ import type * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type { RpcClient } from "../Rpc.ts"
 import type { SpdkError } from "../SpdkError.ts"
+import type { EngineNvme } from "./engineNvme.ts"
 
 export type EngineKind = "libspdk" | "embedded" | "remote"
 
@@ -194,4 +195,6 @@ export interface Engine {
   readonly usage: Effect.Effect<EngineUsage>
   /** SPDK's own blobstore, where it is in this process. */
   readonly blobstores?: EngineBlobstores
+  /** The NVMe driver. */
+  readonly nvme?: EngineNvme
 }

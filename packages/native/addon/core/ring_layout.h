@@ -15,6 +15,7 @@ enum class Opcode : uint32_t {
   kReset = 6,
   kAbort = 7,
   kTimer = 8,
+  kNvmeIo = 9,
 };
 
 enum class Detail : uint32_t {

@@ -38,6 +38,8 @@ class AioBdev extends Bdev {
   private readonly registry: BdevRegistry
   private readonly options: AioOptions
   private readonly freeTransfers: Array<FileTransfer> = []
+  /** Taken, and not handed to the thread pool yet. */
+  private nextGroup: Array<BdevIo> = []
   private inFlight = 0
   private resets: Array<BdevIo> = []
 
@@ -52,11 +54,11 @@ class AioBdev extends Bdev {
   submit(io: BdevIo): void {
     switch (io.opcode) {
       case Opcode.Read:
-        return this.transfer(io, false)
+        return this.transfer(io)
       case Opcode.Write:
       case Opcode.Unmap:
       case Opcode.WriteZeroes:
-        return this.options.isReadonly ? io.finish(failed) : this.transfer(io, true)
+        return this.options.isReadonly ? io.finish(failed) : this.transfer(io)
       case Opcode.Flush:
         this.inFlight++
         return fs.fdatasync(this.fd, (error) => this.ended(io, error === null ? success : errnoFailure(errnoOf(error))))
@@ -107,10 +109,25 @@ class AioBdev extends Bdev {
     }
   }
 
-  private transfer(io: BdevIo, isWrite: boolean): void {
+  /**
+   * One at a time starts at once. Several are handed to the thread pool together, when this turn of Node's loop ends:
+   * its threads then find the next one waiting, where one by one each would sleep and have to be woken.
+   */
+  private transfer(io: BdevIo): void {
     this.inFlight++
+    if (this.inFlight === 1) return this.start(io)
+    if (this.nextGroup.push(io) === 1) setImmediate(this.startGroup)
+  }
+
+  private readonly startGroup = (): void => {
+    const group = this.nextGroup
+    this.nextGroup = []
+    for (const io of group) this.start(io)
+  }
+
+  private start(io: BdevIo): void {
     const transfer = this.freeTransfers.pop() ?? new FileTransfer(this.fd, this.transferred)
-    transfer.start(io, io.offsetBlocks * this.blockSize, io.lengthBlocks * this.blockSize, isWrite)
+    transfer.start(io, io.offsetBlocks * this.blockSize, io.lengthBlocks * this.blockSize)
   }
 
   private readonly transferred = (transfer: FileTransfer, io: BdevIo, status: IoStatus): void => {

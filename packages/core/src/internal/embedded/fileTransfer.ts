@@ -25,9 +25,9 @@ export class FileTransfer {
     this.onEnd = onEnd
   }
 
-  start(io: BdevIo, position: number, lengthBytes: number, isWrite: boolean): void {
+  start(io: BdevIo, position: number, lengthBytes: number): void {
     this.io = io
-    this.isWrite = isWrite
+    this.isWrite = io.opcode !== Opcode.Read
     this.position = position
     this.leftBytes = lengthBytes
     this.doneBytes = 0
@@ -38,8 +38,9 @@ export class FileTransfer {
     try {
       this.ask(io)
     } catch (error) {
-      // Node refuses memory that its owner has transferred to somebody else in the meantime.
-      this.end(io, errnoFailure(errnoOf(error)))
+      // Node refuses memory that its owner has transferred to somebody else in the meantime. Later, because nothing
+      // may end inside of `start`.
+      setImmediate(() => this.end(io, errnoFailure(errnoOf(error))))
     }
   }
 
