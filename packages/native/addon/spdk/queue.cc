@@ -255,6 +255,8 @@ void Queue::Dispatch(Request* request, const uint32_t* words) {
     case Opcode::kReset:
       if (Prepare(request, words)) Submit(request);
       return;
+    case Opcode::kNvmeIo:
+      break;
   }
   Refuse(request, -EINVAL, Detail::kUnknownOpcode);
 }
