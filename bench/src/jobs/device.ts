@@ -28,11 +28,18 @@ export const placeJavaScript = Effect.sync(() => {
   spawnSync(taskset, ["-c", "-p", String(javaScriptCore), String(process.pid)])
 })
 
+/**
+ * Writes all of a bdev. Memory that nobody has written yet is one page of zeroes to the system, which would be read out of
+ * the processor's first cache.
+ */
+const written = (name: string) =>
+  Effect.scoped(Effect.flatMap(Bdev.open(name, { write: true }), (bdev) => bdev.writeZeroes(0, bdev.sizeBytes)))
+
 const create = (spec: BdevSpec) => {
   const numBlocks = spec.sizeBytes / blockSize
   switch (spec.type) {
     case "malloc":
-      return Bdev.createMalloc({ name: "bench", blockSize, numBlocks })
+      return Effect.tap(Bdev.createMalloc({ name: "bench", blockSize, numBlocks }), written)
     case "null":
       return Bdev.createNull({ name: "bench", blockSize, numBlocks })
     case "file":

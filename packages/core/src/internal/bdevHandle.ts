@@ -39,7 +39,7 @@ import { CurrentThread } from "./thread.ts"
 export const BdevTypeId = "~@effect-spdk/core/Bdev"
 
 export class BdevIoImpl implements BdevIo {
-  protected readonly target: IoTarget
+  readonly target: IoTarget
 
   constructor(target: IoTarget) {
     this.target = target

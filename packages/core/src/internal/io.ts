@@ -15,7 +15,8 @@ import type { ByteRange } from "../Bdev.ts"
 import type { DmaBuffer } from "../DmaBuffer.ts"
 import { type Channel, releasedChannel } from "./channels.ts"
 import { refusedBuffer, refusedBuffers, refusedOpcode, refusedRange } from "./ioCheck.ts"
-import { IoCompletion, type IoError, type Resume } from "./ioCompletion.ts"
+import { IoCompletion, type IoError, MappedCompletion, type Resume } from "./ioCompletion.ts"
+import type { IoMap } from "./mappedIo.ts"
 import { type DmaBufferImpl, Memory, noMemory, unpin } from "./ioMemory.ts"
 import type { OpenBdev } from "./openBdev.ts"
 import { CurrentThread, releasedThread } from "./thread.ts"
@@ -26,7 +27,7 @@ export interface IoTarget {
   readonly channel: Channel | undefined
 }
 
-type Transfer = typeof Opcode.Read | typeof Opcode.Write
+export type Transfer = typeof Opcode.Read | typeof Opcode.Write
 type RangeOpcode = typeof Opcode.Flush | typeof Opcode.Unmap | typeof Opcode.WriteZeroes
 
 // `submit` of a queue copies the entry. Each is filled completely each time: what runs inside of `submit` may use it too.
@@ -62,13 +63,15 @@ export const transfer = (
   // Every DmaBuffer is made by this package; what is none fails the check of `memory`.
   Effect.callback((resume) => startTransfer(target, opcode, offsetBytes, buffer as DmaBufferImpl, operation, resume))
 
-const startTransfer = (
+/** With a `map`, its `leave` is called when the request has ended; when nothing is returned, none has begun. */
+export const startTransfer = (
   target: IoTarget,
   opcode: Transfer,
   offsetBytes: number,
   buffer: DmaBufferImpl,
   operation: string,
-  resume: Resume
+  resume: Resume,
+  map?: IoMap
 ): IoCompletion | undefined => {
   const bdev = target.bdev
   const memory = buffer.memory
@@ -117,7 +120,10 @@ const startTransfer = (
   entry.lengthBlocks = lengthBlocks
   memory.pins++
   bdev.enter(1)
-  const completion = new IoCompletion(resume, channel, memory, operation)
+  const completion =
+    map === undefined
+      ? new IoCompletion(resume, channel, memory, operation)
+      : new MappedCompletion(resume, channel, memory, operation, map)
   completion.id = channel.queue.submit(entry, completion, 0)
   return completion
 }

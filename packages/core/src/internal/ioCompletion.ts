@@ -11,6 +11,7 @@ import * as Exit from "effect/Exit"
 import { DeviceRemoved, fromCompletion, type IoReason, SpdkError } from "../SpdkError.ts"
 import type { Channel } from "./channels.ts"
 import { type Memory, unpin } from "./ioMemory.ts"
+import type { IoMap } from "./mappedIo.ts"
 import type { OpenBdev } from "./openBdev.ts"
 
 export type IoError = SpdkError<IoReason>
@@ -50,6 +51,21 @@ export class IoCompletion extends Effectable.Class<void> implements Completion {
       this.resume = () => resume(Effect.void)
       this.channel.queue.abort(this.id)
     })
+  }
+}
+
+/** Of a request that went through a map. */
+export class MappedCompletion extends IoCompletion {
+  private readonly map: IoMap
+
+  constructor(resume: Resume, channel: Channel, memory: Memory, operation: string, map: IoMap) {
+    super(resume, channel, memory, operation)
+    this.map = map
+  }
+
+  override complete(index: number, status: number, detail: number, nvme: number): void {
+    this.map.leave()
+    super.complete(index, status, detail, nvme)
   }
 }
 

@@ -4,6 +4,7 @@
  */
 import type { BatchEntry, BdevBatch, BdevIo, IoError } from "@effect-spdk/core/Bdev"
 import type { DmaBuffer } from "@effect-spdk/core/DmaBuffer"
+import { mapped, type MappedIo } from "@effect-spdk/core/Engine"
 import * as Effect from "effect/Effect"
 import type { BlobBlockIo } from "../driver.ts"
 import { BlobBatch } from "./blobBatch.ts"
@@ -32,6 +33,7 @@ export class PortableBlobIo implements BlobBlockIo {
   readonly blob: BlobState
   private readonly handle: Handle
   private readonly io: BdevIo
+  private readonly inOneCluster: MappedIo
 
   /** `io` is the bdev, or a channel of it. */
   constructor(store: Store, blob: BlobState, handle: Handle, io: BdevIo) {
@@ -39,21 +41,28 @@ export class PortableBlobIo implements BlobBlockIo {
     this.blob = blob
     this.handle = handle
     this.io = io
+    this.inOneCluster = mapped(
+      io,
+      {
+        enter: (offsetBytes, lengthBytes, writes) => this.enter(offsetBytes, lengthBytes, writes),
+        leave: () => blob.gate.leave()
+      },
+      {
+        read: (offsetBytes, buffer) =>
+          blob.gate.shared(() => this.readSlow("Blob.read", offsetBytes, [buffer], "buffer")),
+        write: (offsetBytes, buffer) =>
+          blob.gate.shared(() => this.writeSlow("Blob.write", offsetBytes, [buffer], "buffer"))
+      }
+    )
   }
 
+  /** What lies in one cluster goes straight to the bdev; the rest, and what comes during a change of the clusters, does not. */
   read(offsetBytes: number, buffer: DmaBuffer): Effect.Effect<void, IoError> {
-    return this.blob.gate.shared(() => {
-      const at = this.handle.isClosed ? -1 : this.translate(offsetBytes, buffer?.byteLength ?? 0)
-      return at >= 0 ? this.io.read(at, buffer) : this.readSlow("Blob.read", offsetBytes, [buffer], "buffer")
-    })
+    return this.inOneCluster.read(offsetBytes, buffer)
   }
 
   write(offsetBytes: number, buffer: DmaBuffer): Effect.Effect<void, IoError> {
-    return this.blob.gate.shared(() => {
-      const isOpen = !this.handle.isClosed && !this.blob.dataReadOnly
-      const at = isOpen ? this.translate(offsetBytes, buffer?.byteLength ?? 0) : -1
-      return at >= 0 ? this.io.write(at, buffer) : this.writeSlow("Blob.write", offsetBytes, [buffer], "buffer")
-    })
+    return this.inOneCluster.write(offsetBytes, buffer)
   }
 
   readv(offsetBytes: number, buffers: ReadonlyArray<DmaBuffer>): Effect.Effect<void, IoError> {
@@ -107,6 +116,12 @@ export class PortableBlobIo implements BlobBlockIo {
 
   prepareWrites(entries: ReadonlyArray<BatchEntry>): Effect.Effect<BdevBatch, IoError> {
     return this.prepare(entries, true, "Blob.prepareWrites")
+  }
+
+  private enter(offsetBytes: number, lengthBytes: number, writes: boolean): number {
+    if (this.handle.isClosed || (writes && this.blob.dataReadOnly)) return -1
+    const at = this.translate(offsetBytes, lengthBytes)
+    return at >= 0 && this.blob.gate.tryEnter() ? at : -1
   }
 
   /** Where whole io units inside one cluster of the blob lie on the device; -1 when it is not that simple. */

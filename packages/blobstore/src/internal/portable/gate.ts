@@ -36,6 +36,17 @@ export class Gate {
     })
   }
 
+  /** Lets a request in at once, or answers false: `shared` is for those that have to wait. Whoever was let in leaves. */
+  tryEnter(): boolean {
+    if (this.frozen) return false
+    this.inFlight++
+    return true
+  }
+
+  leave(): void {
+    if (--this.inFlight === 0 && this.onIdle !== undefined) this.onIdle()
+  }
+
   /** Runs a change. Waiting for it can be interrupted. */
   exclusive<A, E, R>(body: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {
     const frozen = Effect.acquireUseRelease(
@@ -46,10 +57,6 @@ export class Gate {
       () => Effect.sync(() => this.thaw())
     )
     return this.turn.withPermit(frozen)
-  }
-
-  private leave(): void {
-    if (--this.inFlight === 0 && this.onIdle !== undefined) this.onIdle()
   }
 
   private thaw(): void {
