@@ -1,5 +1,6 @@
 /** The comparisons, by id. */
 import { blobCases } from "./blobCases.ts"
+import { nvmfCases } from "./nvmfCases.ts"
 import type { BdevSpec, Job, Outcome } from "./Job.ts"
 
 const mebibyte = 2 ** 20
@@ -167,13 +168,24 @@ const embeddedCases = (seconds: number, file: BdevSpec & { readonly type: "file"
 export const cases = (seconds: number, file: BdevSpec & { readonly type: "file" }): ReadonlyArray<Case> => [
   ...spdkCases(seconds),
   ...embeddedCases(seconds, file),
-  ...blobCases(seconds, file.path)
+  ...blobCases(seconds, file.path),
+  ...nvmfCases(seconds)
 ]
 
 /** What must be installed for a job. */
-export const needs = (job: Job | undefined): "libspdk" | "bdevperf" | undefined => {
-  if (job === undefined || job.kind === "node-fs") return undefined
-  if (job.kind === "bdevperf") return "bdevperf"
-  if (job.kind === "blob-image") return undefined
-  return "engine" in job && job.engine === "embedded" ? undefined : "libspdk"
+export const needs = (job: Job | undefined): ReadonlyArray<"libspdk" | "bdevperf" | "nvmf programs"> => {
+  if (job === undefined) return []
+  switch (job.kind) {
+    case "node-fs":
+    case "blob-image":
+      return []
+    case "bdevperf":
+      return ["bdevperf"]
+    case "nvmf-target":
+      return job.target === "libspdk" ? ["libspdk", "nvmf programs"] : ["nvmf programs"]
+    case "nvmf-host":
+      return job.engine === "libspdk" ? ["libspdk", "nvmf programs"] : ["nvmf programs"]
+    default:
+      return "engine" in job && job.engine === "embedded" ? [] : ["libspdk"]
+  }
 }

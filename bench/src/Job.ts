@@ -17,6 +17,15 @@ export const onLvolBytes = (sizeBytes: number): number =>
 
 export type Engine = "libspdk" | "embedded"
 
+/** SPDK's target program, or one of our engines. */
+export type TargetKind = "nvmf_tgt" | Engine
+
+export interface NvmfAddress {
+  readonly traddr: string
+  readonly port: number
+  readonly nqn: string
+}
+
 export type Operation = "read" | "write"
 
 export type Job =
@@ -104,6 +113,28 @@ export type Job =
       readonly clusterBytes: number
       readonly ioBytes: number
       readonly depth: number
+    }
+  /** Random reads, by SPDK's own load generator, of a namespace that a target of this kind exports over NVMe/TCP. */
+  | {
+      readonly kind: "nvmf-target"
+      readonly target: TargetKind
+      readonly sizeBytes: number
+      readonly ioBytes: number
+      readonly depth: number
+      readonly seconds: number
+    }
+  /** Exports a malloc bdev until SIGTERM. Not a measurement. */
+  | { readonly kind: "nvmf-serve"; readonly engine: Engine; readonly port: number; readonly sizeBytes: number }
+  /** Random reads by so many fibers of a namespace that SPDK's nvmf_tgt exports over NVMe/TCP. */
+  | {
+      readonly kind: "nvmf-host"
+      readonly engine: Engine
+      /** Set when the target runs. */
+      readonly address?: NvmfAddress
+      readonly sizeBytes: number
+      readonly ioBytes: number
+      readonly depth: number
+      readonly seconds: number
     }
   /** SPDK's own load generator. Default: random reads. */
   | {

@@ -1,6 +1,6 @@
 /** The measured process: one job in, one line of JSON out. */
 import * as Effect from "effect/Effect"
-import type { Job, LibspdkStatus, Outcome } from "./Job.ts"
+import { type Job, type LibspdkStatus, type Outcome, outcome } from "./Job.ts"
 import { allocations } from "./jobs/allocations.ts"
 import { batched } from "./jobs/batched.ts"
 import { blobClusters } from "./jobs/blobClusters.ts"
@@ -11,6 +11,7 @@ import { blobSequential } from "./jobs/blobSequential.ts"
 import { fibers } from "./jobs/fibers.ts"
 import { idle } from "./jobs/idle.ts"
 import { nodeFs } from "./jobs/nodeFs.ts"
+import { nvmfServe } from "./jobs/nvmfServe.ts"
 import { raw } from "./jobs/raw.ts"
 import { status } from "./jobs/status.ts"
 
@@ -42,8 +43,13 @@ const perform = (job: Job | { readonly kind: "status" }): Effect.Effect<Outcome 
       return blobMemory(job)
     case "blob-sequential":
       return blobSequential(job)
+    case "nvmf-serve":
+      return Effect.as(nvmfServe(job), outcome({}))
+    case "nvmf-host":
+      return Effect.die("not yet")
     case "bdevperf":
-      return Effect.die("bdevperf is a program of its own")
+    case "nvmf-target":
+      return Effect.die("it is a program of its own that measures")
   }
 }
 

@@ -19,6 +19,7 @@ import { type Case, cases, needs, pick, units } from "./Case.ts"
 import type { Job } from "./Job.ts"
 import { libspdkStatus, measure } from "./measure.ts"
 import * as Machine from "./Machine.ts"
+import * as NvmfTarget from "./NvmfTarget.ts"
 import * as Picture from "./Picture.ts"
 import * as Report from "./Report.ts"
 import { judge, type Judged, type Row, toJson } from "./Row.ts"
@@ -100,8 +101,9 @@ const compare = async (benchCase: Case, runs: number): Promise<Judged> => {
 
 /** Why a case cannot be measured on this machine; undefined when it can. */
 const missing = (benchCase: Case, libspdk: string | undefined): string | undefined => {
-  const needed = new Set([needs(benchCase.subject), needs(benchCase.peer)])
+  const needed = new Set([...needs(benchCase.subject), ...needs(benchCase.peer)])
   if (needed.has("libspdk") && libspdk !== undefined) return libspdk
+  if (needed.has("nvmf programs") && NvmfTarget.missing() !== undefined) return NvmfTarget.missing()
   if (needed.has("bdevperf") && Bdevperf.program === undefined) return Bdevperf.whereLooked
   return undefined
 }

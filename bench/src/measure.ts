@@ -2,6 +2,7 @@
 import { fileURLToPath } from "node:url"
 import * as Allocations from "./Allocations.ts"
 import * as Bdevperf from "./Bdevperf.ts"
+import * as NvmfTarget from "./NvmfTarget.ts"
 import type { Job, LibspdkStatus, Outcome } from "./Job.ts"
 import { runNode } from "./spawn.ts"
 
@@ -24,6 +25,14 @@ export const measure = async (job: Job): Promise<Outcome> => {
   switch (job.kind) {
     case "bdevperf":
       return await Bdevperf.measure(job)
+    case "nvmf-target":
+      return await NvmfTarget.measure(job)
+    case "nvmf-host":
+      return await NvmfTarget.withTarget(
+        "nvmf_tgt",
+        job.sizeBytes,
+        async (address) => (await askChild({ ...job, address }, job.seconds)) as Outcome
+      )
     case "idle":
       return (await askChild(job, 0)) as Outcome
     case "allocations":

@@ -64,3 +64,46 @@ export const runNode = (
   args: ReadonlyArray<string>,
   options: { readonly limitMillis: number; readonly env?: Readonly<Record<string, string>> }
 ): Promise<Ended> => run(process.execPath, [script, ...args], options)
+
+export interface Served {
+  /** Ends the program, and waits until it has ended. */
+  readonly stop: () => Promise<void>
+}
+
+/** Starts a program that serves until it is told to end; resolves when it has printed `ready`. */
+export const serve = (
+  program: string,
+  args: ReadonlyArray<string>,
+  options: { readonly ready: RegExp; readonly limitMillis: number }
+): Promise<Served> =>
+  new Promise((resolve, reject) => {
+    const child = spawn(program, [...args], { stdio: ["ignore", "pipe", "pipe"] })
+    const kill = () => child.kill("SIGKILL")
+    process.once("exit", kill)
+    let printed = ""
+    const ended = new Promise<void>((end) => {
+      child.once("close", (code, signal) => {
+        process.removeListener("exit", kill)
+        clearTimeout(limit)
+        reject(new Error(`${program} ended with ${signal ?? code}\n${excerpt(printed)}`))
+        end()
+      })
+    })
+    const stop = async () => {
+      const last = setTimeout(kill, options.limitMillis)
+      child.kill("SIGTERM")
+      await ended
+      clearTimeout(last)
+    }
+    const limit = setTimeout(kill, options.limitMillis)
+    const read = (text: string) => {
+      if (options.ready.test(printed)) return
+      printed += text
+      if (!options.ready.test(printed)) return
+      clearTimeout(limit)
+      resolve({ stop })
+    }
+    child.stdout.setEncoding("utf8").on("data", read)
+    child.stderr.setEncoding("utf8").on("data", read)
+    child.once("error", reject)
+  })

@@ -21,12 +21,15 @@ export const engineLayer = (engine: Engine, polling: "adaptive" | "busy" = "adap
     : Spdk.layer({ name: "bench", memoryMiB, cores: `[${reactorCore}]`, polling, logLevel: "error" })
   ).pipe(Layer.provideMerge(quiet))
 
-/** Moves this thread, and no other of the process, to the JavaScript core. */
-export const placeJavaScript = Effect.sync(() => {
-  const taskset = findProgram("taskset")
-  if (taskset === undefined || javaScriptCore === reactorCore) return
-  spawnSync(taskset, ["-c", "-p", String(javaScriptCore), String(process.pid)])
-})
+/** Moves this thread, and no other of the process, to a core. */
+export const placeThread = (core: number) =>
+  Effect.sync(() => {
+    const taskset = findProgram("taskset")
+    if (taskset === undefined || javaScriptCore === reactorCore) return
+    spawnSync(taskset, ["-c", "-p", String(core), String(process.pid)])
+  })
+
+export const placeJavaScript = placeThread(javaScriptCore)
 
 /**
  * Writes all of a bdev. Memory that nobody has written yet is one page of zeroes to the system, which would be read out of
