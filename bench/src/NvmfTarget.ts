@@ -47,7 +47,10 @@ const freePort = (): Promise<number> =>
 
 /** The calls that make the target, in SPDK's words; both kinds of target answer them. */
 export const targetCalls = (port: number, sizeBytes: number) => [
-  { method: "bdev_malloc_create", params: { name: "bench", block_size: blockSizeBytes, num_blocks: sizeBytes / blockSizeBytes } },
+  {
+    method: "bdev_malloc_create",
+    params: { name: "bench", block_size: blockSizeBytes, num_blocks: sizeBytes / blockSizeBytes }
+  },
   { method: "nvmf_create_transport", params: { trtype: "TCP" } },
   { method: "nvmf_create_subsystem", params: { nqn, allow_any_host: true, serial_number: "BENCH" } },
   { method: "nvmf_subsystem_add_ns", params: { nqn, namespace: { bdev_name: "bench" } } },

@@ -39,10 +39,18 @@ import { CurrentThread } from "./thread.ts"
 export const BdevTypeId = "~@effect-spdk/core/Bdev"
 
 export class BdevIoImpl implements BdevIo {
-  readonly target: IoTarget
+  protected readonly target: IoTarget
+  /** The same; that it is there tells ours from a Proxy. */
+  readonly #target: IoTarget
 
   constructor(target: IoTarget) {
     this.target = target
+    this.#target = target
+  }
+
+  /** Undefined of what somebody else has made, also when it stands for one of ours, as a Proxy does. */
+  static targetOf(io: BdevIo): IoTarget | undefined {
+    return io instanceof BdevIoImpl && #target in io ? io.#target : undefined
   }
 
   read(offsetBytes: number, buffer: DmaBuffer): Effect.Effect<void, IoError> {

@@ -31,8 +31,8 @@ export interface MappedIo {
 
 /** `otherwise` does what the map knows no place for. */
 export const mapped = (io: BdevIo, map: IoMap, otherwise: MappedIo): MappedIo => {
-  if (!(io instanceof BdevIoImpl)) return mappedForeign(io, map, otherwise)
-  const { target } = io
+  const target = BdevIoImpl.targetOf(io)
+  if (target === undefined) return mappedForeign(io, map, otherwise)
   const { read, write } = target.bdev.operations
   return {
     read: (offsetBytes, buffer) =>
