@@ -112,7 +112,7 @@ describeWithSpdk("SPDK's blobstore", () => {
     const blob = await blobs.open(store, id)
     expect((await blobs.ask("blob.sync", blob + 100)).status).toBe(ebadf)
     expect((await blobs.ask("ids", store + 100)).status).toBe(ebadf)
-    expect(blobs.query("info", store + 100).status).toBe(ebadf)
+    expect((await blobs.ask("info", store + 100)).status).toBe(ebadf)
     const descriptor = await spdk.open(bdev, false)
     expect((await blobs.ask("blob.sync", descriptor)).status).toBe(ebadf)
     await blobs.close(descriptor)
@@ -128,7 +128,9 @@ describeWithSpdk("SPDK's blobstore", () => {
     // 65,536 more than fits in 16 bits.
     expect((await setXattr("long", new Uint8Array(65_536 + 4))).status).toBe(-12)
     expect((await setXattr("ok", new Uint8Array([0, 1, 0]))).status).toBe(0)
-    expect([...(blobs.query("blob.xattrs", blob).bytes ?? [])]).toEqual([2, 0, 0, 0, 3, 0, 0, 0, 111, 107, 0, 1, 0])
+    expect([...((await blobs.get("blob.xattrs", blob)).bytes ?? [])]).toEqual([
+      2, 0, 0, 0, 3, 0, 0, 0, 111, 107, 0, 1, 0
+    ])
     expect((await blobs.ask("load", 0, { texts: [bdev, ""] })).status).toBe(ebusy)
     await blobs.close(blob)
     expect((await blobs.ask("blob.sync", blob)).status).toBe(ebadf)
@@ -258,7 +260,7 @@ describeWithSpdk("SPDK's blobstore", () => {
     })
     expect((await blobs.ask("ids", store)).status).toBeOneOf([eshutdown, ebadf])
     expect((await blobs.ask("blob.sync", handles[0] ?? 0)).status).toBeOneOf([eshutdown, ebadf])
-    expect(blobs.query("info", store).status).toBe(eshutdown)
+    expect((await blobs.ask("info", store)).status).toBe(eshutdown)
     const [queue] = pair
     if (queue !== undefined) {
       expect(await io(queue, Opcode.Read, channels[0] ?? [], 0, 1)).toMatchObject({ detail: Detail.Removed })

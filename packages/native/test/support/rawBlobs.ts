@@ -1,5 +1,5 @@
 /** Blobstores and blobs through the bare addon, and a queue that counts. */
-import type { BlobstoreAnswer, BlobstoreArguments } from "@effect-spdk/native/Addon"
+import type { BlobstoreArguments } from "@effect-spdk/native/Addon"
 import { Sqe } from "@effect-spdk/native/Layout"
 import { type Answer, type RawCompletion, type RawQueue, type RawSpdk, until } from "./rawSpdk.ts"
 
@@ -24,10 +24,6 @@ export class RawBlobs {
     const answer = await this.ask(name, target, args)
     if (answer.status !== 0) throw new Error(`${name}: status ${answer.status}`)
     return answer
-  }
-
-  query(name: string, target: number, numbers: ReadonlyArray<number> = []): BlobstoreAnswer {
-    return this.spdk.addon.blobstoreQuery(name, target, numbers)
   }
 
   /** With clusters of 64 KiB. */
