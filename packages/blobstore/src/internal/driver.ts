@@ -109,7 +109,7 @@ export interface OpenBlob {
   /** A channel of one's own on the fiber's SpdkThread. */
   readonly channel: Effect.Effect<BlobBlockIo, SpdkError, Scope.Scope>
   readonly info: Effect.Effect<BlobInfo, SpdkError>
-  /** In clusters, in memory; `sync` makes it durable. NoSpace changes nothing. */
+  /** In clusters, in memory; `sync` makes it durable (a smaller size may be written at once). NoSpace changes nothing. */
   readonly resize: (clusters: number) => Effect.Effect<void, SpdkError>
   /** Writes the metadata and flushes the device: data written before and the metadata survive a power cut. */
   readonly sync: Effect.Effect<void, SpdkError>

@@ -34,12 +34,17 @@ export class SharedBlob {
    */
   resize(clusters: number): Effect.Effect<void, SpdkError> {
     const resize = Effect.flatMap(this.open.info, (before) => {
-      const resized = Effect.map(this.open.resize(clusters), () => {
-        this.clusters = clusters
-      })
+      // A failure may leave the new size in memory.
+      const resized = Effect.ensuring(this.open.resize(clusters), Effect.ignore(this.look))
       return clusters < before.clusters ? Effect.andThen(resized, this.open.sync) : resized
     })
     return this.sizing.withPermit(resize)
+  }
+
+  private get look(): Effect.Effect<void, SpdkError> {
+    return Effect.map(this.open.info, ({ clusters }) => {
+      this.clusters = clusters
+    })
   }
 }
 

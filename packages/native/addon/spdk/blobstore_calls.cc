@@ -321,7 +321,7 @@ bool CallBlobstore(const Store& store, const BlobstoreCall& call, const Progress
 bool CallBlob(const std::shared_ptr<Blob>& blob, const BlobstoreCall& call, const Answered& answered) {
   const std::string& name = call.name;
   const auto plain = [answered](int status) { answered(StatusOnly(status)); };
-  // resize [clusters] -> number: io units
+  // resize [clusters] -> number: io units, also when it failed
   if (name == "resize") {
     blob->ResizeTo(static_cast<uint64_t>(call.Number(0)), [blob, answered](int status) {
       answered({status, {}, BytesOf({static_cast<double>(blob->num_blocks())})});
@@ -340,8 +340,7 @@ bool CallBlob(const std::shared_ptr<Blob>& blob, const BlobstoreCall& call, cons
     const int status = CheckXattr(key, value);
     if (status != 0) return plain(status), true;
     blob->Run(false, plain, [blob, key, value, removes = name == "removeXattr"](const Ended& ended) {
-      ended(removes ? spdk_blob_remove_xattr(blob->blob(), key.c_str())
-                    : spdk_blob_set_xattr(blob->blob(), key.c_str(), value.data(), static_cast<uint16_t>(value.size())));
+      ended(removes ? blob->RemoveXattr(key) : blob->SetXattr(key, value));
     });
     return true;
   }

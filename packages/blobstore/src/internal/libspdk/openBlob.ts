@@ -95,10 +95,15 @@ class LibspdkBlob implements OpenBlob {
   }
 
   readonly resize = (clusters: number): Effect.Effect<void, SpdkError> =>
-    Effect.map(this.call("resize", { numbers: [clusters] }, { readOnly: true }), (answer) => {
-      const ioUnits = numbersOf(answer.bytes)[0]
-      if (ioUnits !== undefined) this.blocks.setNumBlocks(ioUnits)
-    })
+    Effect.flatMap(
+      this.store.blobstores.callBlob(this.blocks.descriptor, "resize", { numbers: [clusters] }),
+      (answer) => {
+        // Also of a failure: a smaller size may be in memory that could not be written.
+        const ioUnits = numbersOf(answer.bytes)[0]
+        if (ioUnits !== undefined) this.blocks.setNumBlocks(ioUnits)
+        return Effect.asVoid(check(answer, "Blob.resize", this.resource, { readOnly: true }))
+      }
+    )
 
   get sync(): Effect.Effect<void, SpdkError> {
     return Effect.andThen(this.call("sync", {}, {}), this.store.flush)
