@@ -11,6 +11,7 @@ const ebadf = -9
 const ebusy = -16
 const einval = -22
 const enoent = -2
+const eilseq = -84
 const eshutdown = -108
 
 describeWithSpdk("SPDK's blobstore", () => {
@@ -302,5 +303,42 @@ describeWithSpdk("SPDK's blobstore", () => {
     await spdk.rpc("bdev_error_delete", { name: bdev })
     await until("the blobstore goes with its bdev", () => spdk.addon.usage().blobstores === 0)
     expect((await blobs.close(dirty)).status).toBe(0)
+  })
+
+  it("gives the bdev back when SPDK unloads the blobstore neither with the device nor without it", async () => {
+    const base = await malloc()
+    await spdk.rpc("bdev_error_create", { base_name: base })
+    const name = `EE_${base}`
+    const spoilNextRead = () =>
+      spdk.rpc("bdev_error_inject_error", {
+        name,
+        io_type: "read",
+        error_type: "corrupt_data",
+        num: 1,
+        corrupt_offset: 0,
+        corrupt_value: 255
+      })
+    // The copy of the super block that stands for a lost device.
+    await spoilNextRead()
+    const store = await blobs.init(name)
+    const blob = await blobs.open(store, await blobs.create(store, 4))
+    const queue = await spawn()
+    const channel = await blobs.channel(queue, blob)
+    expect(await io(queue, Opcode.Write, channel, 0, 8)).toEqual(done)
+    await spdk.get((addon, request) => addon.channelClose(request, queue.id, ...channel))
+    await blobs.close(blob)
+    await spoilNextRead()
+    expect((await blobs.ask("unload", store)).status).toBe(eilseq)
+    expect((await blobs.ask("ids", store)).status).toBe(ebadf)
+    expect(spdk.addon.usage()).toMatchObject({ blobstores: 0, blobs: 0 })
+
+    // Nothing holds the bdev: it can be loaded again, and goes when it is deleted.
+    await spoilNextRead()
+    expect((await blobs.ask("load", 0, { texts: [name, ""] })).status).toBe(eilseq)
+    const again = (await blobs.get("load", 0, { texts: [name, ""] })).a
+    expect(numbersOf((await blobs.get("ids", again)).bytes).length).toBe(1)
+    await blobs.get("unload", again)
+    await spdk.rpc("bdev_error_delete", { name })
+    await spdk.rpc("bdev_malloc_delete", { name: base })
   })
 })

@@ -277,13 +277,7 @@ bool CallBlobstore(const Store& store, const BlobstoreCall& call, const Progress
   if (name == "destroy") return store->Destroy(plain), true;
   if (name == "create") return Create(store, call, answered), true;
   if (name == "ids") return Ids(store, answered), true;
-  if (name == "grow") {
-    RunPlain(store, true, answered, [store](const Ended& ended) {
-      spdk_bdev_update_bs_blockcnt(store->dev());
-      spdk_bs_grow_live(store->bs(), OnStatus::Run, OnStatus::Keep(ended));
-    });
-    return true;
-  }
+  if (name == "grow") return store->Grow(plain), true;
   // What follows names a blob. setSuper takes 0 for none.
   spdk_blob_id id = SPDK_BLOBID_INVALID;
   const int status = name == "setSuper" && call.Number(0) == 0 ? 0 : BlobIdOf(call.Number(0), &id);
