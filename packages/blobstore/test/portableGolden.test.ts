@@ -15,7 +15,7 @@ const check = Effect.fnUntraced(function* (name: Name) {
   yield* bdev.writeBytes(0, bytes)
   const store = yield* load(bdev)
   const expected = said(name)
-  const info = store.info()
+  const info = yield* store.info
   assert.strictEqual(info.type, expected.type)
   assert.strictEqual(info.clusterSizeBytes, expected.clusterSize)
   assert.strictEqual(info.totalClusters, expected.totalDataClusters)
@@ -30,7 +30,7 @@ const check = Effect.fnUntraced(function* (name: Name) {
     const one = expected.blobs.find((blob) => blob.id === hex(id))
     if (one === undefined) continue
     const blob = yield* open(store, id)
-    const seen = blob.info()
+    const seen = yield* blob.info
     const found: Omit<SaidBlob, "allocatedRanges" | "allocated"> = {
       id: hex(id),
       clusters: seen.clusters,
@@ -40,7 +40,7 @@ const check = Effect.fnUntraced(function* (name: Name) {
       clone: seen.isClone ? 1 : 0,
       ...(seen.parent._tag === "Snapshot" ? { parent: hex(seen.parent.id) } : {}),
       clones: (yield* store.clones(id)).map(hex),
-      xattrs: Object.fromEntries([...blob.xattrs()].map(([key, value]) => [key, saidValue(value)]))
+      xattrs: Object.fromEntries([...(yield* blob.xattrs)].map(([key, value]) => [key, saidValue(value)]))
     }
     yield* blob.close
     const { allocated, allocatedRanges: _, ...rest } = one
@@ -53,11 +53,11 @@ const check = Effect.fnUntraced(function* (name: Name) {
   yield* store.unload
   const again = yield* load(bdev)
   assert.deepStrictEqual(yield* again.ids, ids)
-  assert.deepStrictEqual(again.info(), info)
+  assert.deepStrictEqual(yield* again.info, info)
   yield* again.unload
   const recovered = yield* load(bdev, { forceRecover: true })
   assert.deepStrictEqual(yield* recovered.ids, ids)
-  assert.deepStrictEqual(recovered.info(), info)
+  assert.deepStrictEqual(yield* recovered.info, info)
 })
 
 describe("the portable driver loads", () => {

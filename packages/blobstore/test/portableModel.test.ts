@@ -102,7 +102,7 @@ const model = Effect.fnUntraced(function* (round: number) {
     }
     assert.isBelow(known.length, before)
   }
-  assert.strictEqual(store.info().freeClusters, store.info().totalClusters)
+  assert.strictEqual((yield* store.info).freeClusters, (yield* store.info).totalClusters)
 })
 
 describe("the portable driver", () => {

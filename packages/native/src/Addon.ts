@@ -110,8 +110,6 @@ export interface Addon {
     texts: ReadonlyArray<string>,
     values: ReadonlyArray<Uint8Array>
   ): void
-  /** Waits for SPDK's app thread: for what it has in memory. */
-  blobstoreQuery(name: string, target: number, numbers: ReadonlyArray<number>): BlobstoreAnswer
   usage(): Usage
 }
 

@@ -6,7 +6,6 @@
 import {
   type Addon,
   type AddonEvent,
-  type BlobstoreAnswer,
   type BlobstoreArguments,
   EventKind,
   load,
@@ -184,11 +183,6 @@ export class Host {
       onReply(reply)
     })
     this.addon.blobstoreCall(request, "open", store, numbers, [], [])
-  }
-
-  /** Waits for SPDK's app thread, a reactor's turn or so: for what it has in memory. */
-  blobstoreQuery(name: string, target: number, numbers: ReadonlyArray<number> = []): BlobstoreAnswer {
-    return this.addon.blobstoreQuery(name, target, numbers)
   }
 
   /** reply.a: slot, reply.b: generation. */

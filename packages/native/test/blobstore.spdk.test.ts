@@ -11,6 +11,7 @@ const ebadf = -9
 const ebusy = -16
 const einval = -22
 const enoent = -2
+const eilseq = -84
 const eshutdown = -108
 
 describeWithSpdk("SPDK's blobstore", () => {
@@ -112,7 +113,7 @@ describeWithSpdk("SPDK's blobstore", () => {
     const blob = await blobs.open(store, id)
     expect((await blobs.ask("blob.sync", blob + 100)).status).toBe(ebadf)
     expect((await blobs.ask("ids", store + 100)).status).toBe(ebadf)
-    expect(blobs.query("info", store + 100).status).toBe(ebadf)
+    expect((await blobs.ask("info", store + 100)).status).toBe(ebadf)
     const descriptor = await spdk.open(bdev, false)
     expect((await blobs.ask("blob.sync", descriptor)).status).toBe(ebadf)
     await blobs.close(descriptor)
@@ -128,7 +129,9 @@ describeWithSpdk("SPDK's blobstore", () => {
     // 65,536 more than fits in 16 bits.
     expect((await setXattr("long", new Uint8Array(65_536 + 4))).status).toBe(-12)
     expect((await setXattr("ok", new Uint8Array([0, 1, 0]))).status).toBe(0)
-    expect([...(blobs.query("blob.xattrs", blob).bytes ?? [])]).toEqual([2, 0, 0, 0, 3, 0, 0, 0, 111, 107, 0, 1, 0])
+    expect([...((await blobs.get("blob.xattrs", blob)).bytes ?? [])]).toEqual([
+      2, 0, 0, 0, 3, 0, 0, 0, 111, 107, 0, 1, 0
+    ])
     expect((await blobs.ask("load", 0, { texts: [bdev, ""] })).status).toBe(ebusy)
     await blobs.close(blob)
     expect((await blobs.ask("blob.sync", blob)).status).toBe(ebadf)
@@ -258,7 +261,7 @@ describeWithSpdk("SPDK's blobstore", () => {
     })
     expect((await blobs.ask("ids", store)).status).toBeOneOf([eshutdown, ebadf])
     expect((await blobs.ask("blob.sync", handles[0] ?? 0)).status).toBeOneOf([eshutdown, ebadf])
-    expect(blobs.query("info", store).status).toBe(eshutdown)
+    expect((await blobs.ask("info", store)).status).toBe(eshutdown)
     const [queue] = pair
     if (queue !== undefined) {
       expect(await io(queue, Opcode.Read, channels[0] ?? [], 0, 1)).toMatchObject({ detail: Detail.Removed })
@@ -300,5 +303,42 @@ describeWithSpdk("SPDK's blobstore", () => {
     await spdk.rpc("bdev_error_delete", { name: bdev })
     await until("the blobstore goes with its bdev", () => spdk.addon.usage().blobstores === 0)
     expect((await blobs.close(dirty)).status).toBe(0)
+  })
+
+  it("gives the bdev back when SPDK unloads the blobstore neither with the device nor without it", async () => {
+    const base = await malloc()
+    await spdk.rpc("bdev_error_create", { base_name: base })
+    const name = `EE_${base}`
+    const spoilNextRead = () =>
+      spdk.rpc("bdev_error_inject_error", {
+        name,
+        io_type: "read",
+        error_type: "corrupt_data",
+        num: 1,
+        corrupt_offset: 0,
+        corrupt_value: 255
+      })
+    // The copy of the super block that stands for a lost device.
+    await spoilNextRead()
+    const store = await blobs.init(name)
+    const blob = await blobs.open(store, await blobs.create(store, 4))
+    const queue = await spawn()
+    const channel = await blobs.channel(queue, blob)
+    expect(await io(queue, Opcode.Write, channel, 0, 8)).toEqual(done)
+    await spdk.get((addon, request) => addon.channelClose(request, queue.id, ...channel))
+    await blobs.close(blob)
+    await spoilNextRead()
+    expect((await blobs.ask("unload", store)).status).toBe(eilseq)
+    expect((await blobs.ask("ids", store)).status).toBe(ebadf)
+    expect(spdk.addon.usage()).toMatchObject({ blobstores: 0, blobs: 0 })
+
+    // Nothing holds the bdev: it can be loaded again, and goes when it is deleted.
+    await spoilNextRead()
+    expect((await blobs.ask("load", 0, { texts: [name, ""] })).status).toBe(eilseq)
+    const again = (await blobs.get("load", 0, { texts: [name, ""] })).a
+    expect(numbersOf((await blobs.get("ids", again)).bytes).length).toBe(1)
+    await blobs.get("unload", again)
+    await spdk.rpc("bdev_error_delete", { name })
+    await spdk.rpc("bdev_malloc_delete", { name: base })
   })
 })

@@ -32,7 +32,7 @@ import type { BlobBlockIo, BlobId } from "./driver.ts"
 import type { EdgeLocks } from "./edgeLocks.ts"
 import type { SharedBlob } from "./openBlobs.ts"
 import { checkClusters } from "./options.ts"
-import { look, metadataReasons, only, permissionIsReadOnly, type Place, releasedBlob } from "./reasons.ts"
+import { metadataReasons, only, onlyLooks, permissionIsReadOnly, type Place, releasedBlob } from "./reasons.ts"
 import { releasedIo } from "./releasedIo.ts"
 
 const ioReasons = [
@@ -194,8 +194,7 @@ export class BlobImpl extends BlobIoImpl implements Blob {
       const released = this.released("Blob.info")
       if (released !== undefined) return released
       const { clusterBytes } = this
-      return look(() => {
-        const info = this.target.shared.open.info()
+      return Effect.map(onlyLooks(this.target.shared.open.info), (info) => {
         const allocatedBytes = info.allocatedClusters * clusterBytes
         return { ...info, sizeBytes: info.clusters * clusterBytes, allocatedBytes }
       })
@@ -227,7 +226,7 @@ export class BlobImpl extends BlobIoImpl implements Blob {
     const place = this.place("Blob.setReadOnly")
     const { open } = this.target.shared
     // A second time would change metadata that must not change any more.
-    const set = Effect.suspend(() => (open.info().isReadOnly ? Effect.void : open.setReadOnly))
+    const set = Effect.flatMap(open.info, ({ isReadOnly }) => (isReadOnly ? Effect.void : open.setReadOnly))
     return this.change(place.operation, set).pipe(
       permissionIsReadOnly(place),
       only(place, [...metadataReasons, "Busy", "ReadOnly"])
@@ -292,7 +291,7 @@ export class BlobImpl extends BlobIoImpl implements Blob {
   private next(
     operation: string,
     offsetBytes: number,
-    find: (ioUnit: number) => number | undefined
+    find: (ioUnit: number) => Effect.Effect<number | undefined, SpdkError>
   ): Effect.Effect<Option.Option<number>, LookError> {
     return Effect.suspend((): Effect.Effect<Option.Option<number>, LookError> => {
       const released = this.released(operation)
@@ -303,9 +302,8 @@ export class BlobImpl extends BlobIoImpl implements Blob {
       }
       const { ioUnitBytes, sizeBytes } = this
       if (offsetBytes >= sizeBytes) return Effect.succeedNone
-      return Effect.map(
-        look(() => find(Math.floor(offsetBytes / ioUnitBytes))),
-        (found) => Option.map(Option.fromUndefinedOr(found), (ioUnit) => Math.max(offsetBytes, ioUnit * ioUnitBytes))
+      return Effect.map(onlyLooks(find(Math.floor(offsetBytes / ioUnitBytes))), (found) =>
+        Option.map(Option.fromUndefinedOr(found), (ioUnit) => Math.max(offsetBytes, ioUnit * ioUnitBytes))
       )
     })
   }

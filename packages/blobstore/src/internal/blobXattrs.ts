@@ -5,7 +5,7 @@ import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import type { BlobXattrs, LookError, ReleasedError, RemoveXattrError, SetXattrError, XattrValue } from "../Blob.ts"
 import type { OpenBlob } from "./driver.ts"
-import { look, metadataReasons, only, permissionIsReadOnly } from "./reasons.ts"
+import { metadataReasons, only, onlyLooks, permissionIsReadOnly } from "./reasons.ts"
 import { nameRule, valueOf } from "./xattrs.ts"
 
 interface Owner {
@@ -25,8 +25,8 @@ export const makeXattrs = (owner: Owner): BlobXattrs => {
     const operation = "Blob.xattrs.get"
     return checked(operation, name).pipe(
       Effect.andThen(owner.open(operation)),
-      Effect.flatMap((open) => look(() => open.xattrs().get(name))),
-      Effect.map((value) => Option.map(Option.fromUndefinedOr(value), (bytes) => bytes.slice()))
+      Effect.flatMap((open) => onlyLooks(open.xattrs)),
+      Effect.map((xattrs) => Option.map(Option.fromUndefinedOr(xattrs.get(name)), (bytes) => bytes.slice()))
     )
   }
   const set = (name: string, value: XattrValue): Effect.Effect<void, SetXattrError> => {
@@ -50,7 +50,10 @@ export const makeXattrs = (owner: Owner): BlobXattrs => {
     )
   }
   const entries = Effect.flatMap(owner.open("Blob.xattrs.entries"), (open) =>
-    look(() => new Map(Array.from(open.xattrs(), ([name, value]) => [name, value.slice()] as const)))
+    Effect.map(
+      onlyLooks(open.xattrs),
+      (xattrs) => new Map(Array.from(xattrs, ([name, value]) => [name, value.slice()] as const))
+    )
   )
   return {
     get,

@@ -108,21 +108,21 @@ export interface OpenBlob {
   readonly io: BlobBlockIo
   /** A channel of one's own on the fiber's SpdkThread. */
   readonly channel: Effect.Effect<BlobBlockIo, SpdkError, Scope.Scope>
-  readonly info: () => BlobInfo
-  /** In clusters, in memory; `sync` makes it durable. NoSpace changes nothing. */
+  readonly info: Effect.Effect<BlobInfo, SpdkError>
+  /** In clusters, in memory; `sync` makes it durable (a smaller size may be written at once). NoSpace changes nothing. */
   readonly resize: (clusters: number) => Effect.Effect<void, SpdkError>
   /** Writes the metadata and flushes the device: data written before and the metadata survive a power cut. */
   readonly sync: Effect.Effect<void, SpdkError>
   /** Data can no longer be written; in memory until `sync`. */
   readonly setReadOnly: Effect.Effect<void, SpdkError>
-  readonly xattrs: () => Xattrs
+  readonly xattrs: Effect.Effect<Xattrs, SpdkError>
   /** In memory until `sync`. Replaces. */
   readonly setXattr: (name: string, value: Uint8Array) => Effect.Effect<void, SpdkError>
   /** NotFound when there is none. */
   readonly removeXattr: (name: string) => Effect.Effect<void, SpdkError>
   /** The first io unit at or after this one that has (or has not) a cluster of its own; undefined when there is none. */
-  readonly nextAllocated: (ioUnit: number) => number | undefined
-  readonly nextUnallocated: (ioUnit: number) => number | undefined
+  readonly nextAllocated: (ioUnit: number) => Effect.Effect<number | undefined, SpdkError>
+  readonly nextUnallocated: (ioUnit: number) => Effect.Effect<number | undefined, SpdkError>
   /** Waits for its I/O, syncs what is dirty as SPDK does, and closes. Idempotent. */
   readonly close: Effect.Effect<void, SpdkError>
 }
@@ -134,7 +134,7 @@ export interface Progress {
 /** A loaded blobstore. */
 export interface StoreDriver {
   readonly kind: "libspdk" | "portable"
-  readonly info: () => StoreInfo
+  readonly info: Effect.Effect<StoreInfo, SpdkError>
   /** Durable when it returns. */
   readonly create: (options: CreateOptions) => Effect.Effect<BlobId, SpdkError>
   /** Busy while it is open, or a snapshot with more than one clone. Durable when it returns. */

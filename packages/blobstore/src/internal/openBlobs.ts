@@ -22,27 +22,29 @@ export class SharedBlob {
 
   private readonly sizing: Semaphore.Semaphore
 
-  constructor(open: OpenBlob, clearMethod: ClearMethod, sizing: Semaphore.Semaphore) {
+  constructor(open: OpenBlob, clearMethod: ClearMethod, sizing: Semaphore.Semaphore, clusters: number) {
     this.open = open
     this.clearMethod = clearMethod
     this.sizing = sizing
-    this.clusters = open.info().clusters
+    this.clusters = clusters
   }
 
   /**
    * Smaller is synced at once: until then SPDK keeps what was cut off, and a second cut counts clusters wrong.
    */
   resize(clusters: number): Effect.Effect<void, SpdkError> {
-    const resize = Effect.suspend(() => {
-      const shrinks = clusters < this.open.info().clusters
-      const resized = Effect.tap(this.open.resize(clusters), () =>
-        Effect.sync(() => {
-          this.clusters = this.open.info().clusters
-        })
-      )
-      return shrinks ? Effect.andThen(resized, this.open.sync) : resized
+    const resize = Effect.flatMap(this.open.info, (before) => {
+      // A failure may leave the new size in memory.
+      const resized = Effect.ensuring(this.open.resize(clusters), Effect.ignore(this.look))
+      return clusters < before.clusters ? Effect.andThen(resized, this.open.sync) : resized
     })
     return this.sizing.withPermit(resize)
+  }
+
+  private get look(): Effect.Effect<void, SpdkError> {
+    return Effect.map(this.open.info, ({ clusters }) => {
+      this.clusters = clusters
+    })
   }
 }
 
@@ -97,10 +99,13 @@ export class OpenBlobs {
       const { shared } = entry
       if (shared === undefined) {
         const method = clearMethod ?? "default"
-        return Effect.map(this.driver.open(id, { clearMethod: method }), (open) => {
-          entry.shared = new SharedBlob(open, method, entry.sizing)
-          entry.shared.users.add(detach)
-          return entry.shared
+        return Effect.flatMap(this.driver.open(id, { clearMethod: method }), (open) => {
+          const known = Effect.map(open.info, ({ clusters }) => {
+            entry.shared = new SharedBlob(open, method, entry.sizing, clusters)
+            entry.shared.users.add(detach)
+            return entry.shared
+          })
+          return Effect.onError(known, () => Effect.ignore(open.close))
         })
       }
       if (clearMethod !== undefined && clearMethod !== shared.clearMethod) {
@@ -126,7 +131,7 @@ export class OpenBlobs {
       shared === undefined
         ? Effect.acquireUseRelease(
             this.driver.open(id, { clearMethod: "default" }),
-            (open) => Effect.sync(() => open.info().clusters),
+            (open) => Effect.map(open.info, ({ clusters }) => clusters),
             (open) => open.close
           )
         : Effect.succeed(shared.clusters)

@@ -2,7 +2,7 @@
  * Drivers fail with any `SpdkError`; public operations name the reasons they fail with. This is the step between.
  */
 import type { ReasonTag, Released } from "@effect-spdk/core/SpdkError"
-import { IoFailed, isSpdkError, ReadOnly, SpdkError, type SpdkErrorOf, released } from "@effect-spdk/core/SpdkError"
+import { IoFailed, ReadOnly, SpdkError, type SpdkErrorOf, released } from "@effect-spdk/core/SpdkError"
 import * as Effect from "effect/Effect"
 
 /** Where a call happens, for its errors. */
@@ -39,16 +39,12 @@ export const permissionIsReadOnly =
     )
 
 /** What only looks fails when the engine has closed what lies below: with a device that is gone, for one. */
-export const look = <A>(use: () => A): Effect.Effect<A, SpdkErrorOf<"DeviceRemoved" | "Released">> =>
-  Effect.suspend(() => {
-    try {
-      return Effect.succeed(use())
-    } catch (error) {
-      return isSpdkError(error) && isOneOf(error, ["DeviceRemoved", "Released"])
-        ? Effect.fail(error)
-        : Effect.die(error)
-    }
-  })
+export const onlyLooks = <A, R>(
+  self: Effect.Effect<A, SpdkError, R>
+): Effect.Effect<A, SpdkErrorOf<"DeviceRemoved" | "Released">, R> =>
+  Effect.catch(self, (error) =>
+    isOneOf(error, ["DeviceRemoved", "Released"]) ? Effect.fail(error) : Effect.die(error)
+  )
 
 export const releasedBlob = (operation: string, resource: string): SpdkError<Released> =>
   released(operation, "blob", resource)

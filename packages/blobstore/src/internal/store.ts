@@ -131,9 +131,12 @@ const scoped = (
       const store = Effect.gen(function* () {
         const letGo = yield* claim(place, engine, bdev)
         return yield* Effect.acquireRelease(
-          Effect.map(Effect.provideService(driver, EngineService, engine), (native) => {
-            return new BlobstoreImpl(engine, bdev, native, buffers, letGo)
-          }),
+          Effect.flatMap(Effect.provideService(driver, EngineService, engine), (native) =>
+            native.info.pipe(
+              Effect.onError(() => Effect.ignore(native.unload)),
+              Effect.map((info) => new BlobstoreImpl(engine, bdev, native, info, buffers, letGo))
+            )
+          ),
           (opened) => withinLimit("Blobstore.close", bdev.name, opened.close)
         )
       })

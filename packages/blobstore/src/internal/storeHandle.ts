@@ -17,7 +17,7 @@ import type { BlobId, ClearMethod, Parent, StoreDriver, StoreInfo } from "./driv
 import { adopt, failBusy, fitsItsParent, isRelated, removing } from "./guards.ts"
 import { OpenBlobs } from "./openBlobs.ts"
 import { checkBdevName, checkClearMethod, checkCreate, checkId } from "./options.ts"
-import { look, metadataReasons, only, type Place, releasedStore } from "./reasons.ts"
+import { metadataReasons, only, onlyLooks, type Place, releasedStore } from "./reasons.ts"
 import { xattrsOf } from "./xattrs.ts"
 
 export const BlobstoreTypeId = "~@effect-spdk/blobstore/Blobstore"
@@ -65,14 +65,20 @@ export class BlobstoreImpl implements Public.Blobstore {
   private closed = false
 
   /** `letGo` of the bdev: called once nothing of the store is on it any more. */
-  constructor(engine: Engine, bdev: Bdev, native: StoreDriver, buffers: Scope.Scope, letGo: () => void) {
+  constructor(
+    engine: Engine,
+    bdev: Bdev,
+    native: StoreDriver,
+    { clusterSizeBytes, ioUnitBytes }: StoreInfo,
+    buffers: Scope.Scope,
+    letGo: () => void
+  ) {
     this.letGo = letGo
     this.bdev = bdev.name
     this.engine = engine
     this.below = bdev
     this.native = native
     this.blobs = new OpenBlobs(native)
-    const { clusterSizeBytes, ioUnitBytes } = native.info()
     this.context = {
       ioUnitBytes,
       clusterBytes: clusterSizeBytes,
@@ -87,7 +93,7 @@ export class BlobstoreImpl implements Public.Blobstore {
 
   get info(): Effect.Effect<StoreInfo, Public.InfoError> {
     return Effect.suspend(() =>
-      this.closed ? Effect.fail(releasedStore("Blobstore.info", this.bdev)) : look(() => this.native.info())
+      this.closed ? Effect.fail(releasedStore("Blobstore.info", this.bdev)) : onlyLooks(this.native.info)
     )
   }
 

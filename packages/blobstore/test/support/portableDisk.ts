@@ -94,10 +94,10 @@ export const read = (
 export const contents = (store: StoreDriver, id: BlobId): Io<Uint8Array> =>
   Effect.acquireUseRelease(
     open(store, id),
-    (blob) => {
-      const length = blob.info().clusters * store.info().clusterSizeBytes
-      return length === 0 ? Effect.succeed(new Uint8Array(0)) : read(blob, 0, length)
-    },
+    (blob) =>
+      Effect.flatMap(Effect.all([blob.info, store.info]), ([{ clusters }, { clusterSizeBytes }]) =>
+        clusters === 0 ? Effect.succeed(new Uint8Array(0)) : read(blob, 0, clusters * clusterSizeBytes)
+      ),
     (blob) => Effect.ignore(blob.close)
   )
 
@@ -113,14 +113,14 @@ export const see = Effect.fnUntraced(function* (store: StoreDriver) {
   for (const id of yield* store.ids) {
     const blob = yield* open(store, id)
     const xattrs = Object.fromEntries(
-      [...blob.xattrs()].map(([name, value]) => [name, Buffer.from(value).toString("hex")] as const)
+      [...(yield* blob.xattrs)].map(([name, value]) => [name, Buffer.from(value).toString("hex")] as const)
     )
-    const info = blob.info()
+    const info = yield* blob.info
     yield* blob.close
     const clones = yield* store.clones(id)
     blobs.push({ ...info, xattrs, clones, bytes: digest(yield* contents(store, id)) })
   }
-  return { info: store.info(), superBlob: yield* store.superBlob, blobs }
+  return { info: yield* store.info, superBlob: yield* store.superBlob, blobs }
 })
 
 const digest = (bytes: Uint8Array): string => `${bytes.length}:${createHash("sha1").update(bytes).digest("hex")}`

@@ -78,8 +78,11 @@ export type { BlobstoreAnswer, BlobstoreArguments }
 /** Calls that are answered with what was opened. */
 export type BlobstoreStart = "init" | "load" | "loadAndGrow"
 
-/** Calls to a blobstore, in the words of SPDK's functions. */
+/** Calls to a blobstore, in the words of SPDK's functions. The first ones answer what is in memory. */
 export type BlobstoreCall =
+  | "info"
+  | "super"
+  | "clones"
   | "unload"
   | "destroy"
   | "grow"
@@ -96,20 +99,24 @@ export type BlobstoreCall =
   | "setExternalParent"
   | "shallowCopy"
 
-export type BlobCall = "resize" | "sync" | "setReadOnly" | "setXattr" | "removeXattr"
-
-export type BlobstoreQuery = "info" | "super" | "clones"
-
-export type BlobQuery = "info" | "xattrs" | "nextAllocated" | "nextUnallocated"
+export type BlobCall =
+  | "info"
+  | "xattrs"
+  | "nextAllocated"
+  | "nextUnallocated"
+  | "resize"
+  | "sync"
+  | "setReadOnly"
+  | "setXattr"
+  | "removeXattr"
 
 /**
  * SPDK's blobstore. What a call takes and answers, by position, is said where it is carried out, in
- * addon/spdk/blobstore_calls.cc of @effect-spdk/native. Nothing here fails: an answer carries its status, 0 or a negative
+ * addon/spdk/blobstore_calls.cc and blobstore_queries.cc of @effect-spdk/native. Nothing here fails: an answer carries its status, 0 or a negative
  * errno, and whoever asked knows what that means for the call. -ESHUTDOWN says that the bdev under the blobstore is gone,
  * -EBADF that the handle is.
  *
- * Calls are uninterruptible: their answer may be a resource. Queries wait for SPDK's app thread, a few microseconds to a
- * fraction of a millisecond, and answer what is in memory.
+ * Calls are uninterruptible: their answer may be a resource.
  */
 export interface EngineBlobstores {
   readonly open: (
@@ -124,7 +131,6 @@ export interface EngineBlobstores {
     args?: BlobstoreArguments,
     onProgress?: (done: number) => void
   ) => Effect.Effect<BlobstoreAnswer>
-  readonly query: (store: BlobstoreHandle, query: BlobstoreQuery, numbers?: ReadonlyArray<number>) => BlobstoreAnswer
   /**
    * A blob as a descriptor: it takes channels (`Engine.openChannel`) and requests in io units as a bdev does in blocks, and
    * its events arrive like a bdev's. Undefined when the status is not 0.
@@ -142,7 +148,6 @@ export interface EngineBlobstores {
     call: BlobCall,
     args?: BlobstoreArguments
   ) => Effect.Effect<BlobstoreAnswer>
-  readonly queryBlob: (descriptor: Descriptor, query: BlobQuery, numbers?: ReadonlyArray<number>) => BlobstoreAnswer
 }
 
 /** What is held right now; every number is back at its start when everything is released. */

@@ -468,7 +468,6 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("bdevOpen", Napi::Function::New<BdevOpen>(env));
   exports.Set("bdevClose", Napi::Function::New<BdevClose>(env));
   exports.Set("blobstoreCall", Napi::Function::New<CallBlobstores>(env));
-  exports.Set("blobstoreQuery", Napi::Function::New<QueryBlobstores>(env));
   exports.Set("channelOpen", Napi::Function::New<ChannelOpen>(env));
   exports.Set("channelClose", Napi::Function::New<ChannelClose>(env));
   exports.Set("pollerRegister", Napi::Function::New<PollerRegister>(env));

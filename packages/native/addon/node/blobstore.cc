@@ -84,6 +84,13 @@ std::shared_ptr<Blob> FindBlob(const Holdings& holdings, uint32_t id) {
   return blob == nullptr ? nullptr : std::shared_ptr<Blob>(target, blob);
 }
 
+// What SPDK has in memory is answered at once, as long as there is a handle to ask.
+void Ask(int refusal, const std::function<bool(BlobstoreAnswer*)>& query, const Answered& answered) {
+  BlobstoreAnswer answer = StatusOnly(refusal);
+  if (refusal == 0 && !query(&answer)) answer.status = -ENOSYS;
+  answered(std::move(answer));
+}
+
 // App thread.
 void Call(const std::shared_ptr<Holdings>& holdings, uint32_t request, uint32_t id, BlobstoreCall call) {
   const auto answered = [holdings, request](BlobstoreAnswer answer) { Reply(*holdings, request, std::move(answer)); };
@@ -92,8 +99,8 @@ void Call(const std::shared_ptr<Holdings>& holdings, uint32_t request, uint32_t 
     call.name.erase(0, sizeof kBlobPrefix - 1);
     const auto blob = FindBlob(*holdings, id);
     if (blob == nullptr) return answered(StatusOnly(-EBADF));
-    if (!CallBlob(blob, call, answered)) answered(StatusOnly(-ENOSYS));
-    return;
+    if (CallBlob(blob, call, answered)) return;
+    return Ask(blob->Refusal(), [&](BlobstoreAnswer* answer) { return QueryBlob(*blob, call, answer); }, answered);
   }
   const auto store = holdings->blobstores.Find(id);
   if (store == nullptr) return answered(StatusOnly(-EBADF));
@@ -104,23 +111,8 @@ void Call(const std::shared_ptr<Holdings>& holdings, uint32_t request, uint32_t 
     answered(std::move(answer));
   };
   const Answered& then = ends ? Answered(answer_and_forget) : Answered(answered);
-  if (!CallBlobstore(store, call, ProgressTo(holdings, request), then)) answered(StatusOnly(-ENOSYS));
-}
-
-// App thread.
-void Query(const Holdings& holdings, uint32_t id, BlobstoreCall call, BlobstoreAnswer* answer) {
-  bool known = false;
-  if (call.name.starts_with(kBlobPrefix)) {
-    call.name.erase(0, sizeof kBlobPrefix - 1);
-    const auto blob = FindBlob(holdings, id);
-    answer->status = blob == nullptr ? -EBADF : blob->Refusal();
-    known = answer->status != 0 || QueryBlob(*blob, call, answer);
-  } else {
-    const auto store = holdings.blobstores.Find(id);
-    answer->status = store == nullptr ? -EBADF : store->Refusal();
-    known = answer->status != 0 || QueryBlobstore(*store, call, answer);
-  }
-  if (!known) answer->status = -ENOSYS;
+  if (CallBlobstore(store, call, ProgressTo(holdings, request), then)) return;
+  Ask(store->Refusal(), [&](BlobstoreAnswer* answer) { return QueryBlobstore(*store, call, answer); }, answered);
 }
 
 }  // namespace
@@ -140,29 +132,6 @@ void CallBlobstores(const Napi::CallbackInfo& info) {
   const bool posted = Runtime::Get().PostToApp(
       [holdings, request, id, call = std::move(call)] { Call(holdings, request, id, call); });
   if (!posted) Reply(*holdings, request, StatusOnly(-ESHUTDOWN));
-}
-
-Napi::Value QueryBlobstores(const Napi::CallbackInfo& info) {
-  Environment* environment = Attached(info);
-  Arguments arguments(info);
-  BlobstoreCall call;
-  call.name = arguments.String(0);
-  const uint32_t id = arguments.U32(1);
-  call.numbers = arguments.Numbers(2);
-  if (environment == nullptr || !arguments.ok()) return info.Env().Undefined();
-  BlobstoreAnswer answer;
-  const Holdings& holdings = environment->holdings();
-  if (!Runtime::Get().RunOnApp([&] { Query(holdings, id, call, &answer); })) {
-    answer.status = Runtime::Get().running() ? -ETIMEDOUT : -ESHUTDOWN;
-  }
-  Napi::Object out = Napi::Object::New(info.Env());
-  out.Set("status", answer.status);
-  out.Set("text", answer.text);
-  if (!answer.bytes.empty()) {
-    const auto* bytes = reinterpret_cast<const uint8_t*>(answer.bytes.data());
-    out.Set("bytes", Napi::Buffer<uint8_t>::Copy(info.Env(), bytes, answer.bytes.size()));
-  }
-  return out;
 }
 
 }  // namespace effect_spdk

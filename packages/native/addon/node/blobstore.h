@@ -8,7 +8,4 @@ namespace effect_spdk {
 // blobstoreCall(request, name, store or blob, numbers, texts, values) -> reply a: what was opened; text, bytes
 void CallBlobstores(const Napi::CallbackInfo& info);
 
-// blobstoreQuery(name, store or blob, numbers): {status, text, bytes?} - waits for the answer: for what is in memory.
-Napi::Value QueryBlobstores(const Napi::CallbackInfo& info);
-
 }  // namespace effect_spdk

@@ -101,10 +101,16 @@ void Blob::ResizeTo(uint64_t clusters, Done done) {
   });
 }
 
+// Smaller is written at once: the next write of metadata, which may be that of a write that takes a cluster, would move the
+// list of clusters from under the I/O of other channels.
 void Blob::ResizeNow(uint64_t clusters, const Done& ended) {
-  spdk_blob_resize(blob_, clusters, OnStatus::Run, OnStatus::Keep([this, ended](int status) {
+  const bool shrinks = clusters < spdk_blob_get_num_clusters(blob_);
+  spdk_blob_resize(blob_, clusters, OnStatus::Run, OnStatus::Keep([this, shrinks, ended](int status) {
                      Resize(spdk_blob_get_num_io_units(blob_));
-                     ended(status);
+                     if (status != 0) return ended(status);
+                     changed_ = true;
+                     if (!shrinks) return ended(0);
+                     SyncNow(ended);
                    }));
 }
 
@@ -117,15 +123,36 @@ void Blob::Sync(Done done) {
 
 void Blob::SyncNext() {
   if (waiting_for_sync_.empty() || std::exchange(syncing_, true)) return;
-  if (sync_failed_) MarkDirtyAgain();
   const auto on_synced = [this, waiting = std::exchange(waiting_for_sync_, {})](int status) {
     syncing_ = false;
-    sync_failed_ = status != 0;
     // The operations keep the blob open: the next sync starts before the last of these ends.
     SyncNext();
     for (const Done& ended : waiting) ended(status);
   };
-  spdk_blob_sync_md(blob_, OnStatus::Run, OnStatus::Keep(on_synced));
+  if (!changed_ && !sync_failed_) return SyncNow(on_synced);
+  // Quiet: SPDK puts copies in the place of the lists of clusters and extent pages that it has written, and frees the old ones.
+  WhileQuiet(on_synced, [this](const Done& ended) { SyncNow(ended); });
+}
+
+void Blob::SyncNow(const Done& ended) {
+  if (sync_failed_) MarkDirtyAgain();
+  changed_ = false;
+  spdk_blob_sync_md(blob_, OnStatus::Run, OnStatus::Keep([this, ended](int status) {
+                      sync_failed_ = status != 0;
+                      ended(status);
+                    }));
+}
+
+int Blob::SetXattr(const std::string& name, const std::string& value) {
+  const int status = spdk_blob_set_xattr(blob_, name.c_str(), value.data(), static_cast<uint16_t>(value.size()));
+  if (status == 0) changed_ = true;
+  return status;
+}
+
+int Blob::RemoveXattr(const std::string& name) {
+  const int status = spdk_blob_remove_xattr(blob_, name.c_str());
+  if (status == 0) changed_ = true;
+  return status;
 }
 
 // SPDK takes metadata for clean as soon as it begins to write it, and would write nothing the next time.
@@ -149,8 +176,10 @@ void Blob::MarkDirtyAgain() {
 int Blob::SetReadOnly() {
   if (read_only()) return 0;
   const int status = spdk_blob_set_read_only(blob_);
-  if (status == 0) write_ = false;
-  return status;
+  if (status != 0) return status;
+  write_ = false;
+  changed_ = true;
+  return 0;
 }
 
 void Blob::CloseNow() {

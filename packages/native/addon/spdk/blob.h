@@ -38,7 +38,10 @@ class Blob final : public Target {
   // Those that come while one is under way share the next one. SPDK joins them too, and then keeps the errors of all but
   // the first to itself.
   void Sync(Done done);
+  // In memory, until a sync.
   int SetReadOnly();
+  int SetXattr(const std::string& name, const std::string& value);
+  int RemoveXattr(const std::string& name);
   // Also after SetReadOnly, which SPDK heeds only once that is synced.
   bool read_only() const { return !write(); }
   // Of the store: its device is gone.
@@ -51,6 +54,7 @@ class Blob final : public Target {
   void CloseNow() override;
   void ResizeNow(uint64_t clusters, const Done& ended);
   void SyncNext();
+  void SyncNow(const Done& ended);
   void MarkDirtyAgain();
 
   const std::shared_ptr<Blobstore> store_;
@@ -58,6 +62,8 @@ class Blob final : public Target {
   uint32_t operations_ = 0;
   std::vector<Done> waiting_for_sync_;
   bool syncing_ = false;
+  // By us, and not synced yet. What I/O changes it writes itself.
+  bool changed_ = false;
   // What is in memory is not on the device, whatever SPDK thinks.
   bool sync_failed_ = false;
 };

@@ -105,10 +105,9 @@ void KeepSuperBlock(spdk_bs_dev* dev, std::function<void()> done) {
   spdk_io_channel* channel = reading->memory == nullptr ? nullptr : dev->create_channel(dev);
   const auto end = [](spdk_io_channel* io_channel, void* context, int status) {
     auto* ended = static_cast<Reading*>(context);
-    if (status == 0) {
-      const auto* bytes = static_cast<const char*>(ended->memory);
-      AllWatched()[ended->dev].super_block.assign(bytes, bytes + kSuperBlockBytes);
-    }
+    std::vector<char>& super_block = AllWatched()[ended->dev].super_block;
+    const auto* bytes = static_cast<const char*>(ended->memory);
+    super_block.assign(bytes, status == 0 ? bytes + kSuperBlockBytes : bytes);
     spdk_dma_free(ended->memory);
     if (io_channel != nullptr) ended->dev->destroy_channel(ended->dev, io_channel);
     const std::function<void()> next = std::move(ended->done);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <map>
 #include <set>
 #include <utility>
 
@@ -19,6 +20,12 @@ namespace {
 std::set<spdk_bdev*>& BasesInUse() {
   static auto* const bases = new std::set<spdk_bdev*>;
   return *bases;
+}
+
+// The devices of blobstores that SPDK does not unload, until they are closed.
+std::map<void*, spdk_bs_dev*>& Abandoned() {
+  static auto* const devices = new std::map<void*, spdk_bs_dev*>;
+  return *devices;
 }
 
 // SPDK's default is more than a small device has, and it compares before it has read the real size.
@@ -105,7 +112,26 @@ void Blobstore::OnOpened(spdk_blob_store* bs, int status) {
 // Initialised in memory, and not on the device. It is answered when the bdev is closed.
 void Blobstore::GiveUp() {
   DisconnectDevice(dev_);
-  UnloadOnce([self = self_](int) {});
+  UnloadOnce([self = self_](int) {
+    if (!self->gone()) self->Abandon([] {});
+  });
+}
+
+// What SPDK does not unload, without memory for one, loses its device all the same. What it has in memory is never freed.
+void Blobstore::Abandon(std::function<void()> closed) {
+  waiting_for_shutdown_.push_back(std::move(closed));
+  Abandoned()[bs_] = dev_;
+  // The one of the metadata thread, which is this one. It is put for us and for SPDK.
+  spdk_io_channel* const channel = spdk_bs_alloc_io_channel(bs_);
+  if (channel != nullptr) {
+    spdk_put_io_channel(channel);
+    spdk_put_io_channel(channel);
+  }
+  spdk_io_device_unregister(bs_, [](void* bs) {
+    spdk_bs_dev* const dev = Abandoned()[bs];
+    Abandoned().erase(bs);
+    dev->destroy(dev);
+  });
 }
 
 // Also when it never opened.
@@ -178,12 +204,25 @@ void Blobstore::UnloadAnyway(const Done& ended) {
       if (unload_status_ == 0) unload_status_ = status;
       if (gone()) return ended(unload_status_);
       DisconnectDevice(dev_);
-      UnloadOnce([self, ended](int) { ended(self->unload_status_); });
+      UnloadOnce([this, self, ended](int) {
+        if (gone()) return ended(unload_status_);
+        Abandon([self, ended] { ended(self->unload_status_); });
+      });
     });
   });
 }
 
 void Blobstore::UnloadOnce(Done ended) { spdk_bs_unload(bs_, OnStatus::Run, OnStatus::Keep(std::move(ended))); }
+
+// The metadata of clusters may be longer afterwards: what the device would be disconnected with has to be the new super block.
+void Blobstore::Grow(Done done) {
+  Run(true, std::move(done), [this](const Done& ended) {
+    spdk_bdev_update_bs_blockcnt(dev_);
+    spdk_bs_grow_live(bs_, OnStatus::Run, OnStatus::Keep([this, ended](int status) {
+                        KeepSuperBlock(dev_, [status, ended] { ended(status); });
+                      }));
+  });
+}
 
 void Blobstore::Destroy(Done done) {
   Run(true, std::move(done), [this](const Done& ended) {

@@ -62,6 +62,8 @@ class Blobstore : public std::enable_shared_from_this<Blobstore> {
   // -EBUSY while blobs are open. Otherwise the device is closed when `done` runs with 0.
   void Unload(Done done);
   void Destroy(Done done);
+  // Takes what the device has gained.
+  void Grow(Done done);
   // Closes blobs once their channels are put, and unloads, whatever the device says. `done` runs at once when that has
   // happened already.
   void Shutdown(std::function<void()> done);
@@ -92,6 +94,7 @@ class Blobstore : public std::enable_shared_from_this<Blobstore> {
   void OnOpened(spdk_blob_store* bs, int status);
   void OnDeviceClosed();
   void GiveUp();
+  void Abandon(std::function<void()> closed);
   void Enter(bool exclusive, std::function<void()> run);
   void Leave();
   void RunNext();

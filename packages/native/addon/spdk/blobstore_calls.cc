@@ -277,13 +277,7 @@ bool CallBlobstore(const Store& store, const BlobstoreCall& call, const Progress
   if (name == "destroy") return store->Destroy(plain), true;
   if (name == "create") return Create(store, call, answered), true;
   if (name == "ids") return Ids(store, answered), true;
-  if (name == "grow") {
-    RunPlain(store, true, answered, [store](const Ended& ended) {
-      spdk_bdev_update_bs_blockcnt(store->dev());
-      spdk_bs_grow_live(store->bs(), OnStatus::Run, OnStatus::Keep(ended));
-    });
-    return true;
-  }
+  if (name == "grow") return store->Grow(plain), true;
   // What follows names a blob. setSuper takes 0 for none.
   spdk_blob_id id = SPDK_BLOBID_INVALID;
   const int status = name == "setSuper" && call.Number(0) == 0 ? 0 : BlobIdOf(call.Number(0), &id);
@@ -321,7 +315,7 @@ bool CallBlobstore(const Store& store, const BlobstoreCall& call, const Progress
 bool CallBlob(const std::shared_ptr<Blob>& blob, const BlobstoreCall& call, const Answered& answered) {
   const std::string& name = call.name;
   const auto plain = [answered](int status) { answered(StatusOnly(status)); };
-  // resize [clusters] -> number: io units
+  // resize [clusters] -> number: io units, also when it failed
   if (name == "resize") {
     blob->ResizeTo(static_cast<uint64_t>(call.Number(0)), [blob, answered](int status) {
       answered({status, {}, BytesOf({static_cast<double>(blob->num_blocks())})});
@@ -340,8 +334,7 @@ bool CallBlob(const std::shared_ptr<Blob>& blob, const BlobstoreCall& call, cons
     const int status = CheckXattr(key, value);
     if (status != 0) return plain(status), true;
     blob->Run(false, plain, [blob, key, value, removes = name == "removeXattr"](const Ended& ended) {
-      ended(removes ? spdk_blob_remove_xattr(blob->blob(), key.c_str())
-                    : spdk_blob_set_xattr(blob->blob(), key.c_str(), value.data(), static_cast<uint16_t>(value.size())));
+      ended(removes ? blob->RemoveXattr(key) : blob->SetXattr(key, value));
     });
     return true;
   }

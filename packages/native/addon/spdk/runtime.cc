@@ -26,7 +26,6 @@ constexpr uint64_t kThreadListMicros = 100000;
 constexpr size_t kReasonBytes = 2000;
 // spdk_app_start sleeps ten seconds when it is to be more talkative than this on a console.
 constexpr int kStartPrintLevel = SPDK_LOG_WARN;
-constexpr auto kTurnLimit = std::chrono::seconds(10);
 constexpr auto kConnectPause = std::chrono::milliseconds(5);
 
 // SPDK hands every line to a callback, whatever its print level says.
@@ -314,29 +313,6 @@ bool Runtime::PostToApp(Inbox::Task task) {
   if (!app_inbox_.Post(std::move(task))) return false;
   if (Idle* idle = IdleOf(app_core_)) idle->Kick();
   return true;
-}
-
-bool Runtime::RunOnApp(Inbox::Task task) {
-  struct Turn {
-    std::mutex mutex;
-    std::condition_variable ended;
-    bool wanted = true;
-    bool done = false;
-  };
-  const auto turn = std::make_shared<Turn>();
-  const bool posted = PostToApp([turn, task = std::move(task)] {
-    const std::lock_guard<std::mutex> lock(turn->mutex);
-    // What the task fills in is gone when nobody waits any more.
-    if (!turn->wanted) return;
-    task();
-    turn->done = true;
-    turn->ended.notify_one();
-  });
-  if (!posted) return false;
-  std::unique_lock<std::mutex> lock(turn->mutex);
-  turn->ended.wait_for(lock, kTurnLimit, [&turn] { return turn->done; });
-  turn->wanted = false;
-  return turn->done;
 }
 
 void Runtime::KickThread(Queue* queue) {

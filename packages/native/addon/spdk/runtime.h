@@ -67,9 +67,6 @@ class Runtime {
 
   // Any thread. False when SPDK does not run.
   bool PostToApp(Inbox::Task task);
-  // The JavaScript thread: waits until the task has run on the app thread. False when it did not, in the time that a
-  // reactor may take for one turn at worst.
-  bool RunOnApp(Inbox::Task task);
   void KickThread(Queue* queue);
 
   // What must be closed before SPDK stops. Any thread.

@@ -56,7 +56,6 @@ export class FakeAddon implements Addon {
   pollerRegister = (request: number) => this.ask("pollerRegister", request)
   pollerControl = (request: number) => this.ask("pollerControl", request)
   blobstoreCall = (request: number) => this.ask("blobstoreCall", request)
-  blobstoreQuery = () => ({ status: 0, text: "" })
   dmaAllocate = (request: number) => this.ask("dmaAllocate", request)
   release(start: number): void {
     this.released.push(start)

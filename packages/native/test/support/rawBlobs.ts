@@ -1,5 +1,5 @@
 /** Blobstores and blobs through the bare addon, and a queue that counts. */
-import type { BlobstoreAnswer, BlobstoreArguments } from "@effect-spdk/native/Addon"
+import type { BlobstoreArguments } from "@effect-spdk/native/Addon"
 import { Sqe } from "@effect-spdk/native/Layout"
 import { type Answer, type RawCompletion, type RawQueue, type RawSpdk, until } from "./rawSpdk.ts"
 
@@ -26,17 +26,14 @@ export class RawBlobs {
     return answer
   }
 
-  query(name: string, target: number, numbers: ReadonlyArray<number> = []): BlobstoreAnswer {
-    return this.spdk.addon.blobstoreQuery(name, target, numbers)
-  }
-
   /** With clusters of 64 KiB. */
   async init(bdev: string): Promise<number> {
     return (await this.get("init", 0, { numbers: [65_536, 64, 2], texts: [bdev, "RAW"] })).a
   }
 
-  async create(store: number, clusters: number, thin = false): Promise<number> {
-    const { bytes } = await this.get("create", store, { numbers: [clusters, thin ? 1 : 0, 0, 1], texts: [""] })
+  async create(store: number, clusters: number, thin = false, extentTable = true): Promise<number> {
+    const numbers = [clusters, thin ? 1 : 0, 0, extentTable ? 1 : 0]
+    const { bytes } = await this.get("create", store, { numbers, texts: [""] })
     return numbersOf(bytes)[0] ?? 0
   }
 
@@ -54,7 +51,7 @@ export class RawBlobs {
   }
 }
 
-/** One request over `blocks` from `offset`. The memory is the start of the slab. */
+/** One request over `blocks` from `offset`, with memory of the slab from `slabOffset`. */
 export const submit = (
   queue: RawQueue,
   opcode: number,
@@ -63,13 +60,14 @@ export const submit = (
   slab: readonly [number, number],
   offset: number,
   blocks: number,
-  lengthBytes: number
+  lengthBytes: number,
+  slabOffset = 0
 ): void => {
   const words = new Uint32Array(Sqe.words)
   words[Sqe.opcodeWord] = opcode
   words.set([id, 1], Sqe.idWord)
   words.set(channel, Sqe.channelSlotWord)
-  words.set([...slab, 0, lengthBytes], Sqe.slabSlotWord)
+  words.set([...slab, slabOffset, lengthBytes], Sqe.slabSlotWord)
   words.set([offset, 0], Sqe.offsetBlocksLowWord)
   words.set([blocks, 0], Sqe.lengthBlocksLowWord)
   queue.write(words)

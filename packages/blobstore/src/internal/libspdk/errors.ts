@@ -72,9 +72,3 @@ export const check = <A extends { readonly status: number }>(
   meaning?: Meaning
 ): Effect.Effect<A, SpdkError> =>
   answer.status === 0 ? Effect.succeed(answer) : Effect.fail(errorOf(answer.status, operation, resource, meaning))
-
-/** Throws for a status other than 0: for what has no Effect to fail in. */
-export const checkNow = <A extends { readonly status: number }>(answer: A, operation: string, resource: string): A => {
-  if (answer.status !== 0) throw errorOf(answer.status, operation, resource)
-  return answer
-}

@@ -6,10 +6,10 @@ import type { BlobstoreHandle, BlobCall, BlobstoreArguments, Descriptor, Engine 
 import { type EngineBlobstores, numbersOf, openBlocks, type OpenBlocks } from "@effect-spdk/core/Engine"
 import { Corrupted, type SpdkError, SpdkError as SpdkErrorClass } from "@effect-spdk/core/SpdkError"
 import * as Effect from "effect/Effect"
-import type { BlobId, BlobInfo, ClearMethod, OpenBlob, Parent } from "../driver.ts"
+import type { BlobId, BlobInfo, ClearMethod, OpenBlob, Parent, Xattrs } from "../driver.ts"
 import { encodeText } from "../format/text.ts"
 import { blobClearMethods, decodeXattrs } from "./encoding.ts"
-import { blobName, check, checkNow, errno, errorOf, type Meaning } from "./errors.ts"
+import { blobName, check, errno, errorOf, type Meaning } from "./errors.ts"
 
 /** What is open here, and what it was opened by. */
 export interface StoreContext {
@@ -78,26 +78,32 @@ class LibspdkBlob implements OpenBlob {
     this.close = blocks.close
   }
 
-  readonly info = (): BlobInfo => {
-    const answer = checkNow(this.query("info"), "Blob.info", this.resource)
-    const numbers = numbersOf(answer.bytes)
-    return {
-      id: this.id,
-      clusters: numbers[at.clusters] ?? 0,
-      allocatedClusters: numbers[at.allocated] ?? 0,
-      isReadOnly: numbers[at.readOnly] === 1,
-      isThin: numbers[at.thin] === 1,
-      isSnapshot: numbers[at.snapshot] === 1,
-      isClone: numbers[at.clone] === 1,
-      parent: parentOf(numbers[at.parent], answer.text)
-    }
+  get info(): Effect.Effect<BlobInfo, SpdkError> {
+    return Effect.map(this.call("info", {}, {}), ({ bytes, text }) => {
+      const numbers = numbersOf(bytes)
+      return {
+        id: this.id,
+        clusters: numbers[at.clusters] ?? 0,
+        allocatedClusters: numbers[at.allocated] ?? 0,
+        isReadOnly: numbers[at.readOnly] === 1,
+        isThin: numbers[at.thin] === 1,
+        isSnapshot: numbers[at.snapshot] === 1,
+        isClone: numbers[at.clone] === 1,
+        parent: parentOf(numbers[at.parent], text)
+      }
+    })
   }
 
   readonly resize = (clusters: number): Effect.Effect<void, SpdkError> =>
-    Effect.map(this.call("resize", { numbers: [clusters] }, { readOnly: true }), (answer) => {
-      const ioUnits = numbersOf(answer.bytes)[0]
-      if (ioUnits !== undefined) this.blocks.setNumBlocks(ioUnits)
-    })
+    Effect.flatMap(
+      this.store.blobstores.callBlob(this.blocks.descriptor, "resize", { numbers: [clusters] }),
+      (answer) => {
+        // Also of a failure: a smaller size may be in memory that could not be written.
+        const ioUnits = numbersOf(answer.bytes)[0]
+        if (ioUnits !== undefined) this.blocks.setNumBlocks(ioUnits)
+        return Effect.asVoid(check(answer, "Blob.resize", this.resource, { readOnly: true }))
+      }
+    )
 
   get sync(): Effect.Effect<void, SpdkError> {
     return Effect.andThen(this.call("sync", {}, {}), this.store.flush)
@@ -107,7 +113,9 @@ class LibspdkBlob implements OpenBlob {
     return Effect.map(this.call("setReadOnly", {}, {}), () => this.blocks.setWritable(false))
   }
 
-  readonly xattrs = () => decodeXattrs(checkNow(this.query("xattrs"), "Blob.xattrs", this.resource).bytes)
+  get xattrs(): Effect.Effect<Xattrs, SpdkError> {
+    return Effect.map(this.call("xattrs", {}, {}), ({ bytes }) => decodeXattrs(bytes))
+  }
 
   readonly setXattr = (name: string, value: Uint8Array): Effect.Effect<void, SpdkError> =>
     Effect.asVoid(
@@ -127,18 +135,17 @@ class LibspdkBlob implements OpenBlob {
       )
     )
 
-  readonly nextAllocated = (ioUnit: number): number | undefined => this.next("nextAllocated", ioUnit)
+  readonly nextAllocated = (ioUnit: number) => this.next("nextAllocated", ioUnit)
 
-  readonly nextUnallocated = (ioUnit: number): number | undefined => this.next("nextUnallocated", ioUnit)
+  readonly nextUnallocated = (ioUnit: number) => this.next("nextUnallocated", ioUnit)
 
-  private next(query: "nextAllocated" | "nextUnallocated", ioUnit: number): number | undefined {
-    const answer = this.store.blobstores.queryBlob(this.blocks.descriptor, query, [ioUnit])
-    if (answer.status === errno.ENOENT) return undefined
-    return numbersOf(checkNow(answer, `Blob.${query}`, this.resource).bytes)[0]
-  }
-
-  private query(query: "info" | "xattrs") {
-    return this.store.blobstores.queryBlob(this.blocks.descriptor, query)
+  private next(call: "nextAllocated" | "nextUnallocated", ioUnit: number) {
+    const asked = this.store.blobstores.callBlob(this.blocks.descriptor, call, { numbers: [ioUnit] })
+    return Effect.flatMap(asked, (answer): Effect.Effect<number | undefined, SpdkError> =>
+      answer.status === errno.ENOENT
+        ? Effect.undefined
+        : Effect.map(check(answer, `Blob.${call}`, this.resource), ({ bytes }) => numbersOf(bytes)[0])
+    )
   }
 
   private call(call: BlobCall, args: BlobstoreArguments, meaning: Meaning) {

@@ -6,7 +6,7 @@ import type { SpdkError } from "@effect-spdk/core/SpdkError"
 import * as Effect from "effect/Effect"
 import type { BlobId, CreateOptions, OpenBlob, Parent, Progress, StoreDriver, StoreInfo, Xattrs } from "../driver.ts"
 import { blobClearMethods, flag, xattrPairs } from "./encoding.ts"
-import { blobName, check, checkNow, errno, type Meaning } from "./errors.ts"
+import { blobName, check, errno, type Meaning } from "./errors.ts"
 import { openBlob, parentOf, type StoreContext } from "./openBlob.ts"
 
 const xattrRule: Meaning = { field: "xattrs", rule: "has an empty name or value, or a NUL in a name" }
@@ -23,13 +23,12 @@ export class LibspdkStore implements StoreDriver {
     this.bdev = context.handle.bdev
   }
 
-  readonly info = (): StoreInfo => {
-    const { blobstores, handle } = this.context
-    const answer = checkNow(blobstores.query(handle, "info"), "Blobstore.info", this.bdev)
-    const [clusterSizeBytes = 0, totalClusters = 0, freeClusters = 0, ioUnitBytes = 0, pageBytes = 0] = numbersOf(
-      answer.bytes
-    )
-    return { type: answer.text, clusterSizeBytes, totalClusters, freeClusters, ioUnitBytes, pageBytes }
+  get info(): Effect.Effect<StoreInfo, SpdkError> {
+    return Effect.map(this.call("info", this.bdev), ({ bytes, text }) => {
+      const numbers = numbersOf(bytes)
+      const [clusterSizeBytes = 0, totalClusters = 0, freeClusters = 0, ioUnitBytes = 0, pageBytes = 0] = numbers
+      return { type: text, clusterSizeBytes, totalClusters, freeClusters, ioUnitBytes, pageBytes }
+    })
   }
 
   readonly create = (options: CreateOptions): Effect.Effect<BlobId, SpdkError> => {
@@ -60,12 +59,11 @@ export class LibspdkStore implements StoreDriver {
   }
 
   get superBlob(): Effect.Effect<BlobId | undefined, SpdkError> {
-    return Effect.suspend(() => {
-      const answer = this.context.blobstores.query(this.context.handle, "super")
-      return answer.status === errno.ENOENT
-        ? Effect.succeed(undefined)
+    return Effect.flatMap(this.context.blobstores.call(this.context.handle, "super"), (answer) =>
+      answer.status === errno.ENOENT
+        ? Effect.undefined
         : Effect.map(check(answer, "Blobstore.superBlob", this.bdev), ({ bytes }) => numbersOf(bytes)[0])
-    })
+    )
   }
 
   readonly setSuperBlob = (id: BlobId | undefined): Effect.Effect<void, SpdkError> =>
@@ -93,12 +91,9 @@ export class LibspdkStore implements StoreDriver {
 
   readonly clones = (snapshot: BlobId): Effect.Effect<ReadonlyArray<BlobId>, SpdkError> =>
     Effect.flatMap(this.parent(snapshot), () =>
-      Effect.suspend(() => {
-        const answer = this.context.blobstores.query(this.context.handle, "clones", [snapshot])
-        return Effect.map(check(answer, "Blobstore.clones", blobName(snapshot)), ({ bytes }) =>
-          Array.from(numbersOf(bytes))
-        )
-      })
+      Effect.map(this.call("clones", blobName(snapshot), {}, { numbers: [snapshot] }), ({ bytes }) =>
+        Array.from(numbersOf(bytes))
+      )
     )
 
   readonly parent = (id: BlobId): Effect.Effect<Parent, SpdkError> =>

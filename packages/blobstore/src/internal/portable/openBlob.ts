@@ -13,12 +13,16 @@ import { closeBlob } from "./open.ts"
 import { persist, resize } from "./persist.ts"
 import type { Store } from "./store.ts"
 
+type Next = Effect.Effect<number | undefined, SpdkError>
+
 export class PortableBlob implements OpenBlob {
   readonly id: BlobId
   readonly io: BlobBlockIo
   readonly channel: Effect.Effect<BlobBlockIo, SpdkError, Scope.Scope>
   readonly sync: Effect.Effect<void, SpdkError>
   readonly setReadOnly: Effect.Effect<void, SpdkError>
+  readonly info: Effect.Effect<BlobInfo, SpdkError>
+  readonly xattrs: Effect.Effect<Xattrs, SpdkError>
   readonly close: Effect.Effect<void, SpdkError>
   private readonly store: Store
   private readonly blob: BlobState
@@ -33,6 +37,8 @@ export class PortableBlob implements OpenBlob {
       store.device.bdev.channel,
       (channel) => new PortableBlobIo(store, blob, this.handle, channel)
     )
+    this.info = Effect.sync(() => blob.info(store.clones.has(blob.id)))
+    this.xattrs = Effect.sync(() => blob.xattrs)
     this.sync = this.whileOpen("Blob.sync", () => store.change(syncNow(store, blob)))
     this.setReadOnly = this.whileOpen("Blob.setReadOnly", () =>
       Effect.sync(() => {
@@ -47,10 +53,6 @@ export class PortableBlob implements OpenBlob {
       return Effect.uninterruptible(blob.gate.exclusive(store.change(closeBlob(store, blob))))
     })
   }
-
-  readonly info = (): BlobInfo => this.blob.info(this.store.clones.has(this.id))
-
-  readonly xattrs = (): Xattrs => this.blob.xattrs
 
   readonly resize = (clusters: number): Effect.Effect<void, SpdkError> =>
     this.whileOpen("Blob.resize", () => {
@@ -89,8 +91,8 @@ export class PortableBlob implements OpenBlob {
       return Effect.void
     })
 
-  readonly nextAllocated = (ioUnit: number): number | undefined => this.next(ioUnit, true)
-  readonly nextUnallocated = (ioUnit: number): number | undefined => this.next(ioUnit, false)
+  readonly nextAllocated = (ioUnit: number): Next => Effect.sync(() => this.next(ioUnit, true))
+  readonly nextUnallocated = (ioUnit: number): Next => Effect.sync(() => this.next(ioUnit, false))
 
   private next(ioUnit: number, isAllocated: boolean): number | undefined {
     const { blob, store } = this

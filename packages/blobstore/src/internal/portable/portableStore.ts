@@ -20,6 +20,7 @@ import type { Store } from "./store.ts"
 export class PortableStore implements D.StoreDriver {
   readonly kind = "portable"
   readonly ids: Effect.Effect<ReadonlyArray<D.BlobId>, SpdkError>
+  readonly info: Effect.Effect<D.StoreInfo, SpdkError>
   readonly superBlob: Effect.Effect<D.BlobId | undefined, SpdkError>
   readonly grow: Effect.Effect<void, SpdkError>
   readonly unload: Effect.Effect<void, SpdkError>
@@ -37,13 +38,12 @@ export class PortableStore implements D.StoreDriver {
         )
       )
     )
+    this.info = Effect.sync(() => store.info())
     this.superBlob = Effect.sync(() => store.superBlock.superBlob)
     this.grow = store.change(grow(store))
     this.unload = this.end("Blobstore.unload", writeClean(store))
     this.destroy = this.end("Blobstore.destroy", Effect.andThen(store.device.zero(0, L.pageBytes), store.device.flush))
   }
-
-  readonly info = (): D.StoreInfo => this.store.info()
 
   readonly create = (options: D.CreateOptions): Effect.Effect<D.BlobId, SpdkError> =>
     Effect.suspend(() => {

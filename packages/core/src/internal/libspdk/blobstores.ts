@@ -6,7 +6,7 @@ import * as Effect from "effect/Effect"
 import type { BlobstoreAnswer, Descriptor, DescriptorInfo, EngineBlobstores } from "../engine.ts"
 
 /** What blobstores need of the host. */
-export type BlobstoreHost = Pick<Host, "blobstoreCall" | "blobstoreQuery" | "blobOpen" | "bdevClose">
+export type BlobstoreHost = Pick<Host, "blobstoreCall" | "blobOpen" | "bdevClose">
 
 /** Uninterruptible: the answer may be a resource, and somebody has to take it. */
 const ask = (call: (onReply: (reply: Reply) => void) => void): Effect.Effect<Reply> =>
@@ -23,7 +23,6 @@ export const makeBlobstores = (host: BlobstoreHost): EngineBlobstores => ({
       ask((onReply) => host.blobstoreCall(call, store.slot, args, onReply, onProgress)),
       answerOf
     ),
-  query: (store, query, numbers) => host.blobstoreQuery(query, store.slot, numbers),
   openBlob: (store, id, clearMethod, onEvent) =>
     Effect.map(
       ask((onReply) => host.blobOpen(store.slot, { numbers: [id, clearMethod] }, onEvent, onReply)),
@@ -38,8 +37,7 @@ export const makeBlobstores = (host: BlobstoreHost): EngineBlobstores => ({
     Effect.map(
       ask((onReply) => host.blobstoreCall(`blob.${call}`, descriptor.slot, args, onReply)),
       answerOf
-    ),
-  queryBlob: (descriptor, query, numbers) => host.blobstoreQuery(`blob.${query}`, descriptor.slot, numbers)
+    )
 })
 
 const answerOf = ({ bytes, status, text }: Reply): BlobstoreAnswer =>
