@@ -115,10 +115,12 @@ int NvmeController::FillOptions() {
   opts.transport_retry_count = static_cast<uint8_t>(std::min(options_.retries, kMostRetries));
   opts.header_digest = options_.header_digest;
   opts.data_digest = options_.data_digest;
-  opts.fabrics_connect_timeout_us = uint64_t{options_.connect_timeout_millis} * 1000;
+  if (options_.connect_timeout_millis != 0) {
+    opts.fabrics_connect_timeout_us = uint64_t{options_.connect_timeout_millis} * 1000;
+  }
   // Of every step of the initialisation, and of what SPDK waits for by itself later.
-  const uint32_t admin = options_.admin_timeout_millis == 0 ? kInnerTimeoutMillis : options_.admin_timeout_millis;
-  opts.admin_timeout_ms = std::min(admin, options_.connect_timeout_millis);
+  const auto limit = [](uint32_t millis) { return millis == 0 ? kInnerTimeoutMillis : millis; };
+  opts.admin_timeout_ms = std::min(limit(options_.admin_timeout_millis), limit(options_.connect_timeout_millis));
   // Whoever submitted is told: two lines in the log per failed command would slow the reactor down.
   opts.disable_error_logging = true;
   int rc = TakeKey(options_.psk, &opts.tls_psk);
@@ -132,10 +134,11 @@ int NvmeController::FillOptions() {
 bool NvmeController::NameApart() {
   spdk_nvme_transport_id& id = options_.transport_id;
   if (id.adrfam != SPDK_NVMF_ADRFAM_IPV4 && id.adrfam != SPDK_NVMF_ADRFAM_IPV6) return true;
-  std::string service = id.trsvcid;
-  while (true) {
-    // One in any case: other parts of this process write the port without.
-    service.insert(0, "0");
+  const std::string port = id.trsvcid;
+  // One in any case: other parts of this process write the port without.
+  for (size_t zeros = 1;; zeros++) {
+    std::string service(zeros, '0');
+    service += port;
     if (!CopyText(service, id.trsvcid)) return false;
     const auto& others = NvmeThread::Get().controllers();
     const bool taken = std::any_of(others.begin(), others.end(), [this, &id](const auto& other) {
@@ -151,7 +154,8 @@ void NvmeController::Start() {
   int rc = FillOptions();
   if (rc == 0 && !NameApart()) rc = -EMFILE;
   if (rc == 0) {
-    deadline_ticks_ = spdk_get_ticks() + TicksOf(options_.connect_timeout_millis);
+    const uint32_t millis = options_.connect_timeout_millis;
+    deadline_ticks_ = millis == 0 ? UINT64_MAX : spdk_get_ticks() + TicksOf(millis);
     const NvmeThread::Reason reason(&reason_);
     const ConnectLimit limit(options_.connect_timeout_millis);
     // A discovery controller is connected when this returns; the others are not begun.

@@ -78,7 +78,8 @@ bool NvmeQpair::Connect() {
     failure_ = rc;
     return true;
   }
-  deadline_ticks_ = spdk_get_ticks() + spdk_get_ticks_hz() / 1000 * controller().connect_timeout_millis();
+  const uint32_t millis = controller().connect_timeout_millis();
+  deadline_ticks_ = millis == 0 ? UINT64_MAX : spdk_get_ticks() + spdk_get_ticks_hz() / 1000 * millis;
   state_ = State::kConnecting;
   return true;
 }
