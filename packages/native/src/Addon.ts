@@ -28,7 +28,7 @@ export interface StartOptions {
   readonly key: string
 }
 
-export const EventKind = { Reply: 0, Removed: 1, Resized: 2, Log: 3, Progress: 4 } as const
+export const EventKind = { Reply: 0, Removed: 1, Resized: 2, Log: 3, Progress: 4, Nvme: 5 } as const
 
 export interface AddonEvent {
   readonly kind: number
@@ -69,8 +69,37 @@ export interface Usage {
   readonly blobstores: number
   /** Open ones. */
   readonly blobs: number
+  /** Connected ones, and those that connect or disconnect. */
+  readonly nvmeControllers: number
   readonly slabs: number
   readonly dmaBytes: number
+}
+
+/** Where to connect, and as whom. Times in milliseconds, 0 for no limit; "" for texts that are not given. */
+export interface NvmeConnectOptions {
+  readonly trtype: string
+  readonly adrfam: string
+  readonly traddr: string
+  readonly trsvcid: string
+  readonly subnqn: string
+  readonly priority: number
+  readonly hostnqn: string
+  /** 16 bytes. */
+  readonly hostId: Uint8Array
+  readonly sourceAddress: string
+  readonly sourcePort: string
+  readonly ioQueues: number
+  readonly ioQueueSize: number
+  readonly adminQueueSize: number
+  readonly keepAliveMillis: number
+  readonly connectTimeoutMillis: number
+  readonly adminTimeoutMillis: number
+  readonly headerDigest: boolean
+  readonly dataDigest: boolean
+  readonly retries: number
+  readonly psk: string
+  readonly dhchapKey: string
+  readonly dhchapControllerKey: string
 }
 
 export const PollerAction = { Stats: 0, Pause: 1, Resume: 2, Unregister: 3 } as const
@@ -90,7 +119,7 @@ export interface Addon {
   exit(request: number, queue: number): void
   kick(queue: number): void
   bdevOpen(request: number, name: string, write: boolean): void
-  /** Of a bdev or a blob. */
+  /** Of a bdev, a blob or an NVMe namespace. */
   bdevClose(request: number, target: number): void
   channelOpen(request: number, queue: number, target: number): void
   channelClose(request: number, queue: number, slot: number, generation: number): void
@@ -110,6 +139,23 @@ export interface Addon {
     texts: ReadonlyArray<string>,
     values: ReadonlyArray<Uint8Array>
   ): void
+  /** Answers with the controller's number before it is connected. */
+  nvmeConnect(request: number, options: NvmeConnectOptions): number
+  nvmeCall(request: number, controller: number, name: string): void
+  nvmeOpen(request: number, controller: number, nsid: number): void
+  /** `lengthBytes` 0: no data. */
+  nvmeAdmin(
+    request: number,
+    controller: number,
+    command: Uint8Array,
+    slabSlot: number,
+    slabGeneration: number,
+    offsetBytes: number,
+    lengthBytes: number
+  ): void
+  /** `request` is the number of that `nvmeAdmin`. */
+  nvmeAbort(controller: number, request: number): void
+  nvmeScan(request: number, trtype: string): void
   usage(): Usage
 }
 

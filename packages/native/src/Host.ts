@@ -14,6 +14,7 @@ import {
   type StartOptions,
   type Usage
 } from "./Addon.ts"
+import { HostNvme } from "./HostNvme.ts"
 import { RingQueue } from "./RingQueue.ts"
 
 /** Completions of one turn, after which timers and sockets get theirs. */
@@ -33,7 +34,7 @@ export interface Reply {
   readonly a: number
   readonly b: number
   readonly text: string
-  /** Of calls to blobstores. */
+  /** Of calls to blobstores, and the completion of an NVMe command. */
   readonly bytes?: Uint8Array
 }
 
@@ -62,6 +63,7 @@ export interface HostQueue {
 
 export class Host {
   readonly addon: Addon
+  readonly nvme: HostNvme
   private readonly replies = new Map<number, OnReply>()
   private readonly progress = new Map<number, (done: number) => void>()
   private readonly devices = new Map<number, (event: DeviceEvent) => void>()
@@ -80,6 +82,7 @@ export class Host {
 
   constructor(addon: Addon) {
     this.addon = addon
+    this.nvme = new HostNvme(addon, (onReply) => this.ask(onReply), this.devices)
     addon.attach(() => this.onWake())
   }
 
@@ -146,7 +149,7 @@ export class Host {
     this.addon.bdevOpen(request, name, write)
   }
 
-  /** Of a bdev or a blob. */
+  /** Of a bdev, a blob or an NVMe namespace. */
   bdevClose(descriptor: number, onReply: OnReply): void {
     const request = this.ask((reply) => {
       this.devices.delete(descriptor)
@@ -360,6 +363,9 @@ export class Host {
         onReply?.(event)
         return
       }
+      case EventKind.Nvme:
+        this.nvme.deliver(event)
+        return
       case EventKind.Progress:
         this.progress.get(event.id)?.(event.a)
         return

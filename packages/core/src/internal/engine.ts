@@ -159,6 +159,8 @@ export interface EngineUsage {
   readonly blobstores: number
   /** Open ones. */
   readonly blobs: number
+  /** Connected ones, and those that connect or disconnect. */
+  readonly nvmeControllers: number
   readonly slabs: number
   readonly dmaBytes: number
   readonly requestsInFlight: number

@@ -53,6 +53,23 @@ const operationsNamed = (of: string): ReturnType<typeof ioOperations> => {
 
 /** Opens, and leaves nothing open when that fails. Whoever has opened closes: there is no scope. */
 export const openBlocks = <E, E2>(options: OpenBlocksOptions<E, E2>): Effect.Effect<OpenBlocks<E2>, E> =>
+  Effect.map(openDescriptor(options), ({ blocks, close }) => ({
+    descriptor: blocks.descriptor,
+    io: new BdevIoImpl({ bdev: blocks, channel: undefined }),
+    channel: explicitChannel(blocks),
+    isRemoved: () => blocks.removed,
+    numBlocks: () => blocks.numBlocks,
+    setNumBlocks: (numBlocks) => {
+      blocks.numBlocks = numBlocks
+    },
+    setWritable: (writable) => blocks.setWritable(writable),
+    close
+  }))
+
+/** As `openBlocks`, for those who build handles of their own over it. */
+export const openDescriptor = <E, E2>(
+  options: OpenBlocksOptions<E, E2>
+): Effect.Effect<{ readonly blocks: OpenBdev; readonly close: Effect.Effect<void, E2> }, E> =>
   Effect.uninterruptible(
     Effect.gen(function* () {
       const scope = yield* Scope.make()
@@ -83,17 +100,6 @@ export const openBlocks = <E, E2>(options: OpenBlocksOptions<E, E2>): Effect.Eff
             .pipe(Effect.andThen(Scope.close(scope, Exit.void)), Effect.andThen(Effect.suspend(() => closed)))
         )
       )
-      return {
-        descriptor,
-        io: new BdevIoImpl({ bdev: blocks, channel: undefined }),
-        channel: explicitChannel(blocks),
-        isRemoved: () => blocks.removed,
-        numBlocks: () => blocks.numBlocks,
-        setNumBlocks: (numBlocks) => {
-          blocks.numBlocks = numBlocks
-        },
-        setWritable: (writable) => blocks.setWritable(writable),
-        close
-      }
+      return { blocks, close }
     })
   )

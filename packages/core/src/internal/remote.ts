@@ -67,6 +67,7 @@ const nothing: EngineUsage = {
   pollers: 0,
   blobstores: 0,
   blobs: 0,
+  nvmeControllers: 0,
   slabs: 0,
   dmaBytes: 0,
   requestsInFlight: 0

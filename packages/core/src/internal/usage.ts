@@ -14,6 +14,7 @@ const usage: { readonly [K in keyof EngineUsage]: Metric.Gauge<number> } = {
   pollers: Metric.gauge("spdk_pollers", { description: "Registered pollers" }),
   blobstores: Metric.gauge("spdk_blobstores", { description: "Blobstores that SPDK has loaded" }),
   blobs: Metric.gauge("spdk_blobs", { description: "Blobs that SPDK has open" }),
+  nvmeControllers: Metric.gauge("spdk_nvme_controllers", { description: "NVMe controllers that are connected" }),
   slabs: Metric.gauge("spdk_slabs", { description: "DMA allocations" }),
   dmaBytes: Metric.gauge("spdk_dma_bytes", { description: "Bytes in DMA allocations" }),
   requestsInFlight: Metric.gauge("spdk_requests_in_flight", { description: "Requests without a completion" })

@@ -13,10 +13,10 @@
 namespace effect_spdk {
 
 struct Event {
-  enum class Kind : uint32_t { kReply = 0, kRemoved = 1, kResized = 2, kLog = 3, kProgress = 4 };
+  enum class Kind : uint32_t { kReply = 0, kRemoved = 1, kResized = 2, kLog = 3, kProgress = 4, kNvme = 5 };
 
   Kind kind = Kind::kReply;
-  // Reply, Progress: the request. Removed, Resized: the target's slot.
+  // Reply, Progress: the request. Removed, Resized: the target's slot. Nvme: the controller's.
   uint32_t id = 0;
   // Reply: 0 or a negative errno. Log: the level.
   int32_t status = 0;

@@ -11,6 +11,7 @@
 #include "../spdk/runtime.h"
 #include "blobstore.h"
 #include "calls.h"
+#include "nvme.h"
 
 namespace effect_spdk {
 namespace {
@@ -222,7 +223,7 @@ void BdevOpen(const Napi::CallbackInfo& info) {
   if (!posted) holdings->Reply(request, -ESHUTDOWN);
 }
 
-// bdevClose(request, target) - a bdev, or a blob; waits for its channels.
+// bdevClose(request, target) - a bdev, a blob or a namespace; waits for its channels.
 void BdevClose(const Napi::CallbackInfo& info) {
   Environment* environment = Attached(info);
   Arguments arguments(info);
@@ -254,9 +255,9 @@ void ChannelOpen(const Napi::CallbackInfo& info) {
   const auto target = holdings->targets.Find(target_id);
   if (queue == nullptr || target == nullptr) return holdings->Reply(request, -EBADF);
   const bool posted = queue->Post([holdings, request, queue, target] {
-    Queue::ChannelHandle handle;
-    const int status = queue->OpenChannel(target, &handle);
-    holdings->Reply(request, status, handle.slot, handle.generation);
+    queue->OpenChannel(target, [holdings, request](int status, Queue::ChannelHandle handle) {
+      holdings->Reply(request, status, handle.slot, handle.generation);
+    });
   });
   if (!posted) holdings->Reply(request, -ECANCELED);
 }
@@ -447,6 +448,7 @@ Napi::Value Usage(const Napi::CallbackInfo& info) {
   set("pollers", runtime.poller_count);
   set("blobstores", runtime.blobstore_count);
   set("blobs", runtime.blob_count);
+  set("nvmeControllers", runtime.nvme_count);
   set("slabs", runtime.slab_count);
   set("dmaBytes", runtime.dma_bytes);
   return usage;
@@ -468,6 +470,12 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("bdevOpen", Napi::Function::New<BdevOpen>(env));
   exports.Set("bdevClose", Napi::Function::New<BdevClose>(env));
   exports.Set("blobstoreCall", Napi::Function::New<CallBlobstores>(env));
+  exports.Set("nvmeConnect", Napi::Function::New<NvmeConnect>(env));
+  exports.Set("nvmeCall", Napi::Function::New<NvmeCall>(env));
+  exports.Set("nvmeOpen", Napi::Function::New<NvmeOpen>(env));
+  exports.Set("nvmeAdmin", Napi::Function::New<NvmeAdmin>(env));
+  exports.Set("nvmeAbort", Napi::Function::New<NvmeAbort>(env));
+  exports.Set("nvmeScan", Napi::Function::New<NvmeScan>(env));
   exports.Set("channelOpen", Napi::Function::New<ChannelOpen>(env));
   exports.Set("channelClose", Napi::Function::New<ChannelClose>(env));
   exports.Set("pollerRegister", Napi::Function::New<PollerRegister>(env));

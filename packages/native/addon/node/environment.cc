@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "../spdk/nvme_thread.h"
 #include "../spdk/runtime.h"
 
 namespace effect_spdk {
@@ -21,12 +22,15 @@ void Holdings::CloseEverything() {
   ended = true;
   mailbox->Close();
   for (auto& [id, queue] : queues.TakeAll()) queue->Close([](int) {});
-  // Both close once the queues have put their channels.
+  // They close once the queues have put their channels.
   for (auto& [id, target] : targets.TakeAll()) {
     Runtime::Get().PostToApp([target = target] { target->Close([](int) {}); });
   }
   for (auto& [id, blobstore] : blobstores.TakeAll()) {
     Runtime::Get().PostToApp([blobstore = blobstore] { blobstore->Shutdown([] {}); });
+  }
+  for (auto& [id, controller] : controllers.TakeAll()) {
+    NvmeThread::Get().Post([controller = controller] { controller->Close([] {}); });
   }
   if (!Runtime::Get().running()) return;
   for (const SlabHandle handle : slabs->OpenHandles()) {

@@ -14,6 +14,7 @@
 #include "../core/slab_table.h"
 #include "../spdk/blobstore.h"
 #include "../spdk/descriptor.h"
+#include "../spdk/nvme_controller.h"
 #include "../spdk/queue.h"
 
 namespace effect_spdk {
@@ -56,9 +57,10 @@ struct Holdings {
   std::shared_ptr<Mailbox> mailbox;
   std::shared_ptr<SlabTable> slabs;
   Registry<Queue> queues;
-  // Open bdevs and open blobs.
+  // Open bdevs, blobs and NVMe namespaces.
   Registry<Target> targets;
   Registry<Blobstore> blobstores;
+  Registry<NvmeController> controllers;
   // Set when the environment has ended: what arrives from here on is closed at once.
   std::atomic<bool> ended{false};
 

@@ -26,6 +26,9 @@
 
 namespace effect_spdk {
 
+class NvmeController;
+class NvmeQpair;
+
 // Called when the last pin of a closed slab is gone: frees the memory and recycles the slot. Any thread.
 void FreeSlabMemory(SlabTable& slabs, uint32_t slot, void* memory);
 
@@ -78,11 +81,17 @@ class Queue : public std::enable_shared_from_this<Queue> {
   void Pause(std::shared_ptr<Target> blob, std::function<void()> paused);
   void Resume();
 
+  // Any thread. Gives up the queue pairs of that controller with all that they have in flight, and runs `dropped`, here,
+  // once they are gone. They come back by themselves when the controller lets them.
+  void DropNvme(std::shared_ptr<NvmeController> controller, std::function<void()> dropped);
+
   struct ChannelHandle {
     uint32_t slot = 0;
     uint32_t generation = 0;
   };
-  int OpenChannel(const std::shared_ptr<Target>& target, ChannelHandle* out);
+  using Opened = std::function<void(int status, ChannelHandle handle)>;
+  // `opened` runs at once for bdevs and blobs; a queue pair has to connect first.
+  void OpenChannel(const std::shared_ptr<Target>& target, Opened opened);
   // Waits for the channel's requests. `done` runs at once for a stale handle.
   void CloseChannel(ChannelHandle handle, Done done);
 
@@ -118,18 +127,28 @@ class Queue : public std::enable_shared_from_this<Queue> {
     Segments* next;
   };
 
+  struct Request;
+
   struct Channel {
     Queue* queue = nullptr;
     uint32_t generation = 1;
     enum class State { kFree, kOpen, kClosing, kPut } state = State::kFree;
     std::shared_ptr<Target> target;
-    // Of a bdev; null when the target is a blob.
+    // Of a bdev, and null otherwise; so is the next of a blob, and the one after that of an NVMe namespace.
     spdk_bdev_desc* desc = nullptr;
     spdk_blob* blob = nullptr;
+    std::unique_ptr<NvmeQpair> nvme;
+    // Of bdevs and blobs.
     spdk_io_channel* io_channel = nullptr;
     uint32_t in_flight = 0;
-    // Of a blob: what SPDK has of it.
+    // Of blobs and namespaces: what SPDK has of it.
     uint32_t asked = 0;
+    // Of a namespace: what waits for its queue pair, or for a request of SPDK's.
+    Request* nvme_waiting_head = nullptr;
+    Request** nvme_waiting_tail = &nvme_waiting_head;
+    bool nvme_submitting = false;
+    // Whoever waits for the queue pair's connection.
+    Opened opened;
     std::vector<Done> waiting;
   };
 
@@ -160,6 +179,10 @@ class Queue : public std::enable_shared_from_this<Queue> {
     Opcode opcode = Opcode::kNop;
     uint32_t segment_count = 0;
     uint32_t slab_slot = 0;
+    // Of an NVMe command in hand: how far it goes, and where its list of segments is read.
+    uint64_t part_blocks = 0;
+    uint32_t segment_index = 0;
+    uint32_t segment_offset = 0;
     bool has_slab = false;
     bool busy = false;
     // The device has it. Otherwise it is a timer, or waits for a bdev_io.
@@ -196,6 +219,8 @@ class Queue : public std::enable_shared_from_this<Queue> {
   void Dispatch(Request* request, const uint32_t* words);
   bool Prepare(Request* request, const uint32_t* words);
   bool PrepareMemory(Request* request, const uint32_t* words, uint64_t length_bytes);
+  // Returns how many the entry claims to have.
+  uint32_t TakeSegments(Request* request);
   bool PinSegment(Request* request, const uint32_t* words, char** address);
   void Submit(Request* request);
   // The answer of SPDK to a submission, 0 or an errno.
@@ -206,6 +231,28 @@ class Queue : public std::enable_shared_from_this<Queue> {
   void SubmitWaitingToBlobs();
   void GrantPauses();
   static void OnBlobIo(void* context, int status);
+  int OpenNvmeChannel(Channel* channel, const std::shared_ptr<Target>& target, Opened opened);
+  uint32_t PollNvme();
+  uint32_t StepNvme();
+  void SettleNvme(Channel* channel);
+  static void OnNvmeDisconnected(spdk_nvme_qpair* qpair, void* context);
+  bool ReleaseNvme(Channel* channel);
+  void ReleaseAllNvme();
+  void CloseNvmeGroup();
+  bool PreparePassthru(Request* request);
+  void SubmitToNvme(Request* request);
+  void SubmitWaitingToNvme(Channel* channel);
+  void RefuseNvme(Request* request, int rc);
+  void RefuseUnwantedByNvme(Channel* channel);
+  int AskNvme(Request* request);
+  int CallNvme(Request* request);
+  int Deallocate(Request* request);
+  int PassThrough(Request* request);
+  static void RewindSegments(void* context, uint32_t offset);
+  static int NextSegment(void* context, void** address, uint32_t* length);
+  static void OnNvme(void* context, const spdk_nvme_cpl* completion);
+  bool ContinueInParts(Request* request);
+  int AbortNvme(Request* target);
   int WaitForBdevIo(const Request& request);
   void Abort(Request* request, const uint32_t* words);
   void WishAbort(Request* target);
@@ -221,6 +268,7 @@ class Queue : public std::enable_shared_from_this<Queue> {
   void Publish();
   void TellIdle();
   Channel* FindChannel(uint32_t slot, uint32_t generation);
+  ChannelHandle HandleOf(const Channel* channel) const;
   void Hold(Channel* channel);
   void LetGo(Channel* channel);
   void PutChannelIfUnused(Channel* channel);
@@ -270,6 +318,16 @@ class Queue : public std::enable_shared_from_this<Queue> {
     std::function<void()> paused;
   };
   std::vector<PauseWish> pause_wishes_;
+
+  struct NvmeDrop {
+    std::shared_ptr<NvmeController> controller;
+    std::function<void()> dropped;
+  };
+  std::vector<NvmeDrop> nvme_drops_;
+  // Of all queue pairs of this thread; null when there never was one.
+  spdk_nvme_poll_group* nvme_group_ = nullptr;
+  // A queue pair is not where it should be.
+  bool nvme_unsettled_ = false;
 
   std::vector<std::unique_ptr<Channel>> channels_;
   std::deque<std::unique_ptr<Poller>> pollers_;

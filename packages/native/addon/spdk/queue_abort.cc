@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <utility>
 
+#include "nvme_qpair.h"
 #include "queue.h"
 
 namespace effect_spdk {
@@ -25,6 +26,7 @@ void Queue::Abort(Request* request, const uint32_t* words) {
     return Refuse(request, -ENOTSUP, Detail::kNotSupported);
   } else {
     WishAbort(target);
+    if (!target->submitted && target->channel->nvme != nullptr) RefuseUnwantedByNvme(target->channel);
   }
   Complete(request);
 }
@@ -68,7 +70,9 @@ int Queue::AskForAbort(Request* target) {
   // An abort holds the channel like any other request.
   Hold(channel);
   target->ask.channel = channel;
-  const int rc = spdk_bdev_abort(channel->desc, channel->io_channel, target, OnAborted, &target->ask);
+  const int rc = channel->nvme != nullptr
+                     ? AbortNvme(target)
+                     : spdk_bdev_abort(channel->desc, channel->io_channel, target, OnAborted, &target->ask);
   if (rc == 0) return rc;
   target->ask.channel = nullptr;
   LetGo(channel);
@@ -82,11 +86,15 @@ void Queue::OnAborted(spdk_bdev_io* io, bool, void* context) {
 }
 
 void Queue::AbortAll() {
+  // With a queue pair goes all that it has in flight, also when its device does not answer any more.
+  ReleaseAllNvme();
   for (uint32_t i = 0; i < request_count_; i++) {
     Request& request = requests_[i];
     if (!request.busy) continue;
     if (request.timer != nullptr) {
       CancelTimer(&request);
+    } else if (request.submitted && request.channel->nvme != nullptr) {
+      continue;
     } else if (!request.submitted || request.channel->target->Supports(SPDK_BDEV_IO_TYPE_ABORT)) {
       WishAbort(&request);
     }

@@ -5,18 +5,20 @@
 
 #include "blob.h"
 #include "descriptor.h"
+#include "nvme_qpair.h"
 #include "queue.h"
 #include "runtime.h"
 
 namespace effect_spdk {
 
-int Queue::OpenChannel(const std::shared_ptr<Target>& target, ChannelHandle* out) {
-  if (closing_) return -ECANCELED;
-  if (!target->AttachChannel(shared_from_this())) return target->removed() ? -ENODEV : -EBADF;
-  spdk_io_channel* io_channel = target->GetIoChannel();
-  if (io_channel == nullptr) {
+void Queue::OpenChannel(const std::shared_ptr<Target>& target, Opened opened) {
+  if (closing_) return opened(-ECANCELED, {});
+  if (!target->AttachChannel(shared_from_this())) return opened(target->removed() ? -ENODEV : -EBADF, {});
+  const bool nvme = target->AsNvme() != nullptr;
+  spdk_io_channel* io_channel = nvme ? nullptr : target->GetIoChannel();
+  if (io_channel == nullptr && !nvme) {
     target->DetachChannel(shared_from_this());
-    return -ENOMEM;
+    return opened(-ENOMEM, {});
   }
   uint32_t slot = 0;
   while (slot < channels_.size() && channels_[slot]->state != Channel::State::kFree) slot++;
@@ -29,12 +31,19 @@ int Queue::OpenChannel(const std::shared_ptr<Target>& target, ChannelHandle* out
   channel.target = target;
   Blob* const blob = target->AsBlob();
   channel.blob = blob == nullptr ? nullptr : blob->blob();
-  // There are two kinds of targets.
-  channel.desc = blob == nullptr ? static_cast<Descriptor*>(target.get())->desc() : nullptr;
+  // There are three kinds of targets.
+  channel.desc = blob == nullptr && !nvme ? static_cast<Descriptor*>(target.get())->desc() : nullptr;
   channel.io_channel = io_channel;
   Runtime::Get().channel_count.fetch_add(1);
-  *out = {slot, channel.generation};
-  return 0;
+  if (!nvme) return opened(0, {slot, channel.generation});
+  const int status = OpenNvmeChannel(&channel, target, opened);
+  if (status != 0) CloseChannel({slot, channel.generation}, [opened, status](int) { opened(status, {}); });
+}
+
+Queue::ChannelHandle Queue::HandleOf(const Channel* channel) const {
+  uint32_t slot = 0;
+  while (channels_[slot].get() != channel) slot++;
+  return {slot, channel->generation};
 }
 
 void Queue::CloseChannel(ChannelHandle handle, Done done) {
@@ -50,8 +59,9 @@ void Queue::CloseChannel(ChannelHandle handle, Done done) {
 void Queue::PutChannelIfUnused(Channel* channel) {
   if (channel->state == Channel::State::kOpen || channel->in_flight != 0) return;
   if (channel->state == Channel::State::kClosing) {
+    if (channel->nvme != nullptr && !ReleaseNvme(channel)) return;
     channel->state = Channel::State::kPut;
-    spdk_put_io_channel(std::exchange(channel->io_channel, nullptr));
+    if (channel->io_channel != nullptr) spdk_put_io_channel(std::exchange(channel->io_channel, nullptr));
     Runtime::Get().channel_count.fetch_sub(1);
     channel->target->DetachChannel(shared_from_this());
   }
@@ -181,6 +191,7 @@ void Queue::FinishClosing() {
     for (Done& done : std::exchange(channel->waiting, {})) done(0);
     channel->target = nullptr;
   }
+  CloseNvmeGroup();
   Runtime::Get().LeaveCore(core(), this);
   spdk_poller_unregister(&poller_);
   spdk_thread_exit(thread_);

@@ -105,6 +105,7 @@ class Runtime {
   std::atomic<int64_t> poller_count{0};
   std::atomic<int64_t> blobstore_count{0};
   std::atomic<int64_t> blob_count{0};
+  std::atomic<int64_t> nvme_count{0};
 
  private:
   enum class State { kStopped, kStarting, kRunning, kStopping, kFailed };
@@ -123,6 +124,7 @@ class Runtime {
   bool StopForExit();
   void RemoveSocket();
   void CloseQueues();
+  void CloseNvme();
   void CloseBlobstores();
   void CloseDescriptors();
   void StopReactors();

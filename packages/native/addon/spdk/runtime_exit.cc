@@ -11,6 +11,7 @@
 
 #include "blobstore.h"
 #include "descriptor.h"
+#include "nvme_thread.h"
 #include "queue.h"
 #include "runtime.h"
 
@@ -73,8 +74,8 @@ void Runtime::RemoveSocket() {
   if (!options_.rpc_directory.empty()) rmdir(options_.rpc_directory.c_str());
 }
 
-// The order of an orderly stop, on the app thread: queues with their requests and channels, then blobs and
-// blobstores, then descriptors, then the sleepers, then SPDK itself.
+// The order of an orderly stop, on the app thread: queues with their requests, channels and queue pairs, then NVMe
+// controllers with their namespaces, then blobs and blobstores, then descriptors, then the sleepers, then SPDK itself.
 void Runtime::CloseQueues() {
   std::vector<std::shared_ptr<Queue>> queues;
   {
@@ -82,14 +83,18 @@ void Runtime::CloseQueues() {
     queues = queues_;
   }
   auto left = std::make_shared<size_t>(queues.size());
-  if (*left == 0) return CloseBlobstores();
+  if (*left == 0) return CloseNvme();
   for (const auto& queue : queues) {
     queue->Close([this, left](int) {
       PostToApp([this, left] {
-        if (--*left == 0) CloseBlobstores();
+        if (--*left == 0) CloseNvme();
       });
     });
   }
+}
+
+void Runtime::CloseNvme() {
+  NvmeThread::Get().Shutdown([this] { CloseBlobstores(); });
 }
 
 void Runtime::CloseBlobstores() {

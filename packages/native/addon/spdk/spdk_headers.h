@@ -8,7 +8,9 @@ extern "C" {
 #include <spdk/cpuset.h>
 #include <spdk/env.h>
 #include <spdk/event.h>
+#include <spdk/keyring.h>
 #include <spdk/log.h>
+#include <spdk/nvme.h>
 #include <spdk/nvme_spec.h>
 #include <spdk/scheduler.h>
 #include <spdk/string.h>

@@ -1,4 +1,4 @@
-// What a channel of a queue reaches: an open bdev or an open blob. Opened, closed and told of events on SPDK's app thread;
+// What a channel of a queue reaches: an open bdev, an open blob or an NVMe namespace. Opened, closed and told of events on SPDK's app thread;
 // read by queues on their reactors, and the fields that they read per I/O are plain ones in here.
 #pragma once
 
@@ -15,6 +15,7 @@
 namespace effect_spdk {
 
 class Blob;
+class NvmeNamespace;
 class Queue;
 
 class Target : public std::enable_shared_from_this<Target> {
@@ -37,9 +38,10 @@ class Target : public std::enable_shared_from_this<Target> {
   uint32_t pauses() const { return pauses_.load(std::memory_order_acquire); }
   // Null when it is no blob.
   virtual Blob* AsBlob() { return nullptr; }
+  virtual NvmeNamespace* AsNvme() { return nullptr; }
 
-  // A queue's thread. It is put with spdk_put_io_channel.
-  virtual spdk_io_channel* GetIoChannel() = 0;
+  // A queue's thread. It is put with spdk_put_io_channel. An NVMe namespace has queue pairs instead.
+  virtual spdk_io_channel* GetIoChannel() { return nullptr; }
   // A queue's thread, before it takes a channel. False when the target is closing or its device is gone.
   bool AttachChannel(const std::shared_ptr<Queue>& queue);
   // A queue's thread, after it has put the channel.

@@ -108,6 +108,7 @@ export class EngineState {
     // Those of this engine are the portable driver's, on bdevs.
     blobstores: 0,
     blobs: 0,
+    nvmeControllers: 0,
     slabs: this.slabs.count,
     dmaBytes: this.slabs.bytes,
     requestsInFlight: [...this.threads].reduce((sum, thread) => sum + thread.queue.inFlight, 0)

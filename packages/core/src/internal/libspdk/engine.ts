@@ -11,6 +11,7 @@ import type { Descriptor, DescriptorInfo, Engine, EngineThread } from "../engine
 import type { ResolvedOptions } from "../options.ts"
 import { makeBlobstores } from "./blobstores.ts"
 import { makeMemory } from "./memory.ts"
+import { makeNvme } from "./nvme.ts"
 import { type Configure, start, type StartReason } from "./start.ts"
 
 export type Probe =
@@ -78,7 +79,7 @@ export const make = Effect.fnUntraced(function* <E = never>(
     )
   )
   const cores = CpuSet.toList(options.cores)
-  return {
+  const engine: Engine = {
     kind: "libspdk",
     version: host.addon.version,
     description: `libspdk, ${host.addon.version}, cores ${cores}, ${options.memoryMiB} MiB, ${options.polling} polling, RPC on ${rpcSocket}`,
@@ -90,8 +91,10 @@ export const make = Effect.fnUntraced(function* <E = never>(
     ...makeBdevs(host, threads),
     registerPoller: makeRegisterPoller(host, threads),
     blobstores: makeBlobstores(host),
+    nvme: makeNvme(host, () => engine),
     usage: Effect.sync(() => ({ ...host.usage(), requestsInFlight: host.requestsInFlight }))
-  } satisfies Engine
+  }
+  return engine
 })
 
 const makeSpawn =
