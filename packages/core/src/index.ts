@@ -6,6 +6,8 @@
 export * as Bdev from "./Bdev.ts"
 export * as CpuSet from "./CpuSet.ts"
 export * as DmaBuffer from "./DmaBuffer.ts"
+export * as Keyring from "./Keyring.ts"
+export * as NvmeBdev from "./NvmeBdev.ts"
 export * as Poller from "./Poller.ts"
 export * as Rpc from "./Rpc.ts"
 export * as RpcResults from "./RpcResults.ts"
