@@ -36,7 +36,12 @@ import * as Bdev from "./Bdev.ts"
 import type { EngineService } from "./internal/engineService.ts"
 import { generatedName } from "./internal/bdevOptions.ts"
 import { checkName } from "./internal/names.ts"
-import { disabledIsPermissionDenied, missingIsNotFound, takenIsAlreadyExists } from "./internal/nvmeBdevErrors.ts"
+import {
+  disabledIsPermissionDenied,
+  missingIsNotFound,
+  notConnected,
+  takenIsAlreadyExists
+} from "./internal/nvmeBdevErrors.ts"
 import { attachParams, controllerParams, hostParams, pathParams, policyParams } from "./internal/nvmeBdevParams.ts"
 import { pollChanges } from "./internal/pollChanges.ts"
 import { withinLimit } from "./internal/release.ts"
@@ -139,7 +144,7 @@ export const attach: (
       if (known.some((one) => one.name === name)) {
         return yield* fail<RpcReason>(new AlreadyExists({ operation, resource: name }))
       }
-      const call = Rpc.callWith(rpc, "bdev_nvme_attach_controller", params)
+      const call = notConnected(name, showPath(path))(Rpc.callWith(rpc, "bdev_nvme_attach_controller", params))
       return yield* Effect.tapError(call, (error) =>
         error.isRetryable ? Effect.ignore(detach(rpc, { name })) : Effect.void
       )
@@ -183,6 +188,9 @@ export const list: Effect.Effect<ReadonlyArray<Info.ControllerInfo>, NvmeBdevErr
   RpcClient,
   (rpc) => callDecoded(rpc, Schema.Array(Info.ControllerInfo), "bdev_nvme_get_controllers")
 )
+
+const showPath = ({ traddr, trsvcid }: { readonly traddr: string; readonly trsvcid?: string | undefined }): string =>
+  trsvcid === undefined ? traddr : `${traddr}:${trsvcid}`
 
 const everySecond = Schedule.spaced("1 second")
 
@@ -275,7 +283,7 @@ const addPath = Effect.fn("NvmeBdev.addPath")(function* (
       ...params,
       hostnqn: attached.hostnqn,
       multipath: attached.multipath
-    }).pipe(takenIsAlreadyExists(name)),
+    }).pipe(takenIsAlreadyExists(name), notConnected(name, showPath(path))),
     () => released(rpc, { ...path, name, hostaddr, hostsvcid })
   )
 })

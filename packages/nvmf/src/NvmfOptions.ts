@@ -54,7 +54,7 @@ export interface NamespaceOptions {
    * process. Paths to one volume through several targets need the same.
    */
   readonly uuid?: string | undefined
-  /** 32 hexadecimal digits. Default: none. */
+  /** 32 hexadecimal digits. Default: those of the UUID. */
   readonly nguid?: string | undefined
   /** 16 hexadecimal digits. Default: none. */
   readonly eui64?: string | undefined

@@ -2,7 +2,7 @@
  * What SPDK's answers about attached controllers mean: it has few numbers for them, and words only for some.
  */
 import * as Effect from "effect/Effect"
-import { AlreadyExists, fail, NotFound, PermissionDenied, type RpcReason, SpdkError } from "../SpdkError.ts"
+import { AlreadyExists, fail, IoFailed, NotFound, PermissionDenied, type RpcReason, SpdkError } from "../SpdkError.ts"
 
 type Failed = SpdkError<RpcReason>
 
@@ -27,6 +27,26 @@ export const takenIsAlreadyExists = (name: string) =>
             resource: name,
             detail: error.reason.detail,
             errno: error.reason.errno
+          })
+        })
+      : error
+  )
+
+/**
+ * A connection that does not come about is EIO to SPDK, whatever the reason: nobody listens, the subsystem is not there, the host
+ * is not let in, a key is wrong.
+ */
+export const notConnected = (name: string, address: string) =>
+  Effect.mapError((error: Failed): Failed =>
+    error.reason._tag === "RpcFailed" && error.reason.errno !== undefined
+      ? new SpdkError({
+          reason: new IoFailed({
+            operation: error.reason.operation,
+            resource: name,
+            detail: `no connection to ${address}: ${error.reason.rpcMessage}`,
+            errno: error.reason.errno,
+            errnoCode: error.reason.errnoCode,
+            rpcCode: error.reason.code
           })
         })
       : error

@@ -123,7 +123,9 @@ const addNamespace = Effect.fn("NvmfSubsystem.addNamespace")(function* (
   options: NamespaceOptions
 ): Effect.fn.Return<Namespace, Failed, Scope.Scope> {
   yield* checkNamespace(options, traits)
-  const { eui64, nguid, nsid: wantedNsid, uuid = crypto.randomUUID(), visibleTo } = options
+  const { eui64, nsid: wantedNsid, uuid = crypto.randomUUID(), visibleTo } = options
+  // SPDK takes the bdev's UUID for an NGUID that is not given, and its initiator names a bdev after the NGUID.
+  const nguid = options.nguid ?? uuid.replaceAll("-", "")
   const { nqn } = traits
   const bdev = isBdev(options.bdev) ? options.bdev.name : options.bdev
   const wanted = { bdev, nsid: wantedNsid, uuid, nguid, eui64 }
