@@ -43,6 +43,10 @@ export default defineConfig({
       },
       {
         extends: false,
+        test: { ...shared, name: "nvmf", root: "../packages/nvmf", include: ["test/**/*.test.ts"] }
+      },
+      {
+        extends: false,
         test: { ...shared, name: "embedded", root: ".", include: ["src/embedded.*.test.ts", "src/wire.*.test.ts"] }
       },
       { extends: false, test: { ...shared, name: "bench", root: "../bench", include: ["test/**/*.test.ts"] } },

@@ -22,18 +22,22 @@ export interface Capabilities {
   readonly virtualTime: boolean
   /** SPDK's uring bdev module. */
   readonly uring: boolean
+  /** Asymmetric namespace access, multipath, DH-HMAC-CHAP and TLS of NVMe over fabrics. */
+  readonly ana: boolean
 }
 
 export const embeddedCapabilities: Capabilities = {
   engine: "embedded",
   virtualTime: true,
-  uring: false
+  uring: false,
+  ana: false
 }
 
 export const libspdkCapabilities: Capabilities = {
   engine: "libspdk",
   virtualTime: false,
-  uring: true
+  uring: true,
+  ana: true
 }
 
 const pkgConfigModule = "spdk_event"

@@ -1,0 +1,232 @@
+/**
+ * SPDK's keyring: keys by name, for TLS and for DH-HMAC-CHAP. For programs that let hosts in by more than their name; the one
+ * thing to know is that SPDK keeps a path and reads the file again whenever it needs the key, so that the file lives as long as
+ * the scope, and must be readable by the process that SPDK runs in.
+ *
+ * ```ts
+ * import * as Keyring from "@effect-spdk/core/Keyring"
+ * import * as Effect from "effect/Effect"
+ *
+ * const program = Effect.gen(function*() {
+ *   const secret = yield* Keyring.generateDhchap({ hash: "sha256" })
+ *   const key = yield* Keyring.add({ secret })
+ *   return key.name
+ * })
+ * ```
+ *
+ * @since 0.1.0
+ */
+import * as Effect from "effect/Effect"
+import * as Redacted from "effect/Redacted"
+import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
+import * as fs from "node:fs/promises"
+import * as os from "node:os"
+import * as path from "node:path"
+import { generatedName } from "./internal/bdevOptions.ts"
+import { keyTextRule, randomDhchap, randomPsk } from "./internal/keys.ts"
+import { withinLimit } from "./internal/release.ts"
+import { callDecoded } from "./internal/rpcDecoded.ts"
+import * as Rpc from "./Rpc.ts"
+import { RpcClient } from "./Rpc.ts"
+import {
+  AlreadyExists,
+  failInvalid,
+  fromErrno,
+  type InvalidArgument,
+  IoFailed,
+  type RpcReason,
+  SpdkError
+} from "./SpdkError.ts"
+
+/** A key of the keyring, by its name. It holds no secret. @since 0.1.0 @category models */
+export interface Key {
+  readonly name: string
+}
+
+/** A key, or the name of one that somebody else has added. @since 0.1.0 @category models */
+export type KeyInput = Key | string
+
+/** Why a key is not added. @since 0.1.0 @category errors */
+export type KeyringError = SpdkError<RpcReason>
+
+/** @since 0.1.0 @category options */
+export interface AddFileOptions {
+  /** Default: generated. */
+  readonly name?: string | undefined
+  /**
+   * The file that holds the key, as seen by the process that SPDK runs in; a relative path starts at this process's directory.
+   * SPDK wants it owned by its own user, with no permission for anybody else.
+   */
+  readonly path: string
+}
+
+/** @since 0.1.0 @category options */
+export interface AddOptions {
+  /** Default: generated. */
+  readonly name?: string | undefined
+  /**
+   * The key in its interchange format, `NVMeTLSkey-1:01:...:` or `DHHC-1:01:...:`, checked with its checksum. Either this or
+   * `bytes`.
+   */
+  readonly secret?: Redacted.Redacted<string> | undefined
+  /** What the file is to hold, as it is and unchecked, for keys of other kinds. */
+  readonly bytes?: Redacted.Redacted<Uint8Array> | undefined
+}
+
+/** What the keyring tells of a key. @since 0.1.0 @category models */
+export const KeyInfo = Schema.Struct({
+  name: Schema.String,
+  /** `keyring_file`, `keyring_linux`. */
+  module: Schema.String,
+  removed: Schema.Boolean,
+  probed: Schema.Boolean,
+  /** How many use it. */
+  refcnt: Schema.Number,
+  path: Schema.optional(Schema.String)
+})
+export type KeyInfo = typeof KeyInfo.Type
+
+/**
+ * Adds the key in a file (`keyring_file_add_key`). The end of the scope takes it out of the keyring; who uses it then keeps it
+ * until the end of that use. The file stays. `AlreadyExists` when the name is taken, `PermissionDenied` when others may read the
+ * file, `NotFound` when there is none.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const addFile: (options: AddFileOptions) => Effect.Effect<Key, KeyringError, RpcClient | Scope.Scope> =
+  Effect.fn("Keyring.addFile")(function* (options: AddFileOptions) {
+    if (options.path === "" || options.path.includes("\0")) {
+      return yield* failInvalid("Keyring.addFile", "path", "is empty or contains a NUL character", options.path)
+    }
+    const name = yield* nameOf("Keyring.addFile", options.name)
+    return yield* addPath(name, path.resolve(options.path))
+  })
+
+/**
+ * Adds a key from memory: writes it to a file of its own, mode 0600 in a directory of mode 0700 under the system's temporary
+ * directory, and adds that. The end of the scope takes the key out of the keyring and removes the file. For an SPDK on another
+ * machine, put the file there and use `addFile`.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const add: (options: AddOptions) => Effect.Effect<Key, KeyringError, RpcClient | Scope.Scope> = Effect.fn(
+  "Keyring.add"
+)(function* (options: AddOptions) {
+  const name = yield* nameOf("Keyring.add", options.name)
+  const content = yield* contentOf(options)
+  return yield* addPath(name, yield* privateFile(content))
+})
+
+/** All keys of all modules (`keyring_get_keys`). @since 0.1.0 @category inspection */
+export const list: Effect.Effect<ReadonlyArray<KeyInfo>, KeyringError, RpcClient> = Effect.flatMap(RpcClient, (rpc) =>
+  callDecoded(rpc, Schema.Array(KeyInfo), "keyring_get_keys")
+)
+
+/** A new random key for TLS, in its interchange format. Default: 32 bytes for SHA-256. @since 0.1.0 @category generation */
+export const generatePsk = (options?: {
+  readonly hash?: "sha256" | "sha384" | undefined
+}): Effect.Effect<Redacted.Redacted<string>> => Effect.sync(() => Redacted.make(randomPsk(options?.hash ?? "sha256")))
+
+/**
+ * A new random key for DH-HMAC-CHAP, in its interchange format. `hash` is how the key is transformed before its use, and says its
+ * length; default "sha256".
+ *
+ * @since 0.1.0
+ * @category generation
+ */
+export const generateDhchap = (options?: {
+  readonly hash?: "none" | "sha256" | "sha384" | "sha512" | undefined
+}): Effect.Effect<Redacted.Redacted<string>> =>
+  Effect.sync(() => Redacted.make(randomDhchap(options?.hash ?? "sha256")))
+
+/** The name of a key or what is one already. @since 0.1.0 @category accessors */
+export const keyName = (key: KeyInput): string => (typeof key === "string" ? key : key.name)
+
+const nameOf = (operation: string, name: string | undefined): Effect.Effect<string, SpdkError<InvalidArgument>> => {
+  if (name === undefined) return Effect.succeed(generatedName("key"))
+  return name === "" || name.includes("\0")
+    ? failInvalid(operation, "name", "is empty or contains a NUL character", name)
+    : Effect.succeed(name)
+}
+
+const contentOf = (options: AddOptions): Effect.Effect<string | Uint8Array, SpdkError<InvalidArgument>> => {
+  const refuse = (field: string, rule: string) => failInvalid("Keyring.add", field, rule)
+  if (options.secret !== undefined && options.bytes !== undefined) {
+    return refuse("secret", "excludes bytes: give one of them")
+  }
+  if (options.bytes !== undefined) {
+    const bytes = Redacted.value(options.bytes)
+    return bytes.length === 0 ? refuse("bytes", "are none") : Effect.succeed(bytes)
+  }
+  if (options.secret === undefined) return refuse("secret", "is missing, and so are bytes")
+  // A line break behind it is what editors and shells leave.
+  const secret = Redacted.value(options.secret).replace(/\r?\n$/, "")
+  const rule = keyTextRule(secret)
+  return rule === undefined ? Effect.succeed(secret) : refuse("secret", rule)
+}
+
+const addPath = (name: string, file: string): Effect.Effect<Key, KeyringError, RpcClient | Scope.Scope> =>
+  Effect.flatMap(RpcClient, (rpc) =>
+    Effect.acquireRelease(
+      Rpc.callWith(rpc, "keyring_file_add_key", { name, path: file }).pipe(
+        Effect.catch((error) => Effect.flatMap(explain(rpc, name, file, error), Effect.fail)),
+        Effect.as({ name })
+      ),
+      () =>
+        withinLimit(
+          "Keyring.remove",
+          name,
+          Effect.catch(Effect.asVoid(Rpc.callWith(rpc, "keyring_file_remove_key", { name })), (error) =>
+            error.reason._tag === "NotFound" ? Effect.void : Effect.die(error)
+          )
+        )
+    )
+  )
+
+/** SPDK answers "Operation not permitted" for whatever is wrong with the file, and no more for a name that is taken. */
+const explain = (
+  rpc: RpcClient["Service"],
+  name: string,
+  file: string,
+  error: KeyringError
+): Effect.Effect<KeyringError> =>
+  callDecoded(rpc, Schema.Array(KeyInfo), "keyring_get_keys").pipe(
+    Effect.map((keys) =>
+      keys.some((key) => key.name === name && !key.removed)
+        ? new SpdkError({ reason: new AlreadyExists({ operation: "keyring_file_add_key", resource: name }) })
+        : error.reason._tag === "PermissionDenied"
+          ? fromErrno(-1, {
+              operation: "keyring_file_add_key",
+              resource: name,
+              detail: `SPDK takes a key file only from its own user, and one that nobody else may read: ${file}`
+            })
+          : error
+    ),
+    Effect.catch(() => Effect.succeed(error))
+  )
+
+const privateFile = (content: string | Uint8Array): Effect.Effect<string, KeyringError, Scope.Scope> =>
+  Effect.acquireRelease(
+    Effect.tryPromise({
+      try: async () => {
+        const directory = await fs.mkdtemp(path.join(os.tmpdir(), "spdk-key-"))
+        const file = path.join(directory, "key")
+        try {
+          await fs.writeFile(file, content, { mode: 0o600, flag: "wx" })
+        } catch (cause) {
+          await fs.rm(directory, { recursive: true, force: true })
+          throw cause
+        }
+        return { directory, file }
+      },
+      catch: (cause): KeyringError => {
+        const context = { operation: "Keyring.add", cause }
+        const errno = cause instanceof Error && "errno" in cause ? cause.errno : undefined
+        return typeof errno === "number" ? fromErrno(errno, context) : new SpdkError({ reason: new IoFailed(context) })
+      }
+    }),
+    ({ directory }) => Effect.promise(() => fs.rm(directory, { recursive: true, force: true }))
+  ).pipe(Effect.map(({ file }) => file))

@@ -1,0 +1,166 @@
+/**
+ * Discovery services that attach what they find. Import all of this from `NvmeBdev`.
+ *
+ * @since 0.1.0
+ */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Schedule from "effect/Schedule"
+import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
+import type * as Stream from "effect/Stream"
+import { generatedName } from "./internal/bdevOptions.ts"
+import { checkName } from "./internal/names.ts"
+import { discoveryNqn } from "./internal/nvme/nqn.ts"
+import { checkNqn, lossParams, pathParams } from "./internal/nvmeBdevParams.ts"
+import { pollChanges } from "./internal/pollChanges.ts"
+import { withinLimit } from "./internal/release.ts"
+import { callDecoded } from "./internal/rpcDecoded.ts"
+import * as Info from "./NvmeBdevInfo.ts"
+import type { DiscoverOptions } from "./NvmeBdevOptions.ts"
+import * as Rpc from "./Rpc.ts"
+import { RpcClient } from "./Rpc.ts"
+import type { BdevRecord } from "./RpcResults.ts"
+import { AlreadyExists, failInvalid, type InvalidArgument, NotFound, type RpcReason, SpdkError } from "./SpdkError.ts"
+
+/** What a discovery service has found or lost between two looks. @since 0.1.0 @category models */
+export type DiscoveryEvent =
+  /** A subsystem, or another discovery controller, at one address. */
+  | { readonly _tag: "SubsystemFound"; readonly transportId: Info.TransportId }
+  | { readonly _tag: "SubsystemLost"; readonly transportId: Info.TransportId }
+  /** A namespace of such a subsystem, as a bdev. */
+  | { readonly _tag: "BdevFound"; readonly bdev: string }
+  | { readonly _tag: "BdevLost"; readonly bdev: string }
+
+/** A running discovery service. @since 0.1.0 @category models */
+export interface Discovery {
+  readonly name: string
+  /** `NotFound` when it has ended by itself or by somebody else. */
+  readonly info: Effect.Effect<Info.DiscoveryInfo, SpdkError<RpcReason>>
+  /** The bdevs that it has attached and that are there now. */
+  readonly bdevs: Effect.Effect<ReadonlyArray<string>, SpdkError<RpcReason>>
+  /**
+   * What comes and goes. Every run of the stream looks by the schedule, once a second by default, and begins with all there
+   * is. What comes and goes between two looks is not seen.
+   */
+  events(schedule?: Schedule.Schedule<unknown>): Stream.Stream<DiscoveryEvent, SpdkError<RpcReason>>
+}
+
+/**
+ * Asks a discovery controller what it knows, attaches all of it as bdevs, and follows its changes
+ * (`bdev_nvme_start_discovery`). The end of the scope stops it and detaches what it attached. `AlreadyExists` when there is one
+ * of that name or for that address.
+ *
+ * Without `attachTimeout` it returns before anything is attached, and goes on trying when the address does not answer.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const discover: (
+  options: DiscoverOptions
+) => Effect.Effect<Discovery, SpdkError<RpcReason>, RpcClient | Scope.Scope> = Effect.fn("NvmeBdev.discover")(
+  function* (options: DiscoverOptions) {
+    const operation = "NvmeBdev.discover"
+    const name = options.name === undefined ? generatedName("discovery") : yield* checkName(operation, options.name)
+    yield* checkNqn(operation, "hostnqn", options.hostnqn)
+    const { subnqn: _, ...path } = yield* pathParams(operation, options, discoveryNqn)
+    const attach_timeout_ms = yield* millisOf(operation, options.attachTimeout)
+    const params = {
+      ...path,
+      ...(yield* lossParams(operation, options)),
+      name,
+      hostnqn: options.hostnqn,
+      attach_timeout_ms,
+      wait_for_attach: attach_timeout_ms !== undefined
+    }
+    const rpc = yield* RpcClient
+    const start = Rpc.callWith(rpc, "bdev_nvme_start_discovery", params).pipe(
+      Effect.mapError((error) => taken(error, name)),
+      // One that did not attach in time goes on by itself.
+      Effect.tapError((error) => (error.reason._tag === "AlreadyExists" ? Effect.void : Effect.ignore(stop(rpc, name))))
+    )
+    yield* Effect.acquireRelease(start, () =>
+      withinLimit(
+        "NvmeBdev.stopDiscovery",
+        name,
+        Effect.catch(Effect.asVoid(stop(rpc, name)), (error) =>
+          error.reason._tag === "NotFound" ? Effect.void : Effect.die(error)
+        )
+      )
+    )
+    return makeDiscovery(rpc, name)
+  }
+)
+
+const stop = (rpc: RpcClient["Service"], name: string) => Rpc.callWith(rpc, "bdev_nvme_stop_discovery", { name })
+
+const taken = (error: SpdkError<RpcReason>, name: string): SpdkError<RpcReason> =>
+  error.reason._tag === "AlreadyExists" || error.reason.errno === "EALREADY"
+    ? new SpdkError({ reason: new AlreadyExists({ operation: "bdev_nvme_start_discovery", resource: name }) })
+    : error
+
+const millisOf = (
+  operation: string,
+  input: Duration.Input | undefined
+): Effect.Effect<number | undefined, SpdkError<InvalidArgument>> => {
+  if (input === undefined) return Effect.succeed(undefined)
+  const duration = Option.getOrUndefined(Duration.fromInput(input))
+  const millis = duration === undefined ? Number.NaN : Math.ceil(Duration.toMillis(duration))
+  return Number.isSafeInteger(millis) && millis > 0
+    ? Effect.succeed(millis)
+    : failInvalid(operation, "attachTimeout", "is not a duration above 0", String(input))
+}
+
+const makeDiscovery = (rpc: RpcClient["Service"], name: string): Discovery => {
+  const find = Effect.map(callDecoded(rpc, Schema.Array(Info.DiscoveryInfo), "bdev_nvme_get_discovery_info"), (all) =>
+    all.find((one) => one.name === name)
+  )
+  const bdevs = Effect.zipWith(find, Rpc.callWith(rpc, "bdev_get_bdevs"), (info, all) =>
+    all.filter((bdev) => isOf(info, name, bdev)).map((bdev) => bdev.name)
+  )
+  return {
+    name,
+    info: Effect.flatMap(find, (info) =>
+      info === undefined
+        ? Effect.fail(
+            new SpdkError({ reason: new NotFound({ operation: "bdev_nvme_get_discovery_info", resource: name }) })
+          )
+        : Effect.succeed(info)
+    ),
+    bdevs,
+    events: (schedule = Schedule.spaced("1 second")) =>
+      pollChanges(
+        {
+          look: Effect.zipWith(find, bdevs, (info, names): ReadonlyArray<Seen> => [
+            ...(info?.entries ?? []),
+            ...names.map((bdev) => ({ bdev }))
+          ]),
+          keyOf: (one: Seen) => ("bdev" in one ? one.bdev : addressOf(one.transportId)),
+          found: (one): DiscoveryEvent =>
+            "bdev" in one
+              ? { _tag: "BdevFound", bdev: one.bdev }
+              : { _tag: "SubsystemFound", transportId: one.transportId },
+          lost: (one): DiscoveryEvent =>
+            "bdev" in one
+              ? { _tag: "BdevLost", bdev: one.bdev }
+              : { _tag: "SubsystemLost", transportId: one.transportId }
+        },
+        schedule
+      )
+  }
+}
+
+type Seen = { readonly transportId: Info.TransportId } | { readonly bdev: string }
+
+const addressOf = (id: Info.TransportId): string =>
+  `${id.trtype} ${id.traddr} ${id.trsvcid ?? ""} ${id.subnqn ?? ""}`.toLowerCase()
+
+const isNvme = Schema.is(Schema.toType(Info.NvmeDriverSpecific))
+
+/** SPDK calls the controllers that it attaches by the name of the service and a number. */
+const isOf = (info: Info.DiscoveryInfo | undefined, name: string, bdev: BdevRecord): boolean => {
+  if (info === undefined || !bdev.name.startsWith(name) || !isNvme(bdev.driver_specific)) return false
+  const known = new Set(info.entries.map((entry) => addressOf(entry.transportId)))
+  return bdev.driver_specific.nvme.some(({ trid }) => known.has(addressOf(trid)))
+}
