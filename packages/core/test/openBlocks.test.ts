@@ -8,7 +8,7 @@ import * as Fiber from "effect/Fiber"
 import * as Scope from "effect/Scope"
 import type { Descriptor, DescriptorEvent } from "../src/internal/engine.ts"
 import { openBlocks } from "../src/internal/openBlocks.ts"
-import { FakeEngine, start, tagOf, untilInFlight, withFake } from "./support/fakeEngine.ts"
+import { type FakeEngine, start, tagOf, untilInFlight, withFake } from "./support/fakeEngine.ts"
 
 const blockSize = 512
 const lost = new SpdkError({ reason: new NotFound({ operation: "Blobstore.open", resource: "blob 0x1" }) })
