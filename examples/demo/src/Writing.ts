@@ -22,11 +22,11 @@ const buffers = 24
 /** Chunks of one file under way: read ahead, and being written. */
 const chunksAtOnce = 4
 
-/** Files of a group share two flushes. While one group is flushed, the other is written. */
+/** Files of a group share flushes. While one group is flushed, the other is written. */
 const groupFiles = 64
 const groupBytes = 256 * 2 ** 20
 const groupsAtOnce = 2
-const filesAtOnce = 8
+const filesAtOnce = 32
 
 export interface Wanted {
   readonly file: Source
@@ -112,11 +112,15 @@ const writeGroup = Effect.fnUntraced(function* (writer: Writer, group: ReadonlyA
     Effect.gen(function* () {
       const written = yield* Effect.forEach(group, (wanted) => writeData(writer, wanted), { concurrency: filesAtOnce })
       yield* writer.bdev.flush()
-      for (const { blob, entry } of written) yield* blob.xattrs.set("sha256", entry.sha256)
+      // All at once: they share flushes, as closing one after the other would not.
+      yield* Effect.forEach(
+        written,
+        ({ blob, entry }) => Effect.andThen(blob.xattrs.set("sha256", entry.sha256), blob.sync),
+        { concurrency: "unbounded", discard: true }
+      )
       return written.map(({ entry }) => entry)
     })
   )
-  yield* writer.bdev.flush()
   for (const { old } of group) if (old !== undefined) yield* writer.store.delete(old.id)
   return entries
 })

@@ -1,6 +1,7 @@
 /** Every mistake a caller can make with a bdev, by name, and the reason, field and rule that answer it. */
 import * as Bdev from "@effect-spdk/core/Bdev"
 import * as DmaBuffer from "@effect-spdk/core/DmaBuffer"
+import type { SpdkError } from "@effect-spdk/core/SpdkError"
 import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
@@ -53,6 +54,44 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
             const reason = yield* failsWith(batch, "InvalidArgument", { field })
             assert.match(reason.rule, rule, reason.message)
           }
+        }
+      })
+    )
+
+    check("what is no buffer, no list and no bytes is named, whatever it is", () =>
+      Effect.gen(function* () {
+        const bdev = yield* mallocOpened(64)
+        const buffer = yield* DmaBuffer.make(blockSize)
+        for (const none of [undefined, null, 7, "text", {}, new Uint8Array(blockSize)]) {
+          // As from a caller without types.
+          const bad = none as never
+          const one = { offsetBytes: 0, buffer: bad }
+          const operations: ReadonlyArray<readonly [Effect.Effect<unknown, SpdkError>, string]> = [
+            [bdev.read(0, bad), "buffer"],
+            [bdev.write(0, bad), "buffer"],
+            [bdev.readv(0, [buffer, bad]), "buffers[1]"],
+            [bdev.writev(0, [buffer, bad]), "buffers[1]"],
+            [bdev.readv(0, bad), "buffers"],
+            [bdev.writev(0, bad), "buffers"],
+            [bdev.readBatch([{ offsetBytes: 0, buffer }, one]), "entries[1].buffer"],
+            [bdev.writeBatch([{ offsetBytes: 0, buffer }, one]), "entries[1].buffer"],
+            [bdev.prepareReads([one]), "entries[0].buffer"],
+            [bdev.prepareWrites([one]), "entries[0].buffer"],
+            [bdev.readBatch(bad), "entries"],
+            [bdev.writeBatch(bad), "entries"],
+            [bdev.prepareReads(bad), "entries"],
+            [bdev.prepareWrites(bad), "entries"]
+          ]
+          for (const [effect, field] of operations) yield* failsWith(effect, "InvalidArgument", { field })
+          if (!(none instanceof Uint8Array)) {
+            yield* failsWith(bdev.writeBytes(0, bad), "InvalidArgument", { field: "bytes" })
+          }
+        }
+        for (const none of [undefined, null]) {
+          yield* failsWith(bdev.readBatch([none as never]), "InvalidArgument", { field: "entries[0]" })
+        }
+        for (const none of [null, 7, "text"]) {
+          yield* failsWith(bdev.flush(none as never), "InvalidArgument", { field: "range" })
         }
       })
     )

@@ -199,7 +199,27 @@ export const suite: BlobSuite = (name, layer, capabilities, driver) =>
         }
         yield* failsWith(blob.read(0, odd), "InvalidArgument")
         yield* failsWith(blob.readv(0, []), "InvalidArgument")
-        yield* failsWith(blob.read(0, wrong(new Uint8Array(512))), "InvalidArgument")
+        for (const none of [undefined, null, 7, "text", {}, new Uint8Array(512)]) {
+          const one = { offsetBytes: 0, buffer: wrong<DmaBuffer.DmaBuffer>(none) }
+          const operations: ReadonlyArray<readonly [Effect.Effect<unknown, unknown>, string]> = [
+            [blob.read(0, one.buffer), "buffer"],
+            [blob.write(0, one.buffer), "buffer"],
+            [blob.readv(0, [buffer, one.buffer]), "buffers[1]"],
+            [blob.writev(0, [buffer, one.buffer]), "buffers[1]"],
+            [blob.readv(0, wrong(none)), "buffers"],
+            [blob.writev(0, wrong(none)), "buffers"],
+            [blob.readBatch([one]), "entries[0].buffer"],
+            [blob.writeBatch([one]), "entries[0].buffer"],
+            [blob.prepareReads([one]), "entries[0].buffer"],
+            [blob.prepareWrites([one]), "entries[0].buffer"],
+            [blob.readBatch(wrong(none)), "entries"],
+            [blob.writeBatch(wrong(none)), "entries"],
+            [blob.prepareReads(wrong(none)), "entries"],
+            [blob.prepareWrites(wrong(none)), "entries"]
+          ]
+          for (const [io, field] of operations) yield* failsWith(io, "InvalidArgument", { field })
+        }
+        yield* failsWith(blob.writeBytes(0, wrong(undefined)), "InvalidArgument", { field: "bytes" })
         for (const [offset, length, field] of [
           [-1, 1, "offsetBytes"],
           [0.5, 1, "offsetBytes"],

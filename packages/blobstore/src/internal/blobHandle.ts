@@ -93,6 +93,10 @@ class Target implements ByteTarget {
   }
 }
 
+/** Callers without types do pass other things. */
+const noEntries = ({ resource }: Target, operation: string): Effect.Effect<never, IoError> =>
+  Effect.fail(invalid(operation, "entries", "is not an array", undefined, resource))
+
 class BlobIoImpl implements BlobIo {
   protected readonly target: Target
 
@@ -125,19 +129,19 @@ class BlobIoImpl implements BlobIo {
   }
 
   readBatch(entries: ReadonlyArray<BatchEntry>): Effect.Effect<void, IoError> {
-    return this.target.io.readBatch(entries)
+    return Array.isArray(entries) ? this.target.io.readBatch(entries) : noEntries(this.target, "Blob.readBatch")
   }
 
   writeBatch(entries: ReadonlyArray<BatchEntry>): Effect.Effect<void, IoError> {
-    return this.target.io.writeBatch(entries)
+    return Array.isArray(entries) ? this.target.io.writeBatch(entries) : noEntries(this.target, "Blob.writeBatch")
   }
 
   prepareReads(entries: ReadonlyArray<BatchEntry>): Effect.Effect<BdevBatch, IoError> {
-    return this.target.io.prepareReads(entries)
+    return Array.isArray(entries) ? this.target.io.prepareReads(entries) : noEntries(this.target, "Blob.prepareReads")
   }
 
   prepareWrites(entries: ReadonlyArray<BatchEntry>): Effect.Effect<BdevBatch, IoError> {
-    return this.target.io.prepareWrites(entries)
+    return Array.isArray(entries) ? this.target.io.prepareWrites(entries) : noEntries(this.target, "Blob.prepareWrites")
   }
 
   readBytes(offsetBytes: number, lengthBytes: number): Effect.Effect<Uint8Array, IoError> {

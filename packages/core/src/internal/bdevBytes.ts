@@ -44,6 +44,10 @@ export const writeBytes = (
   operation: string
 ): Effect.Effect<void, IoError> =>
   Effect.suspend(() => {
+    // Callers without types do pass other things.
+    if (!(bytes instanceof Uint8Array)) {
+      return Effect.fail(invalid(operation, "bytes", "is not a Uint8Array", undefined, target.bdev.name))
+    }
     const refused = refuse(target.bdev, Opcode.Write, offsetBytes, bytes.length, "bytes.length", operation)
     if (refused !== undefined) return Effect.fail(refused)
     return forEachPiece(target.bdev, bytes.length, (start, length) =>

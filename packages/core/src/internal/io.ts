@@ -13,6 +13,7 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import type { ByteRange } from "../Bdev.ts"
 import type { DmaBuffer } from "../DmaBuffer.ts"
+import { invalid } from "../SpdkError.ts"
 import { type Channel, releasedChannel } from "./channels.ts"
 import { refusedBuffer, refusedBuffers, refusedOpcode, refusedRange } from "./ioCheck.ts"
 import { IoCompletion, type IoError, MappedCompletion, type Resume } from "./ioCompletion.ts"
@@ -74,7 +75,8 @@ export const startTransfer = (
   map?: IoMap
 ): IoCompletion | undefined => {
   const bdev = target.bdev
-  const memory = buffer.memory
+  // Callers without types pass nothing, too.
+  const memory = buffer?.memory
   if ((bdev.allowed & (1 << opcode)) === 0) {
     resume(Exit.fail(refusedOpcode(bdev, opcode, operation)))
     return
@@ -136,10 +138,11 @@ export const transferVectored = (
   buffers: ReadonlyArray<DmaBuffer>,
   operation: string
 ): Effect.Effect<void, IoError> =>
-  Effect.callback((resume) =>
-    // A copy, because the caller may change the array while the request is in flight.
-    startVectored(target, opcode, offsetBytes, buffers.slice() as Array<DmaBufferImpl>, operation, resume)
-  )
+  Effect.callback((resume) => {
+    // A copy, because the caller may change the array while the request is in flight. What is no array is refused below.
+    const copy = (Array.isArray(buffers) ? buffers.slice() : buffers) as ReadonlyArray<DmaBufferImpl>
+    return startVectored(target, opcode, offsetBytes, copy, operation, resume)
+  })
 
 const startVectored = (
   target: IoTarget,
@@ -207,6 +210,10 @@ const startRange = (
   const bdev = target.bdev
   if ((bdev.allowed & (1 << opcode)) === 0) {
     resume(Exit.fail(refusedOpcode(bdev, opcode, operation)))
+    return
+  }
+  if (range === null || (range !== undefined && typeof range !== "object")) {
+    resume(Exit.fail(invalid(operation, "range", "is not an object", undefined, bdev.name)))
     return
   }
   const lengthBlocks = range === undefined ? bdev.numBlocks : range.lengthBytes / bdev.blockSize

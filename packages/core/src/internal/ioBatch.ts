@@ -281,14 +281,16 @@ const checkEntries = (
 ): BatchRequests | IoError => {
   const { allowed, blockSize, bufferAlignment, name, numBlocks } = target.bdev
   if ((allowed & (1 << opcode)) === 0) return refusedOpcode(target.bdev, opcode, operation)
+  if (!Array.isArray(entries)) return invalid(operation, "entries", "is not an array", undefined, name)
   const requests = new BatchRequests()
   for (let i = 0; i < entries.length; i++) {
-    const one = entries[i]
-    if (one === undefined) return invalid(operation, `entries[${i}]`, "is missing", undefined, name)
+    const one: BatchEntry | null | undefined = entries[i]
+    if (one === undefined || one === null) return invalid(operation, `entries[${i}]`, "is missing", undefined, name)
     // Every DmaBuffer is made by this package; what is none fails the check of `memory`.
     const buffer = one.buffer as DmaBufferImpl
     const { offsetBytes } = one
-    const { lengthBytes, memory } = buffer
+    const memory = buffer?.memory
+    const lengthBytes = buffer?.lengthBytes
     const offsetBlocks = Math.floor(offsetBytes / blockSize)
     const lengthBlocks = Math.floor(lengthBytes / blockSize)
     const isFit =

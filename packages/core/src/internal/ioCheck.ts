@@ -83,12 +83,15 @@ export const refusedBuffers = (
   operation: string,
   buffers: ReadonlyArray<DmaBufferImpl>
 ): IoError | undefined => {
+  if (!Array.isArray(buffers)) {
+    return invalid(operation, "buffers", "is not an array of DmaBuffers", undefined, bdev.name)
+  }
   if (buffers.length === 0) return invalid(operation, "buffers", "is empty", undefined, bdev.name)
   if (buffers.length > Segment.max) {
     return invalid(operation, "buffers", `has more than ${Segment.max} elements`, buffers.length, bdev.name)
   }
   for (let i = 0; i < buffers.length; i++) {
-    const buffer = buffers[i]
+    const buffer: DmaBufferImpl | undefined = buffers[i]
     if (buffer === undefined) return invalid(operation, `buffers[${i}]`, "is missing", undefined, bdev.name)
     const refused =
       refusedBuffer(bdev, operation, buffer, `buffers[${i}]`) ??

@@ -14,6 +14,7 @@ import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import type { DriverFactory, InitOptions, LoadOptions, StoreDriver } from "../driver.ts"
 import { decodeSuperBlock } from "../format/superBlock.ts"
+import { sharedFlush } from "../sharedFlush.ts"
 import { flag, storeClearMethods } from "./encoding.ts"
 import { errno, errorOf } from "./errors.ts"
 import { LibspdkStore } from "./store.ts"
@@ -46,7 +47,7 @@ const storeOn = (
       blobstores.open(call, bdev.name, args, onProgress && ((done) => onProgress(done, undefined))),
       ({ status, store }) => {
         if (status !== 0) return explain(status)
-        const flush = bdev.supports("flush") ? Effect.suspend(() => bdev.flush()) : Effect.void
+        const flush = bdev.supports("flush") ? sharedFlush(Effect.suspend(() => bdev.flush())) : Effect.void
         const context = { engine, blobstores, handle: store, flush }
         // What SPDK has written so far is on the device before anybody relies on it.
         return Effect.as(

@@ -63,6 +63,8 @@ export class BlobState {
   dirty = false
   /** The last sync failed: the root page on the device may be of before it or of after it. */
   unsure = false
+  /** Writes of the root page since the last one that is known to be flushed. */
+  unflushed = 0
   /** An operation of several steps is under way. */
   locked = false
   openCount = 0

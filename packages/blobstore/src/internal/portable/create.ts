@@ -8,7 +8,7 @@ import { encodeText } from "../format/text.ts"
 import { BlobState } from "./blob.ts"
 import { busy, noMemory, noSpace, notFound, refused } from "./errors.ts"
 import { closeBlob, openBlob, pageOf } from "./open.ts"
-import { erase, persist, resize, settle, writeExtentPage } from "./persist.ts"
+import { erase, flushLater, persist, persistUnflushed, resize, settle, writeExtentPage } from "./persist.ts"
 import { disown } from "./recover.ts"
 import type { Store } from "./store.ts"
 
@@ -29,36 +29,52 @@ export const xattrTooLong = (operation: string, name: string, value: Uint8Array)
     : undefined
 
 /** Makes a blob, durably, in memory too. */
-export const createBlob: (store: Store, options: NewBlob) => Effect.Effect<BlobState, IoError> = Effect.fnUntraced(
-  function* (store: Store, options: NewBlob) {
-    const operation = "Blobstore.create"
-    const page = store.usedPages.firstClear()
-    if (page < 0) return yield* Effect.fail(noMemory(operation, "no metadata page is free"))
-    const blob = new BlobState(L.blobIdOfPage(page))
-    for (const [name, value] of options.xattrs) {
-      const tooLong = xattrTooLong(operation, name, value)
-      if (tooLong !== undefined) return yield* Effect.fail(tooLong)
-      if (value.length === 0) {
-        return yield* Effect.fail(refused(operation, blob.id, "xattrs", `has no value for "${name}"`))
-      }
-      blob.xattrs.set(name, value.slice())
+export const createBlob = (store: Store, options: NewBlob): Effect.Effect<BlobState, IoError> =>
+  createWith(store, options, persist)
+
+/** The same, and it is durable once `settleNew` has ended, which takes no lock. */
+export const createUnflushed = (store: Store, options: NewBlob): Effect.Effect<BlobState, IoError> =>
+  createWith(store, options, persistUnflushed)
+
+export const settleNew = (store: Store, blob: BlobState): Effect.Effect<void, IoError> =>
+  Effect.onError(flushLater(store, blob), () => Effect.sync(() => void store.usedBlobIds.delete(blob.rootPage)))
+
+const createWith: (
+  store: Store,
+  options: NewBlob,
+  write: (store: Store, blob: BlobState) => Effect.Effect<unknown, IoError>
+) => Effect.Effect<BlobState, IoError> = Effect.fnUntraced(function* (
+  store: Store,
+  options: NewBlob,
+  write: (store: Store, blob: BlobState) => Effect.Effect<unknown, IoError>
+) {
+  const operation = "Blobstore.create"
+  const page = store.usedPages.firstClear()
+  if (page < 0) return yield* Effect.fail(noMemory(operation, "no metadata page is free"))
+  const blob = new BlobState(L.blobIdOfPage(page))
+  for (const [name, value] of options.xattrs) {
+    const tooLong = xattrTooLong(operation, name, value)
+    if (tooLong !== undefined) return yield* Effect.fail(tooLong)
+    if (value.length === 0) {
+      return yield* Effect.fail(refused(operation, blob.id, "xattrs", `has no value for "${name}"`))
     }
-    store.usedPages.add(page)
-    blob.useExtentTable = options.extentTable
-    blob.setFlag(L.invalidFlag.extentTable, options.extentTable)
-    for (const [name, value] of options.internal) blob.setInternal(name, value)
-    if (options.thin || options.isExternal) blob.setFlag(L.invalidFlag.thin, true)
-    if (options.isExternal) blob.setFlag(L.invalidFlag.externalSnapshot, true)
-    blob.setClearMethod(options.clearMethod)
-    if (resize(store, blob, options.clusters) !== undefined) {
-      store.usedPages.delete(page)
-      return yield* Effect.fail(noSpace(operation, `${options.clusters} clusters are more than are free`))
-    }
-    yield* Effect.onError(persist(store, blob), () => Effect.sync(() => forget(store, blob)))
-    store.usedBlobIds.add(page)
-    return blob
+    blob.xattrs.set(name, value.slice())
   }
-)
+  store.usedPages.add(page)
+  blob.useExtentTable = options.extentTable
+  blob.setFlag(L.invalidFlag.extentTable, options.extentTable)
+  for (const [name, value] of options.internal) blob.setInternal(name, value)
+  if (options.thin || options.isExternal) blob.setFlag(L.invalidFlag.thin, true)
+  if (options.isExternal) blob.setFlag(L.invalidFlag.externalSnapshot, true)
+  blob.setClearMethod(options.clearMethod)
+  if (resize(store, blob, options.clusters) !== undefined) {
+    store.usedPages.delete(page)
+    return yield* Effect.fail(noSpace(operation, `${options.clusters} clusters are more than are free`))
+  }
+  yield* Effect.onError(write(store, blob), () => Effect.sync(() => forget(store, blob)))
+  store.usedBlobIds.add(page)
+  return blob
+})
 
 /** After a failed write the device may have the blob; what it has is claimed until a recovery has looked. */
 const forget = (store: Store, blob: BlobState): void => {

@@ -6,6 +6,7 @@ import type { Bdev, BdevIo, IoError } from "@effect-spdk/core/Bdev"
 import type { DmaBuffer, DmaPool } from "@effect-spdk/core/DmaBuffer"
 import * as Effect from "effect/Effect"
 import type { ClearMethod } from "../driver.ts"
+import { sharedFlush } from "../sharedFlush.ts"
 
 /** Requests of one step that are in flight together. */
 const inFlight = 8
@@ -14,14 +15,15 @@ export class Device {
   readonly bdev: Bdev
   /** For reading the metadata in bulk and for copies of clusters. */
   readonly chunks: DmaPool
-  private readonly canFlush: boolean
+  /** What was written before survives a power cut. Without a cache to flush there is nothing to do. */
+  readonly flush: Effect.Effect<void, IoError>
   private readonly canUnmap: boolean
   private readonly canZero: boolean
 
   constructor(bdev: Bdev, chunks: DmaPool) {
     this.bdev = bdev
     this.chunks = chunks
-    this.canFlush = bdev.supports("flush")
+    this.flush = bdev.supports("flush") ? sharedFlush(Effect.suspend(() => bdev.flush())) : Effect.void
     this.canUnmap = bdev.supports("unmap")
     this.canZero = bdev.supports("writeZeroes")
   }
@@ -29,11 +31,6 @@ export class Device {
   /** Whether what was released reads as zeroes as far as blobstores count on it. */
   get clearsReleased(): boolean {
     return this.canUnmap
-  }
-
-  /** What was written before survives a power cut. Without a cache to flush there is nothing to do. */
-  get flush(): Effect.Effect<void, IoError> {
-    return this.canFlush ? this.bdev.flush() : Effect.void
   }
 
   read(offsetBytes: number, lengthBytes: number): Effect.Effect<Uint8Array, IoError> {

@@ -53,6 +53,7 @@ export const refusedBuffers = (
   buffers: ReadonlyArray<DmaBuffer | undefined>,
   field: string
 ): IoError | undefined => {
+  if (!Array.isArray(buffers)) return refused(operation, blob.id, field, "is not an array of DmaBuffers")
   if (buffers.length === 0) return refused(operation, blob.id, field, "is empty")
   if (buffers.length > maxBuffers) {
     return refused(operation, blob.id, field, `has more than ${maxBuffers} elements`, buffers.length)
@@ -71,6 +72,8 @@ export const lengthField = (field: string): string => (field === "buffer" ? "buf
 
 export const totalBytes = (buffers: ReadonlyArray<DmaBuffer>): number => {
   let total = 0
+  // What is no array has no bytes, and is refused for that.
+  if (!Array.isArray(buffers)) return total
   for (const buffer of buffers) total += buffer?.byteLength ?? 0
   return total
 }

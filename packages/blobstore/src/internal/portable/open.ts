@@ -17,7 +17,7 @@ import * as L from "../format/layout.ts"
 import { decodeExtentPage, decodeMdPage, type MdPage } from "../format/mdPage.ts"
 import { BlobState, clearMethodOf, externalName } from "./blob.ts"
 import { corrupted, notFound, refused } from "./errors.ts"
-import { persist } from "./persist.ts"
+import { persist, persistUnflushed } from "./persist.ts"
 import type { Store } from "./store.ts"
 
 const operation = "Blobstore.open"
@@ -185,9 +185,16 @@ const closeBacking = (store: Store, blob: BlobState): Effect.Effect<void, IoErro
 
 /** Syncs what is dirty. The last one takes the blob from memory, even when that fails. */
 export const closeBlob = (store: Store, blob: BlobState): Effect.Effect<void, IoError> =>
+  closeWith(store, blob, persist(store, blob))
+
+/** The same, without the lock when it ends: true when `flushLater` has to follow. */
+export const closeUnflushed = (store: Store, blob: BlobState): Effect.Effect<boolean, IoError> =>
+  closeWith(store, blob, persistUnflushed(store, blob))
+
+const closeWith = <A>(store: Store, blob: BlobState, write: Effect.Effect<A, IoError>): Effect.Effect<A, IoError> =>
   Effect.ensuring(
     // What it claimed and could not write down is lost until a recovery.
-    Effect.onError(persist(store, blob), () => Effect.sync(() => store.fail())),
+    Effect.onError(write, () => Effect.sync(() => store.fail())),
     Effect.suspend(() => {
       if (--blob.openCount > 0) return Effect.void
       if (store.open.get(blob.id) === blob) store.open.delete(blob.id)

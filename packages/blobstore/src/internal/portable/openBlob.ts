@@ -9,8 +9,8 @@ import { type Handle, PortableBlobIo } from "./blobIo.ts"
 import type { BlobState } from "./blob.ts"
 import { xattrTooLong } from "./create.ts"
 import { busy, closed, noSpace, notFound, readOnly } from "./errors.ts"
-import { closeBlob } from "./open.ts"
-import { persist, resize } from "./persist.ts"
+import { closeUnflushed } from "./open.ts"
+import { flushLater, persistUnflushed, resize } from "./persist.ts"
 import type { Store } from "./store.ts"
 
 type Next = Effect.Effect<number | undefined, SpdkError>
@@ -39,7 +39,7 @@ export class PortableBlob implements OpenBlob {
     )
     this.info = Effect.sync(() => blob.info(store.clones.has(blob.id)))
     this.xattrs = Effect.sync(() => blob.xattrs)
-    this.sync = this.whileOpen("Blob.sync", () => store.change(syncNow(store, blob)))
+    this.sync = this.whileOpen("Blob.sync", () => syncNow(store, blob))
     this.setReadOnly = this.whileOpen("Blob.setReadOnly", () =>
       Effect.sync(() => {
         if ((blob.dataRoFlags & L.dataRoFlag.readOnly) !== 0) return
@@ -50,7 +50,8 @@ export class PortableBlob implements OpenBlob {
     this.close = Effect.suspend(() => {
       if (this.handle.isClosed) return Effect.void
       this.handle.isClosed = true
-      return Effect.uninterruptible(blob.gate.exclusive(store.change(closeBlob(store, blob))))
+      const closing = blob.gate.exclusive(store.change(closeUnflushed(store, blob)))
+      return Effect.uninterruptible(Effect.flatMap(closing, (isDue) => (isDue ? flushLater(store, blob) : Effect.void)))
     })
   }
 
@@ -111,15 +112,25 @@ export class PortableBlob implements OpenBlob {
   }
 }
 
-const syncNow = Effect.fnUntraced(function* (store: Store, blob: BlobState) {
-  if (!blob.dirty) return yield* store.device.flush
-  yield* persist(store, blob)
-  // As in SPDK, read-only begins with the sync.
-  if ((blob.dataRoFlags & L.dataRoFlag.readOnly) !== 0) {
-    blob.dataReadOnly = true
-    blob.mdReadOnly = true
-  }
-})
+const syncNow = (store: Store, blob: BlobState): Effect.Effect<void, IoError> =>
+  Effect.suspend(() => {
+    let becomesReadOnly = false
+    // In turn even when there is nothing to write: somebody else's sync may be half way.
+    const written = store.change(
+      Effect.suspend(() => {
+        becomesReadOnly = blob.dirty && (blob.dataRoFlags & L.dataRoFlag.readOnly) !== 0
+        return persistUnflushed(store, blob)
+      })
+    )
+    // Whatever was written: the data counts, too.
+    const flushed = Effect.flatMap(written, (isDue) => (isDue ? flushLater(store, blob) : store.device.flush))
+    return Effect.map(flushed, () => {
+      // As in SPDK, read-only begins with the sync.
+      if (!becomesReadOnly) return
+      blob.dataReadOnly = true
+      blob.mdReadOnly = true
+    })
+  })
 
 const resizeNow = (store: Store, blob: BlobState, clusters: number): Effect.Effect<void, IoError> =>
   Effect.suspend(() =>

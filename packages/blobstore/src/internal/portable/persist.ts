@@ -7,6 +7,7 @@
  */
 import type { IoError } from "@effect-spdk/core/Bdev"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Result from "effect/Result"
 import { encodeExtentPage, serializeChain } from "../format/blobMeta.ts"
 import * as L from "../format/layout.ts"
@@ -64,11 +65,36 @@ export const settle = (store: Store, blob: BlobState): Effect.Effect<void, IoErr
   Effect.suspend(() => (blob.unsure ? persist(store, blob) : Effect.void))
 
 /** What is in memory becomes what is on the device. Data that was written before it survives a power cut, too. */
-export const persist: (store: Store, blob: BlobState) => Effect.Effect<void, IoError> = Effect.fnUntraced(function* (
-  store: Store,
-  blob: BlobState
-) {
-  if (!blob.dirty) return
+export const persist = (store: Store, blob: BlobState): Effect.Effect<void, IoError> =>
+  Effect.asVoid(write(store, blob, false))
+
+/**
+ * The same, and where nothing else waits for it the last flush is left to `flushLater`, which others share: outside of the lock,
+ * before anybody is told. True when one is due.
+ */
+export const persistUnflushed = (store: Store, blob: BlobState): Effect.Effect<boolean, IoError> =>
+  write(store, blob, true)
+
+/** Until it has ended nobody may count on what `persistUnflushed` wrote. */
+export const flushLater = (store: Store, blob: BlobState): Effect.Effect<void, IoError> =>
+  Effect.suspend(() => {
+    const { unflushed } = blob
+    return Effect.onExit(store.device.flush, (exit) =>
+      Effect.sync(() => {
+        if (Exit.isSuccess(exit)) {
+          if (blob.unflushed === unflushed) blob.unflushed = 0
+          return
+        }
+        store.fail()
+        blob.dirty = true
+        blob.unsure = true
+      })
+    )
+  }).pipe(Effect.uninterruptible)
+
+/** True when a flush is due for it. */
+const write = Effect.fnUntraced(function* (store: Store, blob: BlobState, isLater: boolean) {
+  if (!blob.dirty) return blob.unflushed > 0
   yield* store.markDirty
   const areas = serialize(blob)
   if (areas === undefined) return yield* Effect.fail(noMemory("Blob.sync", "an xattr does not fit into a page"))
@@ -80,7 +106,10 @@ export const persist: (store: Store, blob: BlobState) => Effect.Effect<void, IoE
   // A page that loses extents to other pages of the blob can only be cut once the table that counts them is.
   const cutsLater = size.extentPages < blob.persistedExtentPages
   blob.dirty = false
-  yield* writeChain(store, blob, areas, chain, cutsLater ? [] : extentPages).pipe(
+  const old = [...blob.chain.slice(1), ...blob.stale]
+  const givesBack = old.length > 0 || cutsLater || cutsOff(blob)
+  const leavesFlush = isLater && !givesBack
+  yield* writeChain(store, blob, areas, chain, cutsLater ? [] : extentPages, leavesFlush).pipe(
     Effect.onError(() =>
       Effect.sync(() => {
         store.fail()
@@ -90,7 +119,6 @@ export const persist: (store: Store, blob: BlobState) => Effect.Effect<void, IoE
       })
     )
   )
-  const old = [...blob.chain.slice(1), ...blob.stale]
   blob.chain = chain
   blob.stale = []
   blob.unsure = false
@@ -99,7 +127,13 @@ export const persist: (store: Store, blob: BlobState) => Effect.Effect<void, IoE
   yield* giveBack(store, blob, old, cutsLater ? extentPages : []).pipe(
     Effect.onError(() => Effect.sync(() => store.fail()))
   )
+  blob.unflushed = leavesFlush ? blob.unflushed + 1 : 0
+  return leavesFlush
 })
+
+/** Whether clusters or extent pages wait to be given back. */
+const cutsOff = (blob: BlobState): boolean =>
+  blob.clusters.length > blob.clusterCount || blob.extentPages.length > blob.extentPageCount
 
 const serialize = (blob: BlobState): ReadonlyArray<Uint8Array> | undefined => {
   const { dataRoFlags, id, internalXattrs, invalidFlags, mdRoFlags, useExtentTable, xattrs } = blob
@@ -124,14 +158,17 @@ const writeChain = Effect.fnUntraced(function* (
   blob: BlobState,
   areas: ReadonlyArray<Uint8Array>,
   chain: ReadonlyArray<number>,
-  extentPages: ReadonlyArray<number>
+  extentPages: ReadonlyArray<number>,
+  leavesFlush: boolean
 ) {
   const { device } = store
   const [root, ...others] = chainWrites(store, blob, areas, chain)
-  yield* device.writeAll([...extentPages.map((index) => extentPageWrite(store, blob, index)), ...others])
-  yield* device.flush
+  const first = [...extentPages.map((index) => extentPageWrite(store, blob, index)), ...others]
+  yield* device.writeAll(first)
+  // A root page alone decides about nothing but itself.
+  if (!leavesFlush || first.length > 0) yield* device.flush
   if (root !== undefined) yield* device.write(root.offsetBytes, root.bytes)
-  yield* device.flush
+  if (!leavesFlush) yield* device.flush
 })
 
 /** What the root page does not lead to any more: pages of the old chain, clusters and extent pages that were cut off. */

@@ -7,7 +7,7 @@ import type * as D from "../driver.ts"
 import * as L from "../format/layout.ts"
 import { encodeText } from "../format/text.ts"
 import { type BlobState, parentOf } from "./blob.ts"
-import { createBlob, remove } from "./create.ts"
+import { createUnflushed, remove, settleNew } from "./create.ts"
 import { busy } from "./errors.ts"
 import { grow, writeClean } from "./grow.ts"
 import { openBlob, withBlob } from "./open.ts"
@@ -48,13 +48,15 @@ export class PortableStore implements D.StoreDriver {
   readonly create = (options: D.CreateOptions): Effect.Effect<D.BlobId, SpdkError> =>
     Effect.suspend(() => {
       const { externalSnapshot } = options
-      const made = createBlob(this.store, {
+      const made = createUnflushed(this.store, {
         ...options,
         isExternal: externalSnapshot !== undefined,
         internal:
           externalSnapshot === undefined ? [] : [[L.internalXattr.externalSnapshot, encodeText(externalSnapshot)]]
       })
-      return this.store.change(Effect.map(made, (blob) => blob.id))
+      return Effect.uninterruptibleMask((restore) =>
+        Effect.flatMap(restore(this.store.change(made)), (blob) => Effect.as(settleNew(this.store, blob), blob.id))
+      )
     })
 
   readonly delete = (id: D.BlobId): Effect.Effect<void, SpdkError> => remove(this.store, id)
