@@ -254,8 +254,10 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
           Bdev.createFile({ name, path: join(scratch, "not", "there"), blockSize, size: 4096 }),
           "NotFound"
         )
-        const directory = yield* Effect.exit(Effect.scoped(Bdev.createFile({ name, path: scratch, blockSize })))
-        assert.isTrue(directory._tag === "Failure")
+        yield* failsWith(Bdev.createFile({ name, path: scratch, blockSize }), "InvalidArgument", { field: "path" })
+        yield* failsWith(Bdev.createFile({ name, path: scratch, blockSize, size: 4096 }), "InvalidArgument", {
+          field: "path"
+        })
         yield* failsWith(Bdev.createFile({ name, path: "", blockSize }), "InvalidArgument", { field: "path" })
         yield* failsWith(
           Bdev.createFile({ name, path: join(scratch, "f"), blockSize: 100, size: 4096 }),
