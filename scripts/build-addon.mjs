@@ -23,6 +23,10 @@ const addonDir = join(packageDir, "addon")
 const sanitize = process.argv.find((argument) => argument.startsWith("--sanitize="))?.slice("--sanitize=".length) ?? ""
 
 const lookedFor = ["spdk_event", "spdk_bdev_modules", "spdk_env_dpdk", "spdk_dpdklibs", "spdk_syslibs"]
+if (spawnSync("pkg-config", ["--version"]).error !== undefined) {
+  console.log(`no SPDK: pkg-config is not installed (it would have looked for ${lookedFor.join(", ")})`)
+  process.exit(3)
+}
 const missing = lookedFor.filter((name) => spawnSync("pkg-config", ["--exists", name]).status !== 0)
 if (missing.length > 0) {
   console.log(`no SPDK: pkg-config does not find ${missing.join(", ")} (looked for ${lookedFor.join(", ")})`)

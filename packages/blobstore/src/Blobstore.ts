@@ -150,7 +150,13 @@ export interface LoadProgress {
   readonly total: number | undefined
 }
 
-/** @since 0.1.0 @category options */
+/**
+ * What is of `InitOptions` alone describes a store that is made: one that is there keeps its own cluster size and metadata, whatever
+ * they say. What is of `LoadOptions` alone has nothing to do on a store that was just made.
+ *
+ * @since 0.1.0
+ * @category options
+ */
 export interface LayerOptions extends InitOptions, LoadOptions {
   /**
    * What to do with a device that holds no blobstore: make one, or fail with `Corrupted`. A device that holds a damaged

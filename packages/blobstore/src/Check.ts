@@ -23,7 +23,7 @@
  * @since 0.1.0
  */
 import { Bdev, type IoError } from "@effect-spdk/core/Bdev"
-import { ReadOnly, SpdkError } from "@effect-spdk/core/SpdkError"
+import { Busy, ReadOnly, SpdkError } from "@effect-spdk/core/SpdkError"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import { SuperBlockDamaged } from "./internal/check/finding.ts"
@@ -33,6 +33,7 @@ import { readSuper } from "./internal/check/reader.ts"
 import { repairStore } from "./internal/check/repair.ts"
 import { Dump, dumpBlob, type DumpedBlob, Repaired, Report, summaryOf } from "./internal/check/report.ts"
 import { type Survey, survey } from "./internal/check/survey.ts"
+import { hasStore } from "./internal/hasStore.ts"
 
 export * from "./internal/check/finding.ts"
 export { Action, Dump, DumpedBlob, Repaired, Report, StoreSummary } from "./internal/check/report.ts"
@@ -86,7 +87,8 @@ export const dump: Effect.Effect<Dump, CheckError, Bdev> = Effect.flatMap(Bdev, 
  * When metadata is damaged so that nobody knows what it refers to, nothing is freed: only missing marks are added. Damaged blobs
  * and missing parents are left as they are.
  *
- * Fails with `ReadOnly`, and writes nothing, when the bdev was not opened for writing. While it works the store is marked as not
+ * Fails with `ReadOnly`, and writes nothing, when the bdev was not opened for writing, and with `Busy` when a blobstore is loaded
+ * on this handle of it; a store that somebody loaded by another handle is not noticed. While it works the store is marked as not
  * unloaded and each step is ordered by flushes, so that a power cut leaves a store that a load recovers; when it returns
  * all of it is durable. Interruption stops it between two writes, with the same effect.
  *
@@ -97,6 +99,10 @@ export const repair: Effect.Effect<Repaired, CheckError, Bdev> = Effect.gen(func
   const bdev = yield* Bdev
   if (!bdev.writable) {
     return yield* new SpdkError({ reason: new ReadOnly({ operation: "Check.repair", resource: bdev.name }) })
+  }
+  if (hasStore.has(bdev)) {
+    const detail = "a blobstore is loaded on this bdev"
+    return yield* new SpdkError({ reason: new Busy({ operation: "Check.repair", resource: bdev.name, detail }) })
   }
   const before = yield* look(bdev)
   const { found } = before

@@ -5,6 +5,7 @@ import * as Effect from "effect/Effect"
 import { execFileSync, spawn, spawnSync } from "node:child_process"
 import * as fs from "node:fs"
 import * as path from "node:path"
+import * as Blobstore from "../src/Blobstore.ts"
 import * as Check from "../src/Check.ts"
 import { pageCrc } from "../src/internal/format/crc32c.ts"
 import { maskHeaderBytes, maskType } from "../src/internal/format/layout.ts"
@@ -59,6 +60,25 @@ describe("repair", () => {
       const clean = G.image("snapshots")
       assert.isTrue(image.subarray(0, 4096 * 40).equals(clean.subarray(0, 4096 * 40)))
     })
+  )
+
+  it.effect("leaves a store alone that is loaded, and repairs it once it is not", () =>
+    onImage(G.image("unclean"), (read) =>
+      Effect.gen(function* () {
+        yield* Effect.scoped(
+          Effect.gen(function* () {
+            yield* Blobstore.load()
+            const loaded = read()
+            const { reason } = yield* Effect.flip(Check.repair)
+            assert.strictEqual(reason._tag, "Busy")
+            assert.isTrue(loaded.equals(read()), "nothing was written")
+          })
+        )
+        const { actions, after } = yield* Check.repair
+        assert.deepStrictEqual(actions, [])
+        assert.isTrue(after.isClean)
+      })
+    )
   )
 
   it.effect.each(G.cut)("recovers %s as SPDK does", (name) =>

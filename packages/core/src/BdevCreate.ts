@@ -104,8 +104,9 @@ export interface FileOptions {
   /**
    * What happens to the file when `size` is given. `"missing"`, the default, makes it when it is missing and extends it when it
    * is shorter; its bytes stay. `"always"` empties it first: all its bytes are lost. `"never"` only checks: a missing file is
-   * `NotFound`, a shorter one `InvalidArgument`. Without `size` the file is not touched and must exist. It is made on this
-   * machine, by this process, sparse, with mode 0600, and it is never deleted.
+   * `NotFound`, a shorter one `InvalidArgument`. Without `size` the file is not touched and must exist, and `"missing"` and
+   * `"always"` are `InvalidArgument`. It is made on this machine, by this process, sparse, with mode 0600, and it is never
+   * deleted.
    */
   readonly create?: FileCreation | undefined
   readonly uuid?: string | undefined
@@ -236,7 +237,7 @@ export interface Injection {
   /** For `corrupt_data`: which byte of the data, and with what it is XORed. */
   readonly corruptOffset?: number | undefined
   readonly corruptValue?: number | undefined
-  /** For `nvme_error`: status code type and status code. */
+  /** For `nvme_failure`: status code type and status code; one of them must not be 0. */
   readonly nvmeSct?: number | undefined
   readonly nvmeSc?: number | undefined
 }

@@ -47,3 +47,34 @@ describe("SPDK that dies while it is configured", () => {
     })
   )
 })
+
+describe("a share of an SPDK that somebody else started", () => {
+  it.live("is described by what runs, not by the defaults that were not asked for", () =>
+    Effect.gen(function* () {
+      const asked: Array<string> = []
+      const host: StartHost = {
+        start: ({ key }, onReply) => {
+          const runs = { ...JSON.parse(key), cores: "[2-3]", memoryMiB: 2048, polling: "busy" }
+          const isFirst = asked.push(key) === 1
+          queueMicrotask(() =>
+            onReply({
+              status: isFirst ? -17 : 0,
+              a: 0,
+              b: 0,
+              text: isFirst ? JSON.stringify(runs) : "/nowhere/rpc.sock"
+            })
+          )
+          return asked.length
+        },
+        release: () => {},
+        listenToLog: () => () => {}
+      }
+      const options = yield* resolve("embedded", {}, () => {})
+      const { rpcSocket, running } = yield* Effect.scoped(start(host, options, undefined))
+      assert.strictEqual(rpcSocket, "/nowhere/rpc.sock")
+      assert.deepInclude(running, { cores: "[2-3]", memoryMiB: 2048, polling: "busy" })
+      assert.lengthOf(asked, 2)
+      assert.include(asked[1], '"memoryMiB":2048')
+    })
+  )
+})

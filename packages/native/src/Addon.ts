@@ -175,13 +175,17 @@ export const load = (): LoadResult => {
 }
 
 const find = (): LoadResult => {
-  const override = process.env[addonPathVariable]
+  // An empty variable is what shells make of one that is not set.
+  const override = process.env[addonPathVariable] || undefined
   const path = override ?? fileURLToPath(new URL("../build/Release/spdk.node", import.meta.url))
   if (!existsSync(path)) {
     return {
       _tag: "Missing",
-      lookedFor: [path, "pkg-config spdk_event"],
-      reason: "the addon is not built: it needs SPDK 24.09 or later with shared libraries, found by pkg-config"
+      lookedFor: [path],
+      reason:
+        override === undefined
+          ? "the addon is not built, which takes SPDK 24.09 or later with shared libraries, found by pkg-config"
+          : `${addonPathVariable} names a file that is not there`
     }
   }
   try {

@@ -5,8 +5,9 @@ import type { SpdkError } from "@effect-spdk/core/SpdkError"
 import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
+import { readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
-import { type Capabilities, type EngineLayer, scratch } from "../support/engines.ts"
+import { type Capabilities, type EngineLayer, scratch, scratchFile } from "../support/engines.ts"
 import { blockSize, contract, failsWith, fresh, mallocOpened, pattern, sameBytes } from "../support/harness.ts"
 
 /** Offsets that are no offset, and what is wrong with each. */
@@ -292,8 +293,10 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
           Bdev.createFile({ name, path: join(scratch, "not", "there"), blockSize, size: 4096 }),
           "NotFound"
         )
-        const directory = yield* Effect.exit(Effect.scoped(Bdev.createFile({ name, path: scratch, blockSize })))
-        assert.isTrue(directory._tag === "Failure")
+        yield* failsWith(Bdev.createFile({ name, path: scratch, blockSize }), "InvalidArgument", { field: "path" })
+        yield* failsWith(Bdev.createFile({ name, path: scratch, blockSize, size: 4096 }), "InvalidArgument", {
+          field: "path"
+        })
         yield* failsWith(Bdev.createFile({ name, path: "", blockSize }), "InvalidArgument", { field: "path" })
         yield* failsWith(
           Bdev.createFile({ name, path: join(scratch, "f"), blockSize: 100, size: 4096 }),
@@ -302,6 +305,18 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
             field: "blockSize"
           }
         )
+        const kept = yield* scratchFile
+        writeFileSync(kept, pattern(4096, 1))
+        yield* failsWith(Bdev.createFile({ name, path: kept, create: "always" }), "InvalidArgument", {
+          field: "create"
+        })
+        yield* failsWith(
+          // As a configuration may have it, which no compiler reads.
+          Bdev.createFile({ name, path: kept, size: 8192, create: "Never" as "never" }),
+          "InvalidArgument",
+          { field: "create" }
+        )
+        sameBytes(readFileSync(kept), pattern(4096, 1), "the file")
         assert.notInclude(
           (yield* Bdev.list).map((one) => one.name),
           name

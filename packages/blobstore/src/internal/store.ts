@@ -13,6 +13,7 @@ import type { DriverFactory, StoreDriver } from "./driver.ts"
 import { libspdkDriver } from "./libspdk/driver.ts"
 import { checkDriver, checkInit, checkLoad } from "./options.ts"
 import { portableDriver } from "./portable/driver.ts"
+import { hasStore } from "./hasStore.ts"
 import { isEmpty } from "./probe.ts"
 import { metadataReasons, only, type Place } from "./reasons.ts"
 import { BlobstoreImpl } from "./storeHandle.ts"
@@ -109,8 +110,11 @@ const claim = (place: Place, engine: Engine, bdev: Bdev): Effect.Effect<() => vo
       }
       const mine = {}
       claimed.set(name, mine)
+      hasStore.add(bdev)
       return Effect.succeed(() => {
-        if (claimed.get(name) === mine) claimed.delete(name)
+        if (claimed.get(name) !== mine) return
+        claimed.delete(name)
+        hasStore.delete(bdev)
       })
     }),
     (letGo) => Effect.sync(letGo)

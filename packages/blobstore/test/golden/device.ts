@@ -28,7 +28,7 @@ const writeSparse = (file: string, bytes: Uint8Array): void => {
 /** Runs with the image as the bdev. `read` is what the file has afterwards. */
 export const onImage = <A, E>(
   bytes: Uint8Array,
-  use: (read: () => Buffer) => Effect.Effect<A, E, Bdev.Bdev>,
+  use: (read: () => Buffer) => Effect.Effect<A, E, Bdev.Bdev | Spdk.Services>,
   options: { readonly readonly?: boolean } = {}
 ) =>
   Effect.flatMap(temporaryFolder, (folder) => {
@@ -37,6 +37,6 @@ export const onImage = <A, E>(
     const disk = Bdev.layerFile({ path: file, blockSize: 512, readonly: options.readonly === true })
     return Effect.provide(
       use(() => fs.readFileSync(file)),
-      Layer.provide(disk, Spdk.layerEmbedded())
+      Layer.provideMerge(disk, Spdk.layerEmbedded())
     )
   }).pipe(Effect.scoped)

@@ -18,6 +18,19 @@ export const prepareFile = (
   sizeBytes: number | undefined,
   creation: FileCreation
 ): Effect.Effect<number | undefined, FileError> =>
+  Effect.flatMap(isDirectory(path), (is) =>
+    is ? failInvalid(operation, "path", "is a directory", path) : prepare(operation, path, sizeBytes, creation)
+  )
+
+const isDirectory = (path: string): Effect.Effect<boolean> =>
+  Effect.promise(() =>
+    fs.stat(path).then(
+      (stats) => stats.isDirectory(),
+      () => false
+    )
+  )
+
+const prepare: typeof prepareFile = (operation, path, sizeBytes, creation) =>
   sizeBytes === undefined
     ? Effect.promise(() => lengthOf(path).catch(() => undefined))
     : creation === "never"

@@ -4,7 +4,7 @@
 import * as Effect from "effect/Effect"
 import * as crypto from "node:crypto"
 import * as path from "node:path"
-import type { FileOptions, MemoryOptions, Size } from "../BdevCreate.ts"
+import type { FileCreation, FileOptions, MemoryOptions, Size } from "../BdevCreate.ts"
 import type { RpcClient } from "../Rpc.ts"
 import * as Rpc from "../Rpc.ts"
 import { type ErrnoReason, failInvalid, type InvalidArgument, type RpcReason, type SpdkError } from "../SpdkError.ts"
@@ -14,6 +14,7 @@ import { bytesOf } from "./byteSize.ts"
 const defaultBlockSize = 4096
 const smallestBlockSize = 512
 const largestBlockSize = 2 ** 31
+const fileCreations: ReadonlyArray<FileCreation> = ["missing", "always", "never"]
 
 export const generatedName = (kind: string): string => `${kind}-${crypto.randomBytes(4).toString("hex")}`
 
@@ -58,8 +59,21 @@ export const fileOf = Effect.fnUntraced(function* (
   if (!isPowerOfTwo || blockSize < smallestBlockSize || blockSize > largestBlockSize) {
     return yield* failInvalid(operation, "blockSize", "is not a power of two from 512", blockSize)
   }
+  const { create = "missing" } = options
+  if (!fileCreations.includes(create)) {
+    return yield* failInvalid(operation, "create", `is none of ${fileCreations.join(", ")}`, create)
+  }
+  // Without a size nothing is made: who asks for a file that is always made anew would go on with the old bytes.
+  if (options.size === undefined && options.create !== undefined && create !== "never") {
+    return yield* failInvalid(
+      operation,
+      "create",
+      "says how to make a file, and size, which that needs, is missing",
+      create
+    )
+  }
   const sizeBytes = options.size === undefined ? undefined : yield* sizeOf(operation, options.size, blockSize)
-  const lengthBytes = yield* prepareFile(operation, filename, sizeBytes, options.create ?? "missing")
+  const lengthBytes = yield* prepareFile(operation, filename, sizeBytes, create)
   // A block device, or what only the server sees: SPDK knows better.
   if (lengthBytes === undefined) return { filename, block_size: options.blockSize }
   if (lengthBytes === 0 || lengthBytes % blockSize !== 0) {

@@ -5,7 +5,6 @@ import * as Host from "@effect-spdk/native/Host"
 import { PollerAction } from "@effect-spdk/native/Addon"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import * as CpuSet from "../../CpuSet.ts"
 import { EngineUnavailable, fromErrno, SpdkError, StartFailed } from "../../SpdkError.ts"
 import type { Descriptor, DescriptorInfo, Engine, EngineThread } from "../engine.ts"
 import type { ResolvedOptions } from "../options.ts"
@@ -69,7 +68,7 @@ export const make = Effect.fnUntraced(function* <E = never>(
     )
   }
   const { host } = found
-  const { rpc, rpcSocket } = yield* start(host, options, configure)
+  const { rpc, rpcSocket, running } = yield* start(host, options, configure)
   const threads = new Map<EngineThread, LibspdkThread>()
   const spawn = makeSpawn(host, threads)
   const mainThread = yield* spawn({ name: `${options.name}.main`, cpuMask: undefined }).pipe(
@@ -78,11 +77,10 @@ export const make = Effect.fnUntraced(function* <E = never>(
         new SpdkError({ reason: new StartFailed({ operation: "Spdk.layer", detail: "no main thread", cause }) })
     )
   )
-  const cores = CpuSet.toList(options.cores)
   const engine: Engine = {
     kind: "libspdk",
     version: host.addon.version,
-    description: `libspdk, ${host.addon.version}, cores ${cores}, ${options.memoryMiB} MiB, ${options.polling} polling, RPC on ${rpcSocket}`,
+    description: `libspdk, ${host.addon.version}, cores ${running.cores}, ${running.memoryMiB} MiB, ${running.polling} polling, RPC on ${rpcSocket}`,
     rpcSocket,
     rpc,
     memory: makeMemory(host),

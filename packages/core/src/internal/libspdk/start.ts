@@ -30,6 +30,13 @@ export type StartHost = Pick<Host, "start" | "release" | "listenToLog">
 export interface Started {
   readonly rpc: RpcClient["Service"]
   readonly rpcSocket: string
+  /** What SPDK was started with, which is another layer's word where only defaults of this one differ. */
+  readonly running: RunningOptions
+}
+
+interface RunningOptions extends Pick<ResolvedOptions, "memoryMiB" | "polling"> {
+  /** As a list, `[0,2]`. */
+  readonly cores: string
 }
 
 /** What a running SPDK is compared with, and reported by. */
@@ -71,7 +78,7 @@ export const start = Effect.fnUntraced(function* <E = never>(
   const directory = yield* privateDirectory
   const socket = path.join(directory, "rpc.sock")
   if (options.rpcSocket !== undefined) yield* claimLink(options.rpcSocket)
-  const started = yield* acquire(host, options, directory, socket, configure !== undefined)
+  const { runningKey, started } = yield* acquire(host, options, directory, socket, configure !== undefined)
   const removeDirectory = Effect.promise(() => fs.rm(directory, { recursive: true, force: true }))
   const ready = Effect.tapError(Deferred.await(started), () => removeDirectory)
 
@@ -90,7 +97,9 @@ export const start = Effect.fnUntraced(function* <E = never>(
   } else if (options.rpcSocket !== undefined) {
     yield* publishLink(options.rpcSocket, socket)
   }
-  return { rpc, rpcSocket: rpcSocket === socket ? (options.rpcSocket ?? socket) : rpcSocket }
+  // `keyOf` wrote it, in this process.
+  const running: RunningOptions = JSON.parse(runningKey())
+  return { rpc, rpcSocket: rpcSocket === socket ? (options.rpcSocket ?? socket) : rpcSocket, running }
 })
 
 /** How long an SPDK whose socket is gone has to say why. */
@@ -200,7 +209,7 @@ const acquire = (
   directory: string,
   socket: string,
   waitForRpc: boolean
-): Effect.Effect<StartDeferred, never, Scope.Scope> => {
+): Effect.Effect<{ readonly started: StartDeferred; readonly runningKey: () => string }, never, Scope.Scope> => {
   const ask = (key: string, answer: (reply: Reply) => void): number =>
     host.start(
       {
@@ -226,6 +235,8 @@ const acquire = (
     const started: StartDeferred = yield* Deferred.make<string, SpdkError<StartFailed | OptionsClash>>()
     let share: number | undefined
     let released = false
+    const key = keyOf(options)
+    let runningKey = key
     const settle = (reply: Reply, asked: string): void => {
       if (released) return
       if (reply.status === 0) {
@@ -240,6 +251,7 @@ const acquire = (
       const clash = findClash(options, reply.text)
       if (clash === undefined) {
         // Only defaults differ: take the one that runs.
+        runningKey = reply.text
         share = ask(reply.text, (next) => settle(next, reply.text))
       } else {
         Deferred.doneUnsafe(started, Effect.fail(new SpdkError({ reason: clash })))
@@ -253,7 +265,6 @@ const acquire = (
             dropped
           )
         )
-        const key = keyOf(options)
         share = ask(key, (reply) => settle(reply, key))
         return unlisten
       }),
@@ -264,7 +275,7 @@ const acquire = (
           if (share !== undefined) host.release(share)
         })
     )
-    return started
+    return { started, runningKey: () => runningKey }
   })
 }
 
