@@ -41,7 +41,7 @@ export const suite: NvmeSuite = (name, layer, _capabilities, factory) => {
         yield* disk.writeBytes(0, bytes)
         yield* disk.readv(0, buffers)
         sameBytes(Buffer.concat(buffers.map((buffer) => buffer.bytes)), bytes, "the pieces")
-        const turned = [...buffers].reverse()
+        const turned = buffers.toReversed()
         yield* disk.writev(total, turned)
         const written = yield* disk.readBytes(total, total)
         sameBytes(written, Buffer.concat(turned.map((buffer) => buffer.bytes)), "the pieces written")
