@@ -200,7 +200,7 @@ describe("log pages", () => {
     const ana = good(log.decodeAnaLog(bytes))
     assert.deepStrictEqual(ana, {
       changeCount: 0n,
-      groups: [1, 5].map((id) => ({ groupId: id, state: "optimized", changeCount: 0n, namespaceIds: [id] }))
+      groups: [1, 5].map((id) => ({ groupId: id, state: "optimized" as const, changeCount: 0n, namespaceIds: [id] }))
     })
     const encoded = log.encodeAnaLog(ana)
     sameHex(encoded, bytes.subarray(0, encoded.length))
