@@ -2,6 +2,7 @@
  * I/O in blocks to something that an engine opened and that is no bdev of its own: a blob. The same path as a bdev's, with
  * channels per thread, batches and interruption, under another name.
  */
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
@@ -93,13 +94,19 @@ export const openDescriptor = <E, E2>(
       })
       onEvent = (event) => blocks.onEvent(event)
       early.forEach(onEvent)
-      const close = yield* Effect.cached(
-        Effect.uninterruptible(
-          blocks
-            .close()
-            .pipe(Effect.andThen(Scope.close(scope, Exit.void)), Effect.andThen(Effect.suspend(() => closed)))
+      const ended = yield* Deferred.make<void, E2>()
+      let closing = false
+      // Not by `Effect.cached`, which forgets the result of a run that was interrupted.
+      const close = Effect.suspend(() => {
+        if (closing) return Deferred.await(ended)
+        closing = true
+        return blocks.close().pipe(
+          Effect.andThen(Scope.close(scope, Exit.void)),
+          Effect.andThen(Effect.suspend(() => closed)),
+          Effect.onExit((exit) => Deferred.done(ended, exit)),
+          Effect.uninterruptible
         )
-      )
+      })
       return { blocks, close }
     })
   )
