@@ -40,6 +40,7 @@ describeWithSpdk("the lifetime of SPDK in a process", () => {
       pollers: 0,
       blobstores: 0,
       blobs: 0,
+      nvmeControllers: 0,
       slabs: 0,
       dmaBytes: 0
     }

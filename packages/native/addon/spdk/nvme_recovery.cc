@@ -12,6 +12,15 @@
 
 namespace effect_spdk {
 
+namespace {
+
+// How long a controller over fabrics is waited for after it was told to shut down: one that still has I/O in its hands,
+// which nobody waits for any more, would let SPDK wait for ten. A device of this machine has something to save, and is
+// given that time.
+constexpr uint64_t kShutdownSeconds = 1;
+
+}  // namespace
+
 // `dropped` runs on this thread, later. Who opens a channel from here on finds the gate closed.
 void NvmeController::Drop(std::function<void()> dropped) {
   state_ = State::kDropping;
@@ -197,12 +206,19 @@ void NvmeController::StartClose() {
 void NvmeController::StartDetach() {
   const std::lock_guard<std::mutex> lock(guard_);
   state_ = State::kDetaching;
+  deadline_ticks_ = spdk_get_ticks() + spdk_get_ticks_hz() * kShutdownSeconds;
   // Refuses nothing that was attached once.
   spdk_nvme_detach_async(ctrlr_, &detach_);
 }
 
 void NvmeController::PollDetach() {
-  if (detach_ != nullptr && spdk_nvme_detach_poll_async(detach_) == -EAGAIN) return;
+  if (detach_ != nullptr && spdk_nvme_detach_poll_async(detach_) == -EAGAIN) {
+    if (spdk_get_ticks() < deadline_ticks_ || !spdk_nvme_ctrlr_is_fabrics(ctrlr_)) return;
+    deadline_ticks_ = UINT64_MAX;
+    const std::lock_guard<std::mutex> lock(guard_);
+    spdk_nvme_ctrlr_fail(ctrlr_);
+    return;
+  }
   detach_ = nullptr;
   ctrlr_ = nullptr;
   BecomeGone();

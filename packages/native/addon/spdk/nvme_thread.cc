@@ -17,8 +17,8 @@ namespace effect_spdk {
 
 namespace {
 
-// How much of SPDK's log an error carries as its reason.
-constexpr size_t kReasonBytes = 1000;
+// How much of SPDK's log an error carries as its reason: the first lines say most.
+constexpr size_t kReasonBytes = 300;
 
 thread_local std::string* reason = nullptr;
 
@@ -28,9 +28,19 @@ NvmeThread::Reason::Reason(std::string* text) { reason = text; }
 
 NvmeThread::Reason::~Reason() { reason = nullptr; }
 
-void NvmeThread::Reason::Note(const std::string& line) {
-  if (reason == nullptr || reason->size() + line.size() > kReasonBytes) return;
-  *reason += (reason->empty() ? "" : "; ") + line;
+bool NvmeThread::Reason::Note(const std::string& line) {
+  if (reason == nullptr) return false;
+  // SPDK begins lines with who they are about, in brackets, and the error knows that.
+  size_t start = 0;
+  while (line[start] == '[') {
+    const size_t end = line.find("] ", start);
+    if (end == std::string::npos) break;
+    start = end + 2;
+  }
+  if (reason->size() + line.size() - start > kReasonBytes) return true;
+  if (!reason->empty()) reason->append("; ");
+  reason->append(line, start);
+  return true;
 }
 
 NvmeThread& NvmeThread::Get() {

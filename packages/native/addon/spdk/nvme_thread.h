@@ -32,7 +32,8 @@ class NvmeThread {
   void Add(std::shared_ptr<NvmeController> controller) { controllers_.push_back(std::move(controller)); }
   const std::vector<std::shared_ptr<NvmeController>>& controllers() const { return controllers_; }
 
-  // Where SPDK's error lines of this thread go while a call that may fail is under way, so that its error can say why.
+  // Where SPDK's error lines of this thread go, and not to the log, while a call that may fail is under way: its error
+  // says why.
   class Reason {
    public:
     explicit Reason(std::string* text);
@@ -40,8 +41,8 @@ class NvmeThread {
     Reason(const Reason&) = delete;
     Reason& operator=(const Reason&) = delete;
 
-    // Any thread: SPDK's log.
-    static void Note(const std::string& line);
+    // Any thread: SPDK's log. True when somebody wanted the line.
+    static bool Note(const std::string& line);
   };
 
  private:

@@ -36,7 +36,8 @@ void LogCallback(int level, const char* file, const int line, const char* functi
   const int length = std::vsnprintf(text, sizeof text, format, args);
   std::string message(text, length < 0 ? 0 : std::min(static_cast<size_t>(length), sizeof text - 1));
   while (!message.empty() && message.back() == '\n') message.pop_back();
-  if (level == SPDK_LOG_ERROR) NvmeThread::Reason::Note(message);
+  // What an error says needs no line of the log as well.
+  if (level == SPDK_LOG_ERROR && NvmeThread::Reason::Note(message)) return;
   Runtime::Get().SendLog(level, file == nullptr ? "" : file, line, function == nullptr ? "" : function, std::move(message));
 }
 

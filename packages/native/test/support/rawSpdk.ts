@@ -152,6 +152,7 @@ export interface RawCompletion {
   readonly generation: number
   readonly status: number
   readonly detail: number
+  readonly nvme: number
   readonly kind: number
 }
 
@@ -206,6 +207,7 @@ export class RawQueue {
         generation: this.words[at + Cqe.idGenerationWord] ?? 0,
         status: this.signed[at + Cqe.statusWord] ?? 0,
         detail: this.words[at + Cqe.detailWord] ?? 0,
+        nvme: this.words[at + Cqe.nvmeWord] ?? 0,
         kind: this.words[at + Cqe.kindWord] ?? 0
       })
     }
