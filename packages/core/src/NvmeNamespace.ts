@@ -60,7 +60,10 @@ export interface NvmeIo extends Omit<BdevIo, "reset"> {
    * `info.identify` tells (MSSRL, MCL, MSRC).
    */
   copy(sources: ReadonlyArray<ByteRange>, destinationOffsetBytes: number): Effect.Effect<void, IoError>
-  /** Says what becomes of 1 to 256 ranges. Without `deallocate` it is advice. */
+  /**
+   * Says what becomes of 1 to 256 ranges. All of it is advice: without `deallocate` nothing happens to the content, and with it a
+   * controller may leave out all ranges but the first few (DMRL). `unmap` is one range, and so sure to be carried out.
+   */
   datasetManagement(ranges: ReadonlyArray<ByteRange>, options: DatasetOptions): Effect.Effect<void, IoError>
   /** Any command of the I/O queue, to this namespace. A status other than success is an error with that status. */
   io(command: NamespaceCommand): Effect.Effect<PassthruResult, IoError>

@@ -134,7 +134,7 @@ export const suite: NvmeSuite = (name, layer, _capabilities, factory) => {
         assert.strictEqual(new TextDecoder().decode(data.subarray(4, 24)).trimEnd(), serialNumber)
         const keepAlive = yield* controller.admin({ opcode: 0x18 })
         assert.strictEqual(keepAlive.data.length, 0)
-        const refused = yield* failsWith(controller.admin({ opcode: 0xc1, lengthBytes: 16 }), "NotSupported")
+        const refused = yield* failsWith(controller.admin({ opcode: 0xc2, lengthBytes: 16 }), "NotSupported")
         assert.deepStrictEqual([refused.nvme?.sct, refused.nvme?.sc], [0, 1])
         const lost = yield* failsWith(
           controller.admin({ opcode: 0x06, nsid: 999, cdw10: 0x3, lengthBytes: 4096 }),

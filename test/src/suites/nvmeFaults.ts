@@ -134,6 +134,8 @@ export const suite: NvmeSuite = (name, layer, _capabilities, factory) => {
         const scope = yield* Scope.make()
         const disk = yield* Scope.provide(controller.namespace(1), scope)
         const buffer = yield* DmaBuffer.make(1024 * 1024)
+        // Opens the queue pair, so that what comes next is in flight at once.
+        yield* disk.read(0, buffer)
         const inFlight = yield* Effect.forEach(
           Array.from({ length: 16 }, (_, i) => i),
           (i) => Effect.forkScoped(disk.read(i * 65_536, buffer.slice(i * 65_536, 65_536)), { startImmediately: true })

@@ -50,8 +50,6 @@ const known: ReadonlySet<string> = new Set([
 /** One host per process, unless told otherwise: controllers of one host share their reservations. */
 const processUuid = randomUUID()
 
-const uuidPattern = /^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$/
-
 export const checkTransportId = (operation: string, input: Input): Checked<NvmeTransportIdFields> =>
   Result.match(typeof input === "string" ? parseTransportId(input) : resolveTransportId(input), {
     onSuccess: (transportId) => Effect.succeed(transportId),
@@ -66,6 +64,9 @@ export const checkConnect = Effect.fnUntraced(function* (
   for (const field of Object.keys(options)) {
     if (!known.has(field) && !also.includes(field)) return yield* failInvalid(operation, field, "is not an option")
   }
+  if (options.hostId !== undefined && !isUuid(options.hostId)) {
+    return yield* failInvalid(operation, "hostId", "is not a UUID", options.hostId)
+  }
   const hostnqn = options.hostnqn ?? nqnOfUuid(options.hostId ?? processUuid)
   const rule = nqnRule(hostnqn)
   if (rule !== undefined) return yield* failInvalid(operation, "hostnqn", rule, hostnqn)
@@ -75,7 +76,7 @@ export const checkConnect = Effect.fnUntraced(function* (
     checkCount(operation, field, options[field] ?? defaults[field], least, most)
   return {
     hostnqn,
-    hostId: yield* hostIdOf(operation, options.hostId, hostnqn),
+    hostId: hostIdOf(options.hostId, hostnqn),
     sourceAddress: yield* checkSource(operation, options.sourceAddress),
     sourcePort:
       options.sourcePort === undefined
@@ -153,10 +154,10 @@ const checkSource = (operation: string, address: string | undefined): Checked<st
       : failInvalid(operation, "sourceAddress", "is not an IP address", address)
 
 /** Of a host whose name is no UUID, an id that is the same each time: targets want one id per name. */
-const hostIdOf = (operation: string, hostId: string | undefined, hostnqn: string): Checked<Uint8Array> => {
-  if (hostId !== undefined && !uuidPattern.test(hostId))
-    return failInvalid(operation, "hostId", "is not a UUID", hostId)
+const hostIdOf = (hostId: string | undefined, hostnqn: string): Uint8Array => {
   const uuid = hostId ?? hostnqn.slice(-36)
-  if (uuidPattern.test(uuid)) return Effect.succeed(parseUuid(uuid))
-  return Effect.succeed(new Uint8Array(createHash("sha256").update(hostnqn).digest().subarray(0, 16)))
+  return isUuid(uuid) ? parseUuid(uuid) : new Uint8Array(createHash("sha256").update(hostnqn).digest().subarray(0, 16))
 }
+
+const isUuid = (uuid: unknown): boolean =>
+  typeof uuid === "string" && /^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$/.test(uuid)
