@@ -52,6 +52,9 @@ export interface Discovery {
  * (`bdev_nvme_start_discovery`). The end of the scope stops it and detaches what it attached. `AlreadyExists` when there is one
  * of that name or for that address.
  *
+ * The discovery controller has to be in another process: SPDK connects to it, and reads from it, without giving a target on
+ * the same reactor the time to answer.
+ *
  * Without `attachTimeout` it returns before anything is attached, and goes on trying when the address does not answer.
  *
  * @since 0.1.0

@@ -9,10 +9,11 @@ import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { type Capabilities, type EngineLayer, scratchFile } from "../support/engines.ts"
-import { blockSize, contract, failsWith, fresh, until, within } from "../support/harness.ts"
+import { blockSize, contract, failsWith, fresh, pattern, until, within } from "../support/harness.ts"
 import { progress, startLoad, verifyLoad } from "../support/load.ts"
 import { attachedBdev, exported, freePort, freshNqn, makeTarget, pathTo, verifiedRounds } from "../support/nvmf.ts"
 import { seeded } from "../support/random.ts"
@@ -94,6 +95,55 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
         yield* within("the event", Fiber.join(events))
         yield* failsWith(bdev.readBytes(0, blockSize), "DeviceRemoved")
         assert.deepStrictEqual((yield* made.subsystem.info).namespaces, [])
+      })
+    )
+
+    check("discovery: finds and loses subsystems and their bdevs, and detaches all at its end", () =>
+      Effect.gen(function* () {
+        const other = yield* startTarget
+        const made = yield* other.run(exported())
+        const scope = yield* Scope.make()
+        const discovery = yield* NvmeBdev.discover({ traddr: "127.0.0.1", trsvcid: made.port }).pipe(
+          Scope.provide(scope)
+        )
+        const events: Array<string> = []
+        yield* Effect.forkChild(
+          Stream.runForEach(discovery.events(Schedule.spaced("20 millis")), (event) =>
+            Effect.sync(() => events.push("bdev" in event ? event._tag : `${event._tag} ${event.transportId.subnqn}`))
+          ),
+          { startImmediately: true }
+        )
+        yield* until(
+          "the bdev is found",
+          Effect.map(discovery.bdevs, (bdevs) => bdevs.length === 1)
+        )
+        const [found = ""] = yield* discovery.bdevs
+        const bdev = yield* Scope.provide(Bdev.open(found, { write: true }), scope)
+        yield* bdev.writeBytes(0, pattern(blockSize, 3))
+        yield* until(
+          "the events say so",
+          Effect.sync(() => events.includes("BdevFound") && events.includes(`SubsystemFound ${made.nqn}`))
+        )
+        // A second subsystem, at the same address, comes and goes.
+        const second = yield* Scope.make()
+        const more = yield* Scope.provide(other.run(exported({ port: made.port })), second)
+        yield* until(
+          "the second bdev is found",
+          Effect.map(discovery.bdevs, (bdevs) => bdevs.length === 2)
+        )
+        yield* within("the end of the second one", Scope.close(second, Exit.void))
+        yield* until(
+          "the second subsystem is lost",
+          Effect.sync(() => events.includes(`SubsystemLost ${more.nqn}`) && events.includes("BdevLost"))
+        )
+        assert.strictEqual((yield* discovery.info).transportId.trsvcid, made.port)
+        yield* failsWith(NvmeBdev.discover({ name: discovery.name, traddr: "127.0.0.1" }), "AlreadyExists")
+        yield* within("the end of discovery", Scope.close(scope, Exit.void))
+        yield* failsWith(discovery.info, "NotFound")
+        yield* until(
+          "its bdevs are gone",
+          Effect.map(Bdev.list, (all) => !all.some((one) => one.name === found))
+        )
       })
     )
 
