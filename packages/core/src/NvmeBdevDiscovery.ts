@@ -21,12 +21,11 @@ import * as Info from "./NvmeBdevInfo.ts"
 import type { DiscoverOptions } from "./NvmeBdevOptions.ts"
 import * as Rpc from "./Rpc.ts"
 import { RpcClient } from "./Rpc.ts"
-import type { BdevRecord } from "./RpcResults.ts"
 import { AlreadyExists, failInvalid, type InvalidArgument, NotFound, type RpcReason, SpdkError } from "./SpdkError.ts"
 
 /** What a discovery service has found or lost between two looks. @since 0.1.0 @category models */
 export type DiscoveryEvent =
-  /** A subsystem, or another discovery controller, at one address. */
+  /** A subsystem, attached at one address. */
   | { readonly _tag: "SubsystemFound"; readonly transportId: Info.TransportId }
   | { readonly _tag: "SubsystemLost"; readonly transportId: Info.TransportId }
   /** A namespace of such a subsystem, as a bdev. */
@@ -38,6 +37,8 @@ export interface Discovery {
   readonly name: string
   /** `NotFound` when it has ended by itself or by somebody else. */
   readonly info: Effect.Effect<Info.DiscoveryInfo, SpdkError<RpcReason>>
+  /** Where it has attached subsystems. */
+  readonly subsystems: Effect.Effect<ReadonlyArray<Info.TransportId>, SpdkError<RpcReason>>
   /** The bdevs that it has attached and that are there now. */
   readonly bdevs: Effect.Effect<ReadonlyArray<string>, SpdkError<RpcReason>>
   /**
@@ -51,6 +52,9 @@ export interface Discovery {
  * Asks a discovery controller what it knows, attaches all of it as bdevs, and follows its changes
  * (`bdev_nvme_start_discovery`). The end of the scope stops it and detaches what it attached. `AlreadyExists` when there is one
  * of that name or for that address.
+ *
+ * The discovery controller has to be in another process: SPDK connects to it, and reads from it, without giving a target on
+ * the same reactor the time to answer.
  *
  * Without `attachTimeout` it returns before anything is attached, and goes on trying when the address does not answer.
  *
@@ -113,27 +117,37 @@ const millisOf = (
 }
 
 const makeDiscovery = (rpc: RpcClient["Service"], name: string): Discovery => {
-  const find = Effect.map(callDecoded(rpc, Schema.Array(Info.DiscoveryInfo), "bdev_nvme_get_discovery_info"), (all) =>
-    all.find((one) => one.name === name)
-  )
-  const bdevs = Effect.zipWith(find, Rpc.callWith(rpc, "bdev_get_bdevs"), (info, all) =>
-    all.filter((bdev) => isOf(info, name, bdev)).map((bdev) => bdev.name)
-  )
-  return {
-    name,
-    info: Effect.flatMap(find, (info) =>
-      info === undefined
+  const info = Effect.flatMap(
+    callDecoded(rpc, Schema.Array(Info.DiscoveryInfo), "bdev_nvme_get_discovery_info"),
+    (all) => {
+      const found = all.find((one) => one.name === name)
+      return found === undefined
         ? Effect.fail(
             new SpdkError({ reason: new NotFound({ operation: "bdev_nvme_get_discovery_info", resource: name }) })
           )
-        : Effect.succeed(info)
-    ),
+        : Effect.succeed(found)
+    }
+  )
+  // SPDK calls the controllers that it attaches by the name of the service and a number, and tells of them nowhere else.
+  const isController = (text: string) => text.startsWith(name) && /^\d+$/.test(text.slice(name.length))
+  const isBdev = (text: string) => text.startsWith(name) && /^\d+n\d+$/.test(text.slice(name.length))
+  const subsystems = Effect.map(
+    callDecoded(rpc, Schema.Array(Info.ControllerInfo), "bdev_nvme_get_controllers"),
+    (all) => all.filter((one) => isController(one.name)).flatMap((one) => one.paths.map((path) => path.transportId))
+  )
+  const bdevs = Effect.map(Rpc.callWith(rpc, "bdev_get_bdevs"), (all) =>
+    all.map((bdev) => bdev.name).filter((one) => isBdev(one))
+  )
+  return {
+    name,
+    info,
+    subsystems,
     bdevs,
     events: (schedule = Schedule.spaced("1 second")) =>
       pollChanges(
         {
-          look: Effect.zipWith(find, bdevs, (info, names): ReadonlyArray<Seen> => [
-            ...(info?.entries ?? []),
+          look: Effect.zipWith(subsystems, bdevs, (ids, names): ReadonlyArray<Seen> => [
+            ...ids.map((transportId) => ({ transportId })),
             ...names.map((bdev) => ({ bdev }))
           ]),
           keyOf: (one: Seen) => ("bdev" in one ? one.bdev : addressOf(one.transportId)),
@@ -155,12 +169,3 @@ type Seen = { readonly transportId: Info.TransportId } | { readonly bdev: string
 
 const addressOf = (id: Info.TransportId): string =>
   `${id.trtype} ${id.traddr} ${id.trsvcid ?? ""} ${id.subnqn ?? ""}`.toLowerCase()
-
-const isNvme = Schema.is(Schema.toType(Info.NvmeDriverSpecific))
-
-/** SPDK calls the controllers that it attaches by the name of the service and a number. */
-const isOf = (info: Info.DiscoveryInfo | undefined, name: string, bdev: BdevRecord): boolean => {
-  if (info === undefined || !bdev.name.startsWith(name) || !isNvme(bdev.driver_specific)) return false
-  const known = new Set(info.entries.map((entry) => addressOf(entry.transportId)))
-  return bdev.driver_specific.nvme.some(({ trid }) => known.has(addressOf(trid)))
-}

@@ -116,16 +116,11 @@ export type PathStats = typeof PathStats.Type
 
 export const BdevPathStats = Schema.Struct({ name: Schema.String, stats: Schema.Array(PathStats) })
 
-/** What a discovery service knows now. @since 0.1.0 @category models */
+/** What a discovery service asks. @since 0.1.0 @category models */
 export const DiscoveryInfo = Schema.Struct({
   name: Schema.String,
   transportId: TransportId,
-  /** What its discovery controller has told of: subsystems and other discovery controllers. */
-  entries: Schema.Array(Schema.Struct({ transportId: TransportId }).pipe(Schema.encodeKeys({ transportId: "trid" })))
-}).pipe(Schema.encodeKeys({ transportId: "trid", entries: "referrals" }))
+  /** Other discovery controllers, which this one has told of and which are asked too. */
+  referrals: Schema.Array(Schema.Struct({ transportId: TransportId }).pipe(Schema.encodeKeys({ transportId: "trid" })))
+}).pipe(Schema.encodeKeys({ transportId: "trid" }))
 export type DiscoveryInfo = typeof DiscoveryInfo.Type
-
-/** The part of a bdev's `driver_specific` that says where it comes from. */
-export const NvmeDriverSpecific = Schema.Struct({
-  nvme: Schema.Array(Schema.Struct({ trid: TransportId }))
-})

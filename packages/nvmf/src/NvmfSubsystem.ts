@@ -87,6 +87,9 @@ export interface Subsystem extends Door {
    * Exports a bdev (`nvmf_subsystem_add_ns`) until the end of the scope. Hosts that are connected hear of both. `NotFound` without
    * such a bdev, `AlreadyExists` when it is exported already or the nsid or an identifier is taken, `PermissionDenied` when somebody
    * else has claimed it, `NoSpace` when there are `maxNamespaces` of them.
+   *
+   * An SPDK that has attached its own export must not see its namespaces change: its initiator waits on its reactor for what it asks
+   * then, and the target there cannot answer, for half a minute and more. Add first, then attach.
    */
   addNamespace(options: NamespaceOptions): Effect.Effect<Namespace, NvmfError, Scope.Scope>
   /** The connected hosts, one entry for each connection of one (`nvmf_subsystem_get_controllers`). */

@@ -36,15 +36,17 @@ export interface Exported {
 }
 
 /** A malloc bdev that anybody may attach, at a port of its own; all of it in the scope. */
-export const exported = (options: Partial<NvmfTarget.SubsystemOptions> & { readonly numBlocks?: number } = {}) =>
+export const exported = (
+  options: Partial<NvmfTarget.SubsystemOptions> & { readonly numBlocks?: number; readonly port?: string } = {}
+) =>
   Effect.gen(function* () {
-    const { numBlocks = 8192, ...rest } = options
+    const { numBlocks = 8192, port: wanted, ...rest } = options
     const target = yield* makeTarget
     const backing = yield* Bdev.createMalloc({ name: fresh("backing"), blockSize, numBlocks })
     const nqn = freshNqn("disk")
     const subsystem = yield* target.subsystem({ nqn, allowAnyHost: true, ...rest })
     const namespace = yield* subsystem.addNamespace({ bdev: backing })
-    const port = yield* freePort
+    const port = wanted ?? (yield* freePort)
     const listener = yield* subsystem.addListener({ trsvcid: port })
     const made: Exported = { target, subsystem, listener, namespace, backing, nqn, port }
     return made

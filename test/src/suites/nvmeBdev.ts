@@ -1,0 +1,292 @@
+/** Attached controllers: options, paths, keys, discovery. */
+import * as Bdev from "@effect-spdk/core/Bdev"
+import * as Keyring from "@effect-spdk/core/Keyring"
+import * as NvmeBdev from "@effect-spdk/core/NvmeBdev"
+import * as Rpc from "@effect-spdk/core/Rpc"
+import { assert } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Redacted from "effect/Redacted"
+import * as Schedule from "effect/Schedule"
+import * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import { chmodSync, existsSync, statSync, writeFileSync } from "node:fs"
+import { type Capabilities, type EngineLayer, long, scratchFile } from "../support/engines.ts"
+import { blockSize, contract, failsWith, fresh, pattern, sameBytes, until, within } from "../support/harness.ts"
+import { attachedBdev, exported, freePort, freshNqn, pathTo, verifiedRounds } from "../support/nvmf.ts"
+import { seeded } from "../support/random.ts"
+
+const badOptions: ReadonlyArray<readonly [Partial<NvmeBdev.AttachOptions>, string]> = [
+  [{ name: "" }, "name"],
+  [{ traddr: "" }, "traddr"],
+  [{ traddr: "::1", adrfam: "IPv4" }, "traddr"],
+  [{ trsvcid: 0 }, "trsvcid"],
+  [{ trsvcid: 70_000 }, "trsvcid"],
+  [{ subnqn: undefined }, "subnqn"],
+  [{ subnqn: "disk" }, "subnqn"],
+  [{ hostnqn: "me" }, "hostnqn"],
+  [{ hostaddr: "" }, "hostaddr"],
+  [{ hostsvcid: "x" }, "hostsvcid"],
+  [{ priority: -1 }, "priority"],
+  [{ ioQueues: 0 }, "ioQueues"],
+  [{ ioQueues: 65_537 }, "ioQueues"],
+  [{ maxBdevs: 0 }, "maxBdevs"],
+  [{ connectTimeout: 0 }, "connectTimeout"],
+  [{ lossTimeout: "1500 millis" }, "lossTimeout"],
+  [{ lossTimeout: "10 seconds", reconnectDelay: 0 }, "reconnectDelay"],
+  [{ lossTimeout: "10 seconds", reconnectDelay: "11 seconds" }, "reconnectDelay"],
+  [{ lossTimeout: 0, reconnectDelay: "1 second" }, "reconnectDelay"],
+  [{ lossTimeout: 0, fastIoFailTimeout: "1 second" }, "fastIoFailTimeout"],
+  [{ lossTimeout: "never", reconnectDelay: "5 seconds", fastIoFailTimeout: "2 seconds" }, "fastIoFailTimeout"],
+  [{ lossTimeout: "5 seconds", reconnectDelay: "1 second", fastIoFailTimeout: "6 seconds" }, "fastIoFailTimeout"],
+  [{ dhchapControllerKey: "key" }, "dhchapControllerKey"],
+  [{ policy: { policy: "active_passive", selector: "round_robin" } }, "selector"],
+  [{ policy: { policy: "active_active", selector: "queue_depth", minIo: 3 } }, "minIo"],
+  [{ policy: { policy: "active_active", minIo: 0 } }, "minIo"],
+  [{ policy: { policy: "active_active" }, multipath: "failover" }, "policy"]
+]
+
+const detachByRpc = (name: string) =>
+  Effect.flatMap(Rpc.RpcClient, (client) => client.call("bdev_nvme_detach_controller", { name }))
+
+/** Half of the requests write the block's next version, the others expect its last one. */
+const rewriteOrCheck = (bdev: Bdev.Bdev, versions: Uint32Array, block: number, write: boolean) =>
+  Effect.suspend((): Effect.Effect<void, Bdev.IoError> => {
+    const offset = block * bdev.blockSize
+    const version = versions[block] ?? 0
+    if (!write) {
+      return Effect.map(bdev.readBytes(offset, bdev.blockSize), (bytes) => {
+        const words = new Uint32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4)
+        const expected = version === 0 ? 0 : (block << 16) | version
+        if (words.some((word) => word !== expected)) assert.fail(`block ${block} is not at version ${version}`)
+      })
+    }
+    versions[block] = version + 1
+    const words = new Uint32Array(bdev.blockSize / 4).fill((block << 16) | (version + 1))
+    return bdev.writeBytes(offset, new Uint8Array(words.buffer))
+  })
+
+/** A key's text is in no message, whatever becomes of it. */
+const isSilentAbout = (error: unknown, secret: string): void => {
+  assert.notInclude(String(error), secret)
+  assert.notInclude(JSON.stringify(error), secret)
+}
+
+const authentication = (check: Parameters<Parameters<typeof contract>[2]>[0]): void => {
+  check("DH-HMAC-CHAP: the right key gets in, both ways; a wrong one and none do not", () =>
+    Effect.gen(function* () {
+      const made = yield* exported({ allowAnyHost: false })
+      const hostnqn = freshNqn("host")
+      const hostKey = yield* Keyring.add({ secret: yield* Keyring.generateDhchap() })
+      const controllerKey = yield* Keyring.add({ secret: yield* Keyring.generateDhchap({ hash: "sha384" }) })
+      const wrong = yield* Keyring.add({ secret: yield* Keyring.generateDhchap() })
+      const host = yield* made.subsystem.addHost({
+        nqn: hostnqn,
+        dhchapKey: hostKey,
+        dhchapControllerKey: controllerKey
+      })
+      assert.deepStrictEqual((yield* made.subsystem.info).hosts, [
+        { nqn: hostnqn, dhchapKey: hostKey.name, dhchapControllerKey: controllerKey.name }
+      ])
+      const attach = (keys: Partial<NvmeBdev.AttachOptions>) => attachedBdev(made, { hostnqn, ...keys })
+      yield* failsWith(attach({}), "IoFailed")
+      yield* failsWith(attach({ dhchapKey: wrong }), "IoFailed")
+      yield* failsWith(attach({ dhchapKey: hostKey, dhchapControllerKey: wrong }), "IoFailed")
+      yield* Effect.scoped(
+        Effect.gen(function* () {
+          const { bdev } = yield* attach({ dhchapKey: hostKey, dhchapControllerKey: controllerKey })
+          yield* bdev.writeBytes(0, pattern(blockSize, 1))
+          sameBytes(yield* bdev.readBytes(0, blockSize), pattern(blockSize, 1), "by an authenticated host")
+          assert.isTrue((yield* made.subsystem.qpairs).every((one) => one.auth?.state === "completed"))
+        })
+      )
+      yield* host.setKeys({ dhchapKey: wrong })
+      yield* failsWith(attach({ dhchapKey: hostKey }), "IoFailed")
+      yield* Effect.scoped(attach({ dhchapKey: wrong }))
+    })
+  )
+
+  check("TLS: the right key gets in, a wrong one and none do not", () =>
+    Effect.gen(function* () {
+      const made = yield* exported({ allowAnyHost: false })
+      const hostnqn = freshNqn("host")
+      const psk = yield* Keyring.add({ secret: yield* Keyring.generatePsk() })
+      const wrong = yield* Keyring.add({ secret: yield* Keyring.generatePsk() })
+      yield* made.subsystem.addHost({ nqn: hostnqn, psk })
+      const port = yield* freePort
+      yield* made.subsystem.addListener({ trsvcid: port, secureChannel: true })
+      const attach = (keys: Partial<NvmeBdev.AttachOptions>) =>
+        attachedBdev({ nqn: made.nqn, port }, { hostnqn, ...keys })
+      yield* failsWith(attach({ psk: wrong }), "IoFailed")
+      const { bdev } = yield* attach({ psk })
+      yield* bdev.writeBytes(0, pattern(blockSize, 2))
+      sameBytes(yield* bdev.readBytes(0, blockSize), pattern(blockSize, 2), "by TLS")
+    })
+  )
+}
+
+export const suite = (name: string, layer: EngineLayer, capabilities: Capabilities): void =>
+  contract(name, layer, (check) => {
+    check("bad input is refused by field and rule, before the engine sees it", () =>
+      Effect.gen(function* () {
+        const path = { traddr: "127.0.0.1", subnqn: freshNqn("nobody") }
+        for (const [options, field] of badOptions) {
+          yield* failsWith(NvmeBdev.attach({ ...path, ...options }), "InvalidArgument", { field })
+        }
+        yield* failsWith(NvmeBdev.attach({ ...path, trtype: "RDMA", headerDigest: true }), "InvalidArgument", {
+          field: "headerDigest"
+        })
+        yield* failsWith(NvmeBdev.attach({ traddr: "not pci", trtype: "PCIe" }), "InvalidArgument", {
+          field: "traddr"
+        })
+        yield* failsWith(NvmeBdev.discover({ traddr: "127.0.0.1", trsvcid: "x" }), "InvalidArgument", {
+          field: "trsvcid"
+        })
+        yield* failsWith(NvmeBdev.discover({ traddr: "127.0.0.1", attachTimeout: 0 }), "InvalidArgument", {
+          field: "attachTimeout"
+        })
+        assert.deepStrictEqual(yield* NvmeBdev.list, [])
+      })
+    )
+
+    check("nobody listens: IoFailed, and nothing is left", () =>
+      Effect.gen(function* () {
+        const port = yield* freePort
+        const failed = yield* failsWith(
+          NvmeBdev.attach({ traddr: "127.0.0.1", trsvcid: port, subnqn: freshNqn("nobody") }),
+          "IoFailed"
+        )
+        assert.include(failed.message, `127.0.0.1:${port}`)
+        assert.deepStrictEqual(yield* NvmeBdev.list, [])
+      })
+    )
+
+    check("a name, and a path, that is there already is AlreadyExists, and what is there stays", () =>
+      Effect.gen(function* () {
+        const made = yield* exported()
+        const { bdev, controller } = yield* attachedBdev(made)
+        yield* failsWith(NvmeBdev.attach({ ...pathTo(made), name: controller.name }), "AlreadyExists")
+        if (capabilities.ana) {
+          yield* failsWith(controller.addPath({ traddr: "127.0.0.1", trsvcid: made.port }), "AlreadyExists")
+        }
+        assert.strictEqual((yield* controller.paths).length, 1)
+        yield* bdev.writeBytes(0, pattern(blockSize, 1))
+      })
+    )
+
+    check("detached by somebody else: paths are NotFound, events end the path, the scope closes", () =>
+      Effect.gen(function* () {
+        const made = yield* exported()
+        const scope = yield* Scope.make()
+        const controller = yield* NvmeBdev.attach(pathTo(made)).pipe(Scope.provide(scope))
+        const events = yield* Effect.forkChild(
+          controller.pathEvents(Schedule.spaced("10 millis")).pipe(
+            Stream.takeUntil((event) => event._tag === "PathLost"),
+            Stream.runCollect
+          ),
+          { startImmediately: true }
+        )
+        yield* until(
+          "the path is seen",
+          Effect.map(NvmeBdev.list, (all) => all.length === 1)
+        )
+        yield* Effect.sleep("50 millis")
+        yield* detachByRpc(controller.name)
+        const seen = yield* within("the events", Fiber.join(events))
+        assert.deepStrictEqual(
+          // It may be seen on its way out.
+          seen.map((event) => event._tag).filter((tag) => tag !== "PathChanged"),
+          ["PathFound", "PathLost"]
+        )
+        yield* failsWith(controller.paths, "NotFound")
+        yield* within("the scope", Scope.close(scope, Exit.void))
+      })
+    )
+
+    check("a layer provides the bdev of an export", () =>
+      Effect.gen(function* () {
+        const made = yield* exported()
+        const program = Effect.gen(function* () {
+          const bdev = yield* Bdev.Bdev
+          yield* bdev.writeBytes(0, pattern(4096, 7))
+          return yield* bdev.readBytes(0, 4096)
+        })
+        sameBytes(yield* Effect.provide(program, NvmeBdev.layer(pathTo(made))), pattern(4096, 7), "by the layer")
+        yield* Effect.provide(program, NvmeBdev.layer(pathTo(made)))
+        assert.deepStrictEqual(yield* NvmeBdev.list, [])
+      })
+    )
+
+    check("a reset under the handle: I/O goes on", () =>
+      seeded((random) =>
+        Effect.gen(function* () {
+          const made = yield* exported({ numBlocks: 512 })
+          const { bdev, controller } = yield* attachedBdev(made)
+          yield* verifiedRounds(bdev, random, 20)
+          yield* within("the reset", controller.reset())
+          yield* verifiedRounds(bdev, random, 20)
+        })
+      )
+    )
+
+    check(
+      "verified random I/O by an export of this process, on one reactor",
+      () =>
+        seeded((random) =>
+          Effect.gen(function* () {
+            const made = yield* exported({ numBlocks: 4096 })
+            const { bdev } = yield* attachedBdev(made)
+            const versions = new Uint32Array(bdev.numBlocks)
+            const total = long ? 1_000_000 : 20_000
+            const batch = 64
+            let done = 0
+            while (done < total) {
+              const blocks = new Set(Array.from({ length: batch }, () => random.below(bdev.numBlocks)))
+              yield* Effect.forEach(blocks, (block) => rewriteOrCheck(bdev, versions, block, random.chance(0.5)), {
+                concurrency: "unbounded",
+                discard: true
+              })
+              done += blocks.size
+            }
+            assert.isAtLeast(done, total)
+          })
+        ),
+      { timeoutMillis: long ? 1_800_000 : 60_000 }
+    )
+
+    if (capabilities.ana) authentication(check)
+
+    check("keys: private files, gone with the scope; bad ones are refused without a word of what they are", () =>
+      Effect.gen(function* () {
+        const secret = yield* Keyring.generateDhchap()
+        const inner = yield* Scope.make()
+        const key = yield* Keyring.add({ name: fresh("key"), secret }).pipe(Scope.provide(inner))
+        const info = (yield* Keyring.list).find((one) => one.name === key.name)
+        const path = info?.path ?? ""
+        assert.strictEqual(statSync(path).mode & 0o777, 0o600)
+        yield* failsWith(Keyring.add({ name: key.name, secret }), "AlreadyExists")
+        yield* Scope.close(inner, Exit.void)
+        assert.isFalse(existsSync(path))
+        assert.isFalse((yield* Keyring.list).some((one) => one.name === key.name))
+        const text = Redacted.value(secret)
+        for (const bad of ["", "secret", text.slice(0, -3), text.replace("DHHC-1:01", "DHHC-1:09"), `${text}x`]) {
+          const reason = yield* failsWith(Keyring.add({ secret: Redacted.make(bad) }), "InvalidArgument", {
+            field: "secret"
+          })
+          if (bad !== "" && bad !== "secret") isSilentAbout(reason, bad)
+        }
+        const flipped = text.replace(/:([A-Za-z0-9])/g, (_, letter: string) => `:${letter === "A" ? "B" : "A"}`)
+        yield* failsWith(Keyring.add({ secret: Redacted.make(flipped) }), "InvalidArgument", { field: "secret" })
+        const file = yield* scratchFile
+        writeFileSync(file, text)
+        chmodSync(file, 0o644)
+        yield* failsWith(Keyring.addFile({ path: file }), "PermissionDenied")
+        chmodSync(file, 0o600)
+        yield* Effect.scoped(Keyring.addFile({ path: file }))
+        assert.isTrue(existsSync(file))
+        yield* failsWith(Keyring.addFile({ path: `${file}.missing` }), "NotFound")
+        yield* failsWith(Keyring.addFile({ path: "" }), "InvalidArgument", { field: "path" })
+      })
+    )
+  })

@@ -1,0 +1,142 @@
+/** Parts of a target that go away while a host uses them: each I/O is answered, each acknowledged write is there, each scope closes. */
+import * as Bdev from "@effect-spdk/core/Bdev"
+import { assert } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Schedule from "effect/Schedule"
+import * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import type { Capabilities, EngineLayer } from "../support/engines.ts"
+import { blockSize, contract, fresh, until, within } from "../support/harness.ts"
+import { progress, startLoad, verifyLoad } from "../support/load.ts"
+import { attachedBdev, exported, freePort, freshNqn, makeTarget } from "../support/nvmf.ts"
+
+/** Connects again within a second, and gives up late. */
+const patient = { lossTimeout: "30 seconds", reconnectDelay: "1 second" } as const
+
+export const suite = (name: string, layer: EngineLayer, capabilities: Capabilities): void =>
+  contract(name, layer, (check) => {
+    check(
+      "a listener is removed and added under load: I/O waits, and goes on",
+      () =>
+        Effect.gen(function* () {
+          const made = yield* exported()
+          const port = yield* freePort
+          const listening = yield* Scope.make()
+          yield* made.subsystem.addListener({ trsvcid: port }).pipe(Scope.provide(listening))
+          const { bdev, controller } = yield* attachedBdev({ nqn: made.nqn, port }, patient)
+          const states: Array<string> = []
+          yield* Effect.forkChild(
+            Stream.runForEach(controller.pathEvents(Schedule.spaced("20 millis")), (event) =>
+              Effect.sync(() => states.push(event.path.state))
+            ),
+            { startImmediately: true }
+          )
+          const running = yield* startLoad(bdev)
+          yield* progress(running, 100)
+          yield* within("the removal", Scope.close(listening, Exit.void))
+          yield* until(
+            "the connection is lost",
+            Effect.map(controller.paths, ([path]) => path?.state !== "enabled")
+          )
+          yield* made.subsystem.addListener({ trsvcid: port })
+          yield* progress(running, 100)
+          yield* running.stop
+          yield* verifyLoad(running.load, yield* Bdev.open(made.backing))
+          assert.strictEqual(running.load.failed, 0, [...running.load.reasons].join(", "))
+          assert.deepStrictEqual([states[0], states.at(-1)], ["enabled", "enabled"])
+          assert.isAtLeast(states.length, 3)
+        }),
+      { timeoutMillis: 120_000 }
+    )
+
+    check("a subsystem that a host uses ends: the host's I/O is answered, both scopes close", () =>
+      Effect.gen(function* () {
+        const target = yield* makeTarget
+        const backing = yield* Bdev.createMalloc({ name: fresh("backing"), blockSize, numBlocks: 1024 })
+        const exporting = yield* Scope.make()
+        const subsystem = yield* target
+          .subsystem({ nqn: freshNqn("ends"), allowAnyHost: true })
+          .pipe(Scope.provide(exporting))
+        yield* subsystem.addNamespace({ bdev: backing }).pipe(Scope.provide(exporting))
+        const port = yield* freePort
+        yield* subsystem.addListener({ trsvcid: port }).pipe(Scope.provide(exporting))
+        const attaching = yield* Scope.make()
+        const { bdev } = yield* attachedBdev({ nqn: subsystem.nqn, port }).pipe(Scope.provide(attaching))
+        const running = yield* startLoad(bdev)
+        yield* progress(running, 100)
+        yield* within("the end of the subsystem", Scope.close(exporting, Exit.void))
+        yield* running.stop
+        assert.isAbove(running.load.failed, 0)
+        assert.notInclude([...running.load.reasons], "no SpdkError")
+        yield* within("the detach", Scope.close(attaching, Exit.void))
+        yield* verifyLoad(running.load, yield* Bdev.open(backing))
+        assert.isFalse((yield* target.subsystems).some((one) => one.nqn === subsystem.nqn))
+      })
+    )
+
+    if (capabilities.ana) {
+      check(
+        "one path of two is dropped under load: no write fails, each one is there",
+        () =>
+          Effect.gen(function* () {
+            const made = yield* exported({ anaReporting: true })
+            const port = yield* freePort
+            const second = yield* Scope.make()
+            yield* made.subsystem.addListener({ trsvcid: port }).pipe(Scope.provide(second))
+            const { bdev, controller } = yield* attachedBdev(made, { ...patient, fastIoFailTimeout: "20 seconds" })
+            yield* controller.addPath({ traddr: "127.0.0.1", trsvcid: port, ...patient })
+            yield* controller.setPolicy({ policy: "active_active" })
+            assert.strictEqual((yield* controller.paths).length, 2)
+            const running = yield* startLoad(bdev)
+            yield* progress(running, 200)
+            const perPath = (yield* controller.ioPaths).flatMap((thread) => thread.paths)
+            assert.strictEqual(perPath.length, 2)
+            assert.isTrue(perPath.every((path) => path.isConnected && path.isAccessible))
+            yield* within("the drop", Scope.close(second, Exit.void))
+            yield* progress(running, 200)
+            yield* made.subsystem.addListener({ trsvcid: port })
+            yield* until(
+              "both paths are there again",
+              Effect.map(controller.paths, (paths) => paths.every((path) => path.state === "enabled")),
+              30_000
+            )
+            yield* progress(running, 200)
+            yield* running.stop
+            yield* verifyLoad(running.load, yield* Bdev.open(made.backing))
+            assert.strictEqual(running.load.failed, 0, [...running.load.reasons].join(", "))
+          }),
+        { timeoutMillis: 120_000 }
+      )
+
+      check("a path that becomes inaccessible is left for the other one", () =>
+        Effect.gen(function* () {
+          const made = yield* exported({ anaReporting: true })
+          const port = yield* freePort
+          const second = yield* made.subsystem.addListener({ trsvcid: port, anaState: "inaccessible" })
+          const { bdev, controller } = yield* attachedBdev(made)
+          yield* controller.addPath({ traddr: "127.0.0.1", trsvcid: port })
+          const running = yield* startLoad(bdev)
+          yield* progress(running, 100)
+          const current = Effect.map(controller.ioPaths, (threads) =>
+            threads
+              .flatMap((thread) => thread.paths)
+              .flatMap((path) => (path.isCurrent ? [path.transport.trsvcid] : []))
+          )
+          assert.deepStrictEqual(yield* current, [made.port])
+          const other = (yield* made.subsystem.listeners).find((one) => one.address.trsvcid === port)
+          assert.strictEqual(other?.anaStates?.[0]?.state, "inaccessible")
+          yield* second.setAnaState("optimized")
+          yield* made.listener.setAnaState("inaccessible")
+          yield* progress(running, 100)
+          yield* until(
+            "the other path is taken",
+            Effect.map(current, (paths) => paths.length === 1 && paths[0] === port)
+          )
+          yield* running.stop
+          yield* verifyLoad(running.load, yield* Bdev.open(made.backing))
+          assert.strictEqual(running.load.failed, 0, [...running.load.reasons].join(", "))
+        })
+      )
+    }
+  })
