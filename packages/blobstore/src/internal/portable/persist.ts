@@ -1,9 +1,10 @@
 /**
  * Writing a blob's metadata. The order makes a crash at any point leave the old blob or the new one: extent pages and the
  * pages of a new chain first, then the root page, which alone decides, and only then is what the old blob had cleared and
- * given back. Barriers stand before and after the root page.
+ * given back. Barriers stand before and after the root page, but for a root page that is all there is to write: it needs none
+ * before it, and the one after it may be shared with others.
  *
- * Everything here runs under the store's lock.
+ * Everything here runs under the store's lock, except `flushLater`.
  */
 import type { IoError } from "@effect-spdk/core/Bdev"
 import * as Effect from "effect/Effect"
@@ -108,7 +109,7 @@ const write = Effect.fnUntraced(function* (store: Store, blob: BlobState, isLate
   blob.dirty = false
   const old = [...blob.chain.slice(1), ...blob.stale]
   const givesBack = old.length > 0 || cutsLater || cutsOff(blob)
-  const leavesFlush = isLater && !givesBack
+  const leavesFlush = isLater && !givesBack && !blob.unsure
   yield* writeChain(store, blob, areas, chain, cutsLater ? [] : extentPages, leavesFlush).pipe(
     Effect.onError(() =>
       Effect.sync(() => {
