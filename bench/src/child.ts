@@ -11,6 +11,7 @@ import { blobSequential } from "./jobs/blobSequential.ts"
 import { fibers } from "./jobs/fibers.ts"
 import { idle } from "./jobs/idle.ts"
 import { nodeFs } from "./jobs/nodeFs.ts"
+import { nvmfHost } from "./jobs/nvmfHost.ts"
 import { nvmfServe } from "./jobs/nvmfServe.ts"
 import { raw } from "./jobs/raw.ts"
 import { status } from "./jobs/status.ts"
@@ -46,7 +47,7 @@ const perform = (job: Job | { readonly kind: "status" }): Effect.Effect<Outcome 
     case "nvmf-serve":
       return Effect.as(nvmfServe(job), outcome({}))
     case "nvmf-host":
-      return Effect.die("not yet")
+      return nvmfHost(job)
     case "bdevperf":
     case "nvmf-target":
       return Effect.die("it is a program of its own that measures")
