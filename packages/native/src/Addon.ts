@@ -174,6 +174,8 @@ export const load = (): LoadResult => {
   return loaded
 }
 
+const builder = fileURLToPath(new URL("../addon/build.mjs", import.meta.url))
+
 const find = (): LoadResult => {
   // An empty variable is what shells make of one that is not set.
   const override = process.env[addonPathVariable] || undefined
@@ -184,7 +186,7 @@ const find = (): LoadResult => {
       lookedFor: [path],
       reason:
         override === undefined
-          ? "the addon is not built, which takes SPDK 24.09 or later with shared libraries, found by pkg-config"
+          ? `the addon is not built; where pkg-config finds SPDK 24.09 or later with shared libraries, this builds it: node ${builder}`
           : `${addonPathVariable} names a file that is not there`
     }
   }
