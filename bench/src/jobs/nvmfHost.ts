@@ -1,7 +1,6 @@
 /** The Nvme module as a program uses it: every fiber awaits one `namespace.read` after the other. */
 import * as DmaBuffer from "@effect-spdk/core/DmaBuffer"
 import * as Nvme from "@effect-spdk/core/Nvme"
-import * as NvmeTransportId from "@effect-spdk/core/NvmeTransportId"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import { type Job, throughput } from "../Job.ts"
@@ -26,8 +25,7 @@ export const nvmfHost = (job: Job & { readonly kind: "nvmf-host" }) =>
     if (job.address === undefined) return yield* Effect.die("no target")
     const { nqn, port, traddr } = job.address
     yield* placeJavaScript
-    const transportId = NvmeTransportId.tcp({ traddr, trsvcid: port, subnqn: nqn })
-    const controller = yield* Nvme.connect(transportId)
+    const controller = yield* Nvme.connect({ trtype: "TCP", traddr, trsvcid: String(port), subnqn: nqn })
     const disk = yield* controller.namespace(1)
     const load = makeLoad()
     const readers = yield* Effect.forkScoped(
