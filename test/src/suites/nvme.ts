@@ -9,7 +9,8 @@ import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { contract, failsWith, fresh, until, within } from "../support/harness.ts"
 import { connected, type NvmeSuite, sharedTarget } from "../support/nvmeSuite.ts"
-import { addNamespace, exported } from "../support/nvmfTarget.ts"
+import { identifyMissing, identifyOutput, valueOf } from "../support/nvmeIdentify.ts"
+import { addNamespace, exported, type NvmfTarget } from "../support/nvmfTarget.ts"
 
 const hostnqn = "nqn.2016-06.io.spdk:host-of-the-suite"
 const uuid = "11112222-3333-4444-8555-666677778888"
@@ -25,9 +26,42 @@ const gathered = <A, R>(stream: Stream.Stream<A, never, R>) =>
     return { events, fiber }
   })
 
+const saysWhatIdentifyPrints = (target: Effect.Effect<NvmfTarget>) =>
+  Effect.gen(function* () {
+    const { controller, subsystem } = yield* connected(target, { serial: "SN-42", model: "Printed" })
+    const printed = yield* identifyOutput(subsystem.transportId)
+    const said = (label: string, section?: string) => valueOf(printed, label, section)
+    const yes = (flag: boolean) => (flag ? "Supported" : "Not Supported")
+    const identify = yield* controller.identify
+    assert.strictEqual(identify.serialNumber, said("Serial Number"))
+    assert.strictEqual(identify.modelNumber, said("Model Number"))
+    assert.strictEqual(identify.firmwareRevision, said("Firmware Version"))
+    assert.strictEqual(identify.subnqn, said("Subsystem NQN"))
+    assert.strictEqual(identify.pciVendorId.toString(16), said("Vendor ID"))
+    assert.strictEqual(`${identify.maxNamespaceId}`, said("Max Number of Namespaces"))
+    assert.strictEqual(`${identify.abortLimit + 1}`, said("Abort Command Limit"))
+    assert.strictEqual(`${identify.asyncEventLimit + 1}`, said("Async Event Request Limit"))
+    assert.strictEqual(`${identify.errorLogEntries + 1}`, said("Error Log Page Entries Supported"))
+    assert.strictEqual(`${identify.keepAliveGranularity * 100} ms`, said("Keep Alive Granularity"))
+    assert.strictEqual(`${controller.capabilities.maxQueueEntries}`, said("Maximum Queue Entries"))
+    assert.strictEqual(`${controller.capabilities.readyTimeoutMillis} ms`, said("Reset Timeout"))
+    assert.strictEqual(yes(identify.nvmCommands.compare), said("Compare Command"))
+    assert.strictEqual(yes(identify.nvmCommands.datasetManagement), said("Dataset Management Command"))
+    assert.strictEqual(yes(identify.nvmCommands.writeZeroes), said("Write Zeroes Command"))
+    assert.strictEqual(yes(identify.nvmCommands.copy), said("Copy"))
+    assert.strictEqual(yes(identify.asyncEvents.namespaceAttribute), said("Namespace Attribute Notices"))
+    assert.strictEqual(yes(identify.asyncEvents.anaChange), said("ANA Change Notices"))
+    const { info } = yield* controller.namespace(1)
+    const inNamespace = "Active Namespaces"
+    assert.strictEqual(`${info.numBlocks}`, said("Size (in LBAs)", inNamespace).split(" ")[0])
+    assert.strictEqual(info.nguid, said("NGUID", inNamespace))
+    assert.strictEqual(info.uuid, said("UUID", inNamespace))
+    assert.strictEqual(`${info.identify.anaGroupId}`, said("ANA group ID", inNamespace))
+  })
+
 export const suite: NvmeSuite = (name, layer, _capabilities, factory) => {
   const target = sharedTarget(factory)
-  contract(name, layer, (check) => {
+  contract(name, layer, (check, it) => {
     check("a controller says what the target was told", () =>
       Effect.gen(function* () {
         const { controller, subsystem } = yield* connected(target, { serial: "SN0815", model: "A model" })
@@ -48,6 +82,12 @@ export const suite: NvmeSuite = (name, layer, _capabilities, factory) => {
         assert.isTrue(Nvme.isNvmeController(controller))
       })
     )
+
+    if (identifyMissing === undefined) {
+      check("identify says what spdk_nvme_identify prints", () => saysWhatIdentifyPrints(target))
+    } else {
+      it.skip(`identify says what spdk_nvme_identify prints [skipped: ${identifyMissing}]`, () => {})
+    }
 
     check("namespaces have the sizes and names that the target gave them", () =>
       Effect.gen(function* () {

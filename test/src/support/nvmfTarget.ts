@@ -28,7 +28,7 @@ export interface NvmfTarget {
 
 export type NvmfTargetFactory = Effect.Effect<NvmfTarget, never, Scope.Scope>
 
-const programNamed = (name: string): string | undefined =>
+export const programNamed = (name: string): string | undefined =>
   (process.env["PATH"] ?? "")
     .split(delimiter)
     .map((directory) => join(directory, name))

@@ -66,7 +66,8 @@ export const make = Effect.fnUntraced(function* (
     openChannel: state.openChannel,
     closeChannel: state.closeChannel,
     registerPoller: state.registerPoller,
-    usage: state.usage
+    usage: state.usage,
+    nvme: state.nvme
   }
 })
 

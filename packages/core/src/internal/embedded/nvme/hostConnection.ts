@@ -327,7 +327,11 @@ export class HostConnection implements LinkOwner, PduOwner {
 }
 
 /** A completion as its 16 bytes. */
-export const completionBytes = (command: HostCommand, bytes: Uint8Array, at: number): void => {
+export const completionBytes = (
+  command: Pick<HostCommand, "dword0" | "dword1" | "status">,
+  bytes: Uint8Array,
+  at: number
+): void => {
   setU32(bytes, at + Cqe.dword0, command.dword0)
   setU32(bytes, at + Cqe.dword1, command.dword1)
   bytes.fill(0, at + Cqe.sqHead, at + cqeBytes)
