@@ -1,23 +1,35 @@
 /**
- * Keeps the program on the README's first screen equal to examples/first/src/main.ts, which is compiled and run.
- * Writes the README; with `--check` only compares, and fails when they differ.
+ * Keeps the programs in the README and in docs/ equal to those in examples/, which are compiled, and run where they can be.
+ * Writes the pages; with `--check` only compares, and fails when they differ.
  */
-import { readFileSync, writeFileSync } from "node:fs"
+import { readdirSync, readFileSync, writeFileSync } from "node:fs"
 import { inRoot } from "./lib/exec.mjs"
 
-const readmePath = inRoot("README.md")
-const readme = readFileSync(readmePath, "utf8")
-const program = readFileSync(inRoot("examples", "first", "src", "main.ts"), "utf8")
-const fence = /(<!-- program: examples\/first\/src\/main\.ts -->\n```ts\n)[^]*?(```\n)/
-if (!fence.test(readme)) throw new Error("README.md has no place for the program")
-const wanted = readme.replace(fence, (_, open, close) => `${open}${program}${close}`)
+const pages = ["README.md", ...readdirSync(inRoot("docs")).map((name) => `docs/${name}`)].filter((name) =>
+  name.endsWith(".md")
+)
+const fence = /(<!-- program: (\S+) -->\n```ts\n)[^]*?(```\n)/g
+const isCheck = process.argv.includes("--check")
 
-if (wanted === readme) {
-  console.log("README.md shows the program of examples/first/src/main.ts")
-} else if (process.argv.includes("--check")) {
-  console.error("README.md does not show examples/first/src/main.ts as it is: run node scripts/readme.mjs")
-  process.exitCode = 1
-} else {
-  writeFileSync(readmePath, wanted)
-  console.log("README.md: program updated")
+for (const page of pages) {
+  const path = inRoot(...page.split("/"))
+  const text = readFileSync(path, "utf8")
+  const programs = [...text.matchAll(fence)].map((match) => match[2])
+  if (programs.length === 0) {
+    if (page === "README.md") throw new Error(`${page} has no place for a program`)
+    continue
+  }
+  const wanted = text.replace(
+    fence,
+    (_, open, program, close) => `${open}${readFileSync(inRoot(...program.split("/")), "utf8")}${close}`
+  )
+  if (wanted === text) {
+    console.log(`${page} shows ${programs.join(", ")}`)
+  } else if (isCheck) {
+    console.error(`${page} does not show ${programs.join(", ")} as they are: run node scripts/readme.mjs`)
+    process.exitCode = 1
+  } else {
+    writeFileSync(path, wanted)
+    console.log(`${page}: programs updated`)
+  }
 }

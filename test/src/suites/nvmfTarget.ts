@@ -47,7 +47,7 @@ export const suite = (name: string, layer: EngineLayer, capabilities: Capabiliti
           const below = yield* Bdev.open(made.backing)
           sameBytes(yield* below.readBytes(0, below.sizeBytes), image, "the bdev below")
           const { pollGroups } = yield* made.target.stats
-          const completed = pollGroups.reduce((sum, { completedNvmeIo }) => sum + completedNvmeIo, 0)
+          const completed = pollGroups.reduce((sum, group) => sum + group.completedNvmeIo, 0)
           assert.isAbove(completed, 100)
         })
       )

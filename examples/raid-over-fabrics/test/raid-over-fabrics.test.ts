@@ -1,0 +1,11 @@
+/** A mirror over two targets survives the loss of each of them in turn. */
+import { describe, expect, it } from "vitest"
+import { libspdkMissing, runExample } from "../../support/run.ts"
+
+describe.skipIf(libspdkMissing !== undefined)(`libspdk raid-over-fabrics [${libspdkMissing ?? "libspdk"}]`, () => {
+  it("kills one target, rebuilds it, and reads everything from it alone", () => {
+    const { status, stderr, stdout } = runExample("raid-over-fabrics", [])
+    expect(stdout, stderr).toContain("verified: the right target was killed, and the left one alone has every byte")
+    expect(status).toBe(0)
+  }, 120_000)
+})

@@ -1,0 +1,30 @@
+/** Runs an example as a user does: the built program, in a folder of its own, in a process of its own. */
+import { spawnSync } from "node:child_process"
+import { mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { fileURLToPath } from "node:url"
+
+const pkgConfigModule = "spdk_event"
+
+/** Why there is no libspdk here; undefined when there is. */
+export const libspdkMissing: string | undefined =
+  spawnSync("pkg-config", ["--exists", pkgConfigModule]).status === 0
+    ? undefined
+    : `skipped: no SPDK: pkg-config ${pkgConfigModule} not found`
+
+export const runExample = (
+  name: string,
+  args: ReadonlyArray<string>,
+  env: Readonly<Record<string, string>> = {}
+): { readonly status: number | null; readonly stdout: string; readonly stderr: string } => {
+  const folder = mkdtempSync(join(tmpdir(), "effect-spdk-example-"))
+  try {
+    const program = fileURLToPath(new URL(`../dist/${name}/src/main.js`, import.meta.url))
+    const options = { cwd: folder, env: { ...process.env, ...env }, encoding: "utf8", timeout: 110_000 } as const
+    const { status, stderr, stdout } = spawnSync(process.execPath, [program, ...args], options)
+    return { status, stdout, stderr }
+  } finally {
+    rmSync(folder, { recursive: true, force: true })
+  }
+}
