@@ -100,6 +100,29 @@ describe("NvmeController", () => {
     )
   )
 
+  it.effect("holds the memory of a command that is in flight, and takes none that is released", () =>
+    withFakeNvme((nvme) =>
+      Effect.gen(function* () {
+        const controller = yield* Nvme.connect(somewhere)
+        const gate = yield* Deferred.make<void>()
+        nvme.onAdmin = Deferred.await(gate)
+        const scope = yield* Scope.make()
+        const buffer = yield* Scope.provide(DmaBuffer.make(4096), scope)
+        const asking = yield* Effect.forkChild(controller.admin({ opcode: 0x06, cdw10: 1, buffer }), {
+          startImmediately: true
+        })
+        assert.strictEqual(buffer.pins, 1)
+        const releasing = yield* Effect.forkChild(Scope.close(scope, Exit.void), { startImmediately: true })
+        assert.isUndefined(releasing.pollUnsafe(), "the release waits")
+        yield* Deferred.succeed(gate, undefined)
+        yield* Fiber.join(asking)
+        yield* Fiber.join(releasing)
+        const gone = yield* reasonOf(controller.admin({ opcode: 0x06, cdw10: 1, buffer }))
+        assert.strictEqual(gone._tag, "Released", gone.message)
+      })
+    )
+  )
+
   it.effect("reads long log pages in pieces, in whole pages", () =>
     withFakeNvme((nvme) =>
       Effect.gen(function* () {

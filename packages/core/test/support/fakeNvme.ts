@@ -66,6 +66,7 @@ export class FakeNvme implements EngineNvme {
   onConnect: Effect.Effect<void, SpdkError> = Effect.void
   onReset: Effect.Effect<void, SpdkError> = Effect.void
   onDisconnect: Effect.Effect<void> = Effect.void
+  onAdmin: Effect.Effect<void> = Effect.void
   onOpenNamespace: Effect.Effect<void> = Effect.void
   answer: (command: FakeCommand) => FakeAnswer = (command) => this.identify(command)
   answerIo: (command: FakeCommand) => FakeAnswer = () => ({})
@@ -110,10 +111,11 @@ export class FakeNvme implements EngineNvme {
   readonly disconnect: EngineNvme["disconnect"] = () => Effect.andThen(this.note("disconnect"), this.onDisconnect)
 
   readonly admin: EngineNvme["admin"] = (_controller, command, data) =>
-    Effect.sync(() => {
+    Effect.suspend(() => {
+      // As a device, it has the memory from here on.
       const decoded = commandOf(command, data)
       this.admins.push(decoded)
-      return completion(this.answer(decoded))
+      return Effect.map(this.onAdmin, () => completion(this.answer(decoded)))
     })
 
   readonly reset: EngineNvme["reset"] = () => Effect.andThen(this.note("reset"), this.onReset)
