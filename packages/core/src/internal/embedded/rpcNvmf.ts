@@ -73,7 +73,8 @@ const settable: ReadonlySet<string> = new Set(["trtype", "tgt_name", ...Object.k
 
 const transportOptions = (params: NvmfCreateTransport): TransportOptions | RpcFault => {
   for (const [name, value] of Object.entries(params)) {
-    if (settable.has(name) || value === undefined) continue
+    // What is switched off is not asked for; rpc.py sends all switches of all transports.
+    if (settable.has(name) || value === undefined || value === false) continue
     if (!(name in fixed) || fixed[name as keyof typeof fixed] !== value) {
       return invalidParams(`${name}: the embedded engine's target cannot be set to ${JSON.stringify(value)}`)
     }
