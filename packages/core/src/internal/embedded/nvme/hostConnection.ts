@@ -200,7 +200,10 @@ export class HostConnection implements LinkOwner, PduOwner {
     const commandId = u16(bytes, at + Cqe.commandId)
     const command = this.owner.find(commandId)
     if (command === undefined) {
-      return headerFault(commonHeaderBytes + Cqe.commandId, `a completion for command ${commandId}, which is not on its way`)
+      return headerFault(
+        commonHeaderBytes + Cqe.commandId,
+        `a completion for command ${commandId}, which is not on its way`
+      )
     }
     command.dword0 = u32(bytes, at + Cqe.dword0)
     command.dword1 = u32(bytes, at + Cqe.dword1)
@@ -230,7 +233,11 @@ export class HostConnection implements LinkOwner, PduOwner {
     const offset = transferOffset(bytes, at)
     const length = transferLength(bytes, at)
     if (length > command.lengthBytes - command.doneBytes) {
-      return new PduFault(FatalError.DataOutOfRange, 0, `${length} bytes of data at ${offset} of ${command.lengthBytes}`)
+      return new PduFault(
+        FatalError.DataOutOfRange,
+        0,
+        `${length} bytes of data at ${offset} of ${command.lengthBytes}`
+      )
     }
     if (offset !== command.doneBytes) {
       return headerFault(TransferField.Offset, `data at ${offset} instead of ${command.doneBytes}`)
@@ -249,7 +256,11 @@ export class HostConnection implements LinkOwner, PduOwner {
       return headerFault(TransferField.CommandId, `R2T for command ${commandId}, which has no data to send`)
     }
     if (command.owedBytes > 0) {
-      return new PduFault(FatalError.LimitExceeded, 0, `a second R2T for command ${commandId} before the data of the first`)
+      return new PduFault(
+        FatalError.LimitExceeded,
+        0,
+        `a second R2T for command ${commandId} before the data of the first`
+      )
     }
     const offset = transferOffset(bytes, at)
     const length = transferLength(bytes, at)
@@ -257,7 +268,11 @@ export class HostConnection implements LinkOwner, PduOwner {
       return headerFault(TransferField.Offset, `R2T for data at ${offset} instead of ${command.doneBytes}`)
     }
     if (length === 0 || length > command.lengthBytes - offset) {
-      return new PduFault(FatalError.DataOutOfRange, 0, `R2T for ${length} bytes at ${offset} of ${command.lengthBytes}`)
+      return new PduFault(
+        FatalError.DataOutOfRange,
+        0,
+        `R2T for ${length} bytes at ${offset} of ${command.lengthBytes}`
+      )
     }
     command.owedBytes = length
     command.owedOffset = offset
