@@ -311,7 +311,7 @@ const supportedLogs = ({ subsystem }: Controller): Uint8Array => {
 const commandEffects = (controller: Controller): Uint8Array => {
   const supported = { supported: 1 }
   const changes = { supported: 1, changesBlocks: 1 }
-  const admin = new Array(0x19).fill({})
+  const admin = Array.from({ length: 0x19 }, (): { readonly supported?: number } => ({}))
   for (const opcode of [2, 6, 8, 9, 10, 12, 24]) admin[opcode] = supported
   const io = [changes, changes, supported, {}, {}, supported, {}, {}, changes, hasUnmap(controller) ? changes : {}]
   return commandEffectsLog.encode({ admin, io })

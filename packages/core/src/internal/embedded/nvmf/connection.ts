@@ -54,6 +54,7 @@ const sliceBytes = 16 * 1024
 const maxWaitingChunks = 4
 /** From the accept to the connect command. */
 const connectMicros = 30_000_000
+const conflict = Status.CommandIdConflict | dnr
 const empty = new Uint8Array(0)
 
 export class Connection implements PduOwner, IoOwner, Runnable {
@@ -83,7 +84,12 @@ export class Connection implements PduOwner, IoOwner, Runnable {
   private isEnding = false
   private readonly connectTimer
 
-  constructor(target: Target, transport: TransportOptions, socket: Socket, address: Address) {
+  /** Serves the socket until one side ends it. */
+  static accept(target: Target, transport: TransportOptions, socket: Socket, address: Address): Connection {
+    return new Connection(target, transport, socket, address)
+  }
+
+  private constructor(target: Target, transport: TransportOptions, socket: Socket, address: Address) {
     this.target = target
     this.transport = transport
     this.socket = socket
@@ -178,13 +184,18 @@ export class Connection implements PduOwner, IoOwner, Runnable {
 
   private writeResponse(commandId: number, status: number, dword0: number, dword1: number): void {
     if (this.isClosed) return
-    this.answered(commandId)
+    // The id of a conflict is still that of the other command.
+    if (status !== conflict) this.clearId(commandId)
+    this.advance()
     this.output.response(this.format, { commandId, status, dword0, dword1, sqHead: this.sqHead })
   }
 
-  private answered(commandId: number): void {
+  private clearId(commandId: number): void {
     const at = commandId >>> 3
     this.usedIds[at] = (this.usedIds[at] ?? 0) & ~(1 << (commandId & 7))
+  }
+
+  private advance(): void {
     this.sqHead = this.sqHead + 1 >= this.depth ? 0 : this.sqHead + 1
   }
 
@@ -217,8 +228,10 @@ export class Connection implements PduOwner, IoOwner, Runnable {
     if (blockAt >= 0) this.output.dataInPlace(this.format, commandId, lengthBytes, isShort)
     else this.output.data(this.format, commandId, memory.bytes.subarray(0, lengthBytes), isShort)
     this.give(request)
-    if (isShort) this.answered(commandId)
-    else this.writeResponse(commandId, Status.Success, 0, 0)
+    if (isShort) {
+      this.clearId(commandId)
+      this.advance()
+    } else this.writeResponse(commandId, Status.Success, 0, 0)
   }
 
   // ----- the socket -----
@@ -362,7 +375,7 @@ export class Connection implements PduOwner, IoOwner, Runnable {
     const idAt = request.commandId >>> 3
     const idBit = 1 << (request.commandId & 7)
     if (((this.usedIds[idAt] ?? 0) & idBit) !== 0) {
-      request.earlyStatus = Status.CommandIdConflict | dnr
+      request.earlyStatus = conflict
       return undefined
     }
     this.usedIds[idAt] = (this.usedIds[idAt] ?? 0) | idBit
@@ -458,8 +471,12 @@ export class Connection implements PduOwner, IoOwner, Runnable {
     const { controller } = this
     if (controller === undefined) return this.respond(request, Status.CommandSequenceError | dnr)
     const answer = adminCommand(controller, sqe, data, request.sglLength)
-    // An asynchronous event request holds no place but its own.
-    if (answer === "later") return this.give(request)
+    // An asynchronous event request holds no place but its own. Its id is free again too: SPDK's host gives up its requests
+    // without a word before it shuts the controller down, and goes on with their ids.
+    if (answer === "later") {
+      this.clearId(request.commandId)
+      return this.give(request)
+    }
     if (typeof answer === "number") return this.respond(request, answer)
     if (answer.data !== undefined) {
       const bytes = answer.data.subarray(0, request.sglLength)

@@ -18,7 +18,7 @@ export class ListenSocket {
     this.server = Net.createServer({ noDelay: true, allowHalfOpen: false }, (socket) => {
       const { transport } = target
       if (transport === undefined) socket.destroy()
-      else new Connection(target, transport, socket, address)
+      else Connection.accept(target, transport, socket, address)
     })
     this.server.maxConnections = maxConnections
   }

@@ -175,7 +175,7 @@ export class Subsystem {
   }
 
   sortedNamespaces(): ReadonlyArray<Namespace> {
-    return [...this.namespaces.values()].sort((a, b) => a.nsid - b.nsid)
+    return [...this.namespaces.values()].toSorted((a, b) => a.nsid - b.nsid)
   }
 
   /** Undefined when all ids are taken. */
