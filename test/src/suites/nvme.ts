@@ -39,7 +39,7 @@ const saysWhatIdentifyPrints = (target: Effect.Effect<NvmfTarget>) =>
     assert.strictEqual(identify.modelNumber, said("Model Number"))
     assert.strictEqual(identify.firmwareRevision, said("Firmware Version"))
     assert.strictEqual(identify.subnqn, said("Subsystem NQN"))
-    assert.strictEqual(identify.pciVendorId.toString(16), said("Vendor ID"))
+    assert.strictEqual(identify.pciVendorId.toString(16).padStart(4, "0"), said("Vendor ID"))
     assert.strictEqual(`${identify.maxNamespaceId}`, said("Max Number of Namespaces"))
     assert.strictEqual(`${identify.abortLimit + 1}`, said("Abort Command Limit"))
     assert.strictEqual(`${identify.asyncEventLimit + 1}`, said("Async Event Request Limit"))
