@@ -5,6 +5,8 @@ import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
+import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { contract, failsWith, fresh, until, within } from "../support/harness.ts"
@@ -37,7 +39,7 @@ const saysWhatIdentifyPrints = (target: Effect.Effect<NvmfTarget>) =>
     assert.strictEqual(identify.modelNumber, said("Model Number"))
     assert.strictEqual(identify.firmwareRevision, said("Firmware Version"))
     assert.strictEqual(identify.subnqn, said("Subsystem NQN"))
-    assert.strictEqual(identify.pciVendorId.toString(16), said("Vendor ID"))
+    assert.strictEqual(identify.pciVendorId.toString(16).padStart(4, "0"), said("Vendor ID"))
     assert.strictEqual(`${identify.maxNamespaceId}`, said("Max Number of Namespaces"))
     assert.strictEqual(`${identify.abortLimit + 1}`, said("Abort Command Limit"))
     assert.strictEqual(`${identify.asyncEventLimit + 1}`, said("Async Event Request Limit"))
@@ -59,7 +61,7 @@ const saysWhatIdentifyPrints = (target: Effect.Effect<NvmfTarget>) =>
     assert.strictEqual(`${info.identify.anaGroupId}`, said("ANA group ID", inNamespace))
   })
 
-export const suite: NvmeSuite = (name, layer, _capabilities, factory) => {
+export const suite: NvmeSuite = (name, layer, capabilities, factory) => {
   const target = sharedTarget(factory)
   contract(name, layer, (check, it) => {
     check("a controller says what the target was told", () =>
@@ -294,10 +296,10 @@ export const suite: NvmeSuite = (name, layer, _capabilities, factory) => {
         yield* failsWith(controller.reset, "Released")
         yield* failsWith(disk.readBytes(0, 512), "Released")
         assert.isTrue(Exit.isSuccess(yield* within("the end of the events", Fiber.await(fiber))))
-        assert.deepStrictEqual(
-          yield* running.rpc("nvmf_subsystem_get_controllers", { nqn: subsystem.subnqn }),
-          [],
-          "the target has no controller left"
+        const left = running.rpc("nvmf_subsystem_get_controllers", { nqn: subsystem.subnqn })
+        yield* until(
+          "the target has no controller left",
+          Effect.map(left, (controllers) => Array.isArray(controllers) && controllers.length === 0)
         )
       })
     )
@@ -327,6 +329,32 @@ export const suite: NvmeSuite = (name, layer, _capabilities, factory) => {
         assert.isFalse(yield* has("Lost", subsystem.subnqn))
         const first = events.find((event) => event.subsystem.subnqn === subsystem.subnqn)
         assert.strictEqual(first?.subsystem.transportId?.trsvcid, `${subsystem.port}`)
+      })
+    )
+
+    check("layers compose: a controller, and a namespace of it", () =>
+      Effect.gen(function* () {
+        const { subsystem } = yield* connected(target)
+        const Disk = Nvme.layerNamespace({ nsid: 1 }).pipe(
+          Layer.provideMerge(Nvme.layerController({ transportId: subsystem.transportId, headerDigest: true }))
+        )
+        const program = Effect.gen(function* () {
+          const disk = yield* Nvme.NvmeNamespace
+          const controller = yield* Nvme.NvmeController
+          assert.isTrue(Nvme.isNvmeNamespace(disk))
+          yield* disk.readBytes(0, 512)
+          return controller
+        })
+        const controller = yield* Effect.provide(program, Disk)
+        assert.strictEqual(controller.state, "released")
+      })
+    )
+
+    check("devices of this machine are looked for where the engine has PCIe", () =>
+      Effect.gen(function* () {
+        const looks = Stream.runDrain(Nvme.hotplug({ schedule: Schedule.recurs(2) }))
+        if (capabilities.engine === "libspdk") yield* within("three looks", looks)
+        else yield* failsWith(looks, "NotSupported")
       })
     )
 

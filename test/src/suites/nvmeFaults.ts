@@ -246,7 +246,11 @@ export const suite: NvmeSuite = (name, layer, _capabilities, factory) => {
             })
           )
         }
-        assert.deepStrictEqual(yield* running.rpc("nvmf_subsystem_get_controllers", { nqn: subsystem.subnqn }), [])
+        const left = running.rpc("nvmf_subsystem_get_controllers", { nqn: subsystem.subnqn })
+        yield* until(
+          "the target has no controller left",
+          Effect.map(left, (controllers) => Array.isArray(controllers) && controllers.length === 0)
+        )
       }).pipe(Effect.provideService(Bdev.ReleaseTimeout, "5 seconds"))
     )
   })

@@ -10,6 +10,8 @@ import { type NvmeSuite, opened, sharedTarget } from "../support/nvmeSuite.ts"
 import { seeded } from "../support/random.ts"
 
 const block = 512
+/** Of the long form of the random workload. */
+const longMillis = 10 * 60_000
 
 export const suite: NvmeSuite = (name, layer, _capabilities, factory) => {
   const target = sharedTarget(factory)
@@ -53,8 +55,8 @@ export const suite: NvmeSuite = (name, layer, _capabilities, factory) => {
         Effect.gen(function* () {
           const { disk } = yield* opened(target, { namespaces: [{ nsid: 1, numBlocks: 8192 }] })
           const model = new Uint8Array(disk.sizeBytes)
-          const rounds = long ? 2000 : 30
-          for (let round = 0; round < rounds; round++) {
+          const end = Date.now() + (long ? longMillis : 0)
+          for (let round = 0; round < 30 || Date.now() < end; round++) {
             // Regions of one round are apart, so that they may run together in any order.
             const region = disk.sizeBytes / 16
             yield* Effect.forEach(

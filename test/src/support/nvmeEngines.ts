@@ -2,7 +2,7 @@
 import { describe, it } from "@effect/vitest"
 import { embedded, libspdk } from "./engines.ts"
 import type { NvmeSuite } from "./nvmeSuite.ts"
-import { nvmfTgt, nvmfTgtMissing } from "./nvmfTarget.ts"
+import { embeddedTgt, nvmfTgt, nvmfTgtMissing } from "./nvmfTarget.ts"
 
 export const embeddedNvme = (name: string, suite: NvmeSuite): void =>
   againstSpdk(`embedded ${name}`, () =>
@@ -12,6 +12,17 @@ export const embeddedNvme = (name: string, suite: NvmeSuite): void =>
 export const libspdkNvme = (name: string, suite: NvmeSuite): void =>
   againstSpdk(`libspdk ${name}`, () =>
     libspdk(`${name} with nvmf_tgt`, (full, layer, capabilities) => suite(full, layer, capabilities, nvmfTgt))
+  )
+
+/** With the embedded engine on the other side, in a process of its own. */
+export const embeddedNvmeToEmbedded = (name: string, suite: NvmeSuite): void =>
+  embedded(`${name} with the embedded target`, (full, layer, capabilities) =>
+    suite(full, layer, capabilities, embeddedTgt)
+  )
+
+export const libspdkNvmeToEmbedded = (name: string, suite: NvmeSuite): void =>
+  libspdk(`${name} with the embedded target`, (full, layer, capabilities) =>
+    suite(full, layer, capabilities, embeddedTgt)
   )
 
 const againstSpdk = (name: string, register: () => void): void => {

@@ -3,7 +3,7 @@
  * controllers that lie, and for moments that no real one can be brought to at will.
  */
 import type { DmaBuffer } from "@effect-spdk/core/DmaBuffer"
-import type { SpdkError } from "@effect-spdk/core/SpdkError"
+import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import type { Engine } from "../../src/internal/engine.ts"
 import type {
@@ -16,6 +16,7 @@ import type {
 import { EngineService } from "../../src/internal/engineService.ts"
 import { encodeNamespaceList, identifyController, identifyNamespace } from "../../src/internal/nvme/identify.ts"
 import type { DescriptorEvent } from "../../src/internal/engine.ts"
+import { SpdkError } from "../../src/SpdkError.ts"
 import { FakeEngine } from "./fakeEngine.ts"
 
 export interface FakeCommand {
@@ -65,6 +66,8 @@ export class FakeNvme implements EngineNvme {
   onConnect: Effect.Effect<void, SpdkError> = Effect.void
   onReset: Effect.Effect<void, SpdkError> = Effect.void
   onDisconnect: Effect.Effect<void> = Effect.void
+  onAdmin: Effect.Effect<void> = Effect.void
+  onOpenNamespace: Effect.Effect<void> = Effect.void
   answer: (command: FakeCommand) => FakeAnswer = (command) => this.identify(command)
   answerIo: (command: FakeCommand) => FakeAnswer = () => ({})
   tell: (event: NvmeControllerEvent) => void = () => {}
@@ -108,10 +111,11 @@ export class FakeNvme implements EngineNvme {
   readonly disconnect: EngineNvme["disconnect"] = () => Effect.andThen(this.note("disconnect"), this.onDisconnect)
 
   readonly admin: EngineNvme["admin"] = (_controller, command, data) =>
-    Effect.sync(() => {
+    Effect.suspend(() => {
+      // As a device, it has the memory from here on.
       const decoded = commandOf(command, data)
       this.admins.push(decoded)
-      return completion(this.answer(decoded))
+      return Effect.map(this.onAdmin, () => completion(this.answer(decoded)))
     })
 
   readonly reset: EngineNvme["reset"] = () => Effect.andThen(this.note("reset"), this.onReset)
@@ -119,26 +123,29 @@ export class FakeNvme implements EngineNvme {
   readonly activeNamespaces: EngineNvme["activeNamespaces"] = () => Effect.sync(() => this.namespaceIds)
 
   readonly openNamespace: EngineNvme["openNamespace"] = (_controller, nsid, onEvent) =>
-    Effect.sync(() => {
-      this.log.push(`open ${nsid}`)
-      this.tellNamespace = onEvent
-      return {
-        slot: ++this.slots,
-        generation: 1,
-        writable: true,
-        info: {
-          name: `fake ${nsid}`,
-          productName: "Fake namespace",
-          blockSizeBytes: 512,
-          numBlocks: 2048,
-          bufferAlignmentBytes: 4,
-          writeUnitBlocks: 1,
-          optimalIoBoundaryBlocks: 0,
-          hasWriteCache: false,
-          supportedIoTypes: ["read", "write", "flush", "unmap", "write_zeroes"]
+    Effect.map(
+      Effect.suspend(() => this.onOpenNamespace),
+      () => {
+        this.log.push(`open ${nsid}`)
+        this.tellNamespace = onEvent
+        return {
+          slot: ++this.slots,
+          generation: 1,
+          writable: true,
+          info: {
+            name: `fake ${nsid}`,
+            productName: "Fake namespace",
+            blockSizeBytes: 512,
+            numBlocks: 2048,
+            bufferAlignmentBytes: 4,
+            writeUnitBlocks: 1,
+            optimalIoBoundaryBlocks: 0,
+            hasWriteCache: false,
+            supportedIoTypes: ["read", "write", "flush", "unmap", "write_zeroes"]
+          }
         }
       }
-    })
+    )
 
   readonly closeNamespace: EngineNvme["closeNamespace"] = () => this.note("close")
 
@@ -159,3 +166,21 @@ export const withFakeNvme = <A, E, R>(test: (nvme: FakeNvme, engine: FakeEngine)
     const engine: FakeEngine & Engine = Object.assign(new FakeEngine(), { nvme })
     return Effect.provideService(Effect.scoped(test(nvme, engine)), EngineService, engine)
   })
+
+export const somewhere = "trtype:TCP traddr:192.0.2.1 trsvcid:4420 subnqn:nqn.2016-06.io.spdk:fake"
+
+export const reasonOf = <A, E, R>(effect: Effect.Effect<A, SpdkError | E, R>) =>
+  Effect.map(Effect.flip(effect), (error) => {
+    if (!(error instanceof SpdkError)) assert.fail(String(error))
+    return error.reason
+  })
+
+/** An entry of a discovery log. */
+export const entry = (name: string) => ({
+  trtype: 3,
+  adrfam: 1,
+  subtype: 2,
+  traddr: "192.0.2.9",
+  trsvcid: "4420",
+  subnqn: `nqn.2016-06.io.spdk:${name}`
+})

@@ -185,7 +185,8 @@ export class EmbeddedQueue implements Queue, Runnable, IoOwner {
       lengthBlocks <= bdev.numBlocks - offsetBlocks &&
       Number.isInteger(lengthBlocks) &&
       Number.isInteger(offsetBlocks)
-    if (opcode !== Opcode.Reset && opcode !== Opcode.NvmeIo && !isInside) return this.refuse(request, EINVAL, Detail.BlockRange)
+    if (opcode !== Opcode.Reset && opcode !== Opcode.NvmeIo && !isInside)
+      return this.refuse(request, EINVAL, Detail.BlockRange)
     if (opcode === Opcode.Read || opcode === Opcode.Write) {
       if (!this.prepareMemory(request, channel)) return
     } else if (opcode === Opcode.NvmeIo) {

@@ -4,7 +4,7 @@
 import * as Effect from "effect/Effect"
 import type { PassthruCommand } from "../../NvmeController.ts"
 import { isDmaBuffer } from "../../DmaBuffer.ts"
-import { fromNvme, invalid, type InvalidArgument, type SpdkError } from "../../SpdkError.ts"
+import { fromNvme, invalid, type InvalidArgument, type Released, released, type SpdkError } from "../../SpdkError.ts"
 import type { IoError } from "../ioCompletion.ts"
 import { Cqe, Direction, directionOf, Sqe, sqeBytes } from "./command.ts"
 import { u16, u32 } from "./bytes.ts"
@@ -62,7 +62,7 @@ export const refusedCommand = (
   resource: string,
   command: PassthruCommand,
   maxDataBytes: number
-): SpdkError<InvalidArgument> | undefined => {
+): SpdkError<InvalidArgument | Released> | undefined => {
   const refuse = (field: string, rule: string, value?: unknown) => invalid(operation, field, rule, value, resource)
   const { buffer, data, lengthBytes, opcode } = command
   if (!Number.isInteger(opcode) || opcode < 0 || opcode > 0xff) {
@@ -77,6 +77,7 @@ export const refusedCommand = (
   const direction = directionOf(opcode)
   if (data !== undefined && !(data instanceof Uint8Array)) return refuse("data", "is not a Uint8Array")
   if (buffer !== undefined && !isDmaBuffer(buffer)) return refuse("buffer", "is not a DmaBuffer")
+  if (buffer?.isReleased === true) return released(operation, "buffer", resource)
   if (direction === Direction.None && (data ?? lengthBytes ?? buffer) !== undefined) {
     return refuse("opcode", "is of a command without data, and data is given", opcode)
   }

@@ -9,6 +9,7 @@ import { Corrupted, DeviceRemoved, type IoReason, released, SpdkError } from "..
 import { type BouncePool, maxBounceBytes } from "../bouncePool.ts"
 import type { EngineNvme, NvmeControllerHandle } from "../engineNvme.ts"
 import type { IoError } from "../ioCompletion.ts"
+import { type DmaBufferImpl, unpin } from "../ioMemory.ts"
 import { onlyReasons } from "../reasons.ts"
 import { completionOf, encodeCommand } from "./adminCommand.ts"
 import type { Malformed } from "./struct.ts"
@@ -66,6 +67,17 @@ export const withData = <A>(
   })
 }
 
+/** Holds the memory until `run` has ended, so that a release waits for it. */
+export const pinned = <A, E>(data: DmaBuffer | undefined, run: Effect.Effect<A, E>): Effect.Effect<A, E> => {
+  if (data === undefined) return run
+  return Effect.uninterruptibleMask((restore) => {
+    // Every DmaBuffer is made by this package.
+    const { memory } = data as DmaBufferImpl
+    memory.pins++
+    return Effect.onExit(restore(run), () => Effect.sync(() => unpin(memory)))
+  })
+}
+
 export class AdminQueue {
   readonly nvme: EngineNvme
   readonly handle: NvmeControllerHandle
@@ -93,8 +105,9 @@ export class AdminQueue {
       const refused = this.refused(operation)
       if (refused !== undefined) return Effect.fail(refused)
       const send = (data: DmaBuffer | undefined) =>
-        Effect.flatMap(ioReasons(this.nvme.admin(this.handle, encodeCommand(command), data)), (completion) =>
-          completionOf(completion, operation, this.resource)
+        Effect.flatMap(
+          pinned(data, ioReasons(this.nvme.admin(this.handle, encodeCommand(command), data))),
+          (completion) => completionOf(completion, operation, this.resource)
         )
       return withData(this.bounce, command, send)
     })

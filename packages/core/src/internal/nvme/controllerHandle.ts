@@ -229,7 +229,7 @@ class NvmeControllerImpl implements NvmeController {
     const { nvme, handle, resource } = this.queue
     const name = `${resource} nsid:${nsid}`
     const opened = Effect.acquireRelease(
-      Effect.map(
+      Effect.flatMap(
         openDescriptor({
           engine: this.engine,
           open: (onEvent) => ioReasons(nvme.openNamespace(handle, nsid, onEvent)),
@@ -238,8 +238,11 @@ class NvmeControllerImpl implements NvmeController {
           noun: "namespace"
         }),
         (namespace) => {
+          // The controller may have been released meanwhile, and does not know of this one.
+          const refused = this.queue.refused(operation)
+          if (refused !== undefined) return Effect.andThen(namespace.close, Effect.fail(refused))
           this.open.add(namespace.close)
-          return namespace
+          return Effect.succeed(namespace)
         }
       ),
       (namespace) => {

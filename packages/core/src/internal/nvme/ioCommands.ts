@@ -13,10 +13,10 @@ import type { EngineNvme } from "../engineNvme.ts"
 import { channelOf, type IoTarget, openFor } from "../io.ts"
 import { refusedBuffer, refusedRange } from "../ioCheck.ts"
 import type { IoError } from "../ioCompletion.ts"
-import { type DmaBufferImpl, unpin } from "../ioMemory.ts"
+import type { DmaBufferImpl } from "../ioMemory.ts"
 import { removedOrClosed } from "../openBdev.ts"
 import { completionOf, encodeCommand, refusedCommand } from "./adminCommand.ts"
-import { ioReasons, withData } from "./adminQueue.ts"
+import { ioReasons, pinned, withData } from "./adminQueue.ts"
 import { Cqe, cqeBytes, IoOpcode, sqeBytes } from "./command.ts"
 import type { IdentifyNamespace } from "./identify.ts"
 import { viewOf } from "./struct.ts"
@@ -223,13 +223,6 @@ const held = <A>(
   run: Effect.Effect<A, IoError>
 ): Effect.Effect<A, IoError> =>
   Effect.uninterruptibleMask((restore) => {
-    const memory = data === undefined ? undefined : implOf(data).memory
     bdev.enter(1)
-    if (memory !== undefined) memory.pins++
-    return Effect.onExit(restore(run), () =>
-      Effect.sync(() => {
-        if (memory !== undefined) unpin(memory)
-        bdev.leave(1)
-      })
-    )
+    return Effect.onExit(restore(pinned(data, run)), () => Effect.sync(() => bdev.leave(1)))
   })

@@ -15,6 +15,8 @@ import type * as Result from "effect/Result"
 
 /** The longest page that is read: what a caller says is a mistake beyond it. */
 const maxLogBytes = 64 * 2 ** 20
+/** Enough for a million namespaces; a controller that claims more has fewer. */
+const maxAnaBytes = 4 * 2 ** 20
 /** How often the discovery log may change while it is read. */
 const maxGenerations = 16
 
@@ -152,7 +154,7 @@ const readAna = (queue: AdminQueue, identify: Effect.Effect<IdentifyController, 
   return Effect.flatMap(identify, ({ anaGroups, maxAllowedNamespaces, maxNamespaceId }) => {
     const namespaces = maxAllowedNamespaces === 0 ? maxNamespaceId : maxAllowedNamespaces
     const longest = log.anaHeaderBytes + anaGroups * log.anaGroupBytes + 4 * namespaces
-    const lengthBytes = Math.min(longest, maxLogBytes)
+    const lengthBytes = Math.min(longest, maxAnaBytes)
     return Effect.flatMap(readLog(queue, operation, { logPage: log.LogPageId.ana, lengthBytes }), (bytes) =>
       decodedOr(operation, queue.resource, log.decodeAnaLog(bytes))
     )

@@ -148,4 +148,3 @@ export const checked = (operation: string, answer: AdminAnswer): Effect.Effect<A
   }
   return Effect.fail(fromNvme(sctOf(status), scOf(status), isDnr(status), { operation }))
 }
-

@@ -64,7 +64,9 @@ const open = (
 
 const errorOf = (operation: string, resource: string, { error, message }: ConnectionFailure): SpdkError => {
   const errno = error === undefined ? EIO : errnoOf(error)
-  return errno === EIO ? lost(operation, resource, message) : fromErrno(-errno, { operation, resource, detail: message })
+  return errno === EIO
+    ? lost(operation, resource, message)
+    : fromErrno(-errno, { operation, resource, detail: message })
 }
 
 const sendConnect = (

@@ -71,7 +71,7 @@ export class HostController implements QueueOwner {
     this.admin = new AdminCommands(
       new QueuePair({
         id: 0,
-        depth: Math.max(maxAsyncEvents + 4, settings.adminQueueSize - 1),
+        depth: settings.adminQueueSize - 1,
         retries: settings.retries,
         reactor: context.reactor,
         owner: this
@@ -199,8 +199,9 @@ export class HostController implements QueueOwner {
       for (const queue of this.ioQueues.values()) yield* this.openQueue(queue, operation)
       if (era !== this.era || this.state !== "connecting") return yield* Effect.fail(this.failure(operation))
       this.state = "ready"
-      const { asyncEventLimit } = facts.identify
-      for (let i = 0; i <= Math.min(asyncEventLimit, maxAsyncEvents - 1); i++) this.armEvent(era)
+      // Some places of the queue are left for commands.
+      const events = Math.min(facts.identify.asyncEventLimit + 1, maxAsyncEvents, settings.adminQueueSize - 3)
+      for (let i = 0; i < events; i++) this.armEvent(era)
       this.armKeepAlive(era)
       this.onNamespaces()
     }).pipe(
@@ -281,29 +282,32 @@ export class HostController implements QueueOwner {
   }
 
   private armEvent(era: number): void {
-    this.admin.await((sqe) => (sqe[Sqe.opcode] = AdminOpcode.AsyncEventRequest), (command) => {
-      if (era !== this.era || command.status !== 0) return
-      this.armEvent(era)
-      const { dword0 } = command
-      const isNamespaces = (dword0 & 0x7) === 2 && ((dword0 >>> 8) & 0xff) === 0
-      if (!isNamespaces) return this.onEvent({ _tag: "AsyncEvent", dword0 })
-      // The log has to be read before the controller tells of the next change.
-      const update = Effect.andThen(
-        Effect.ignore(this.admin.getLogPage("NvmeController.events", LogPageId.changedNamespaces, 4096)),
-        Effect.map(readActiveNamespaces(this, "NvmeController.events"), (ids) => {
-          this.activeNamespaces = ids
-          this.onNamespaces()
-        })
-      )
-      Effect.runFork(
-        Effect.andThen(
-          Effect.ignore(update),
-          Effect.sync(() => {
-            if (era === this.era) this.onEvent({ _tag: "AsyncEvent", dword0 })
+    this.admin.await(
+      (sqe) => (sqe[Sqe.opcode] = AdminOpcode.AsyncEventRequest),
+      (command) => {
+        if (era !== this.era || command.status !== 0) return
+        this.armEvent(era)
+        const { dword0 } = command
+        const isNamespaces = (dword0 & 0x7) === 2 && ((dword0 >>> 8) & 0xff) === 0
+        if (!isNamespaces) return this.onEvent({ _tag: "AsyncEvent", dword0 })
+        // The log has to be read before the controller tells of the next change.
+        const update = Effect.andThen(
+          Effect.ignore(this.admin.getLogPage("NvmeController.events", LogPageId.changedNamespaces, 4096)),
+          Effect.map(readActiveNamespaces(this, "NvmeController.events"), (ids) => {
+            this.activeNamespaces = ids
+            this.onNamespaces()
           })
         )
-      )
-    })
+        Effect.runFork(
+          Effect.andThen(
+            Effect.ignore(update),
+            Effect.sync(() => {
+              if (era === this.era) this.onEvent({ _tag: "AsyncEvent", dword0 })
+            })
+          )
+        )
+      }
+    )
   }
 
   private armKeepAlive(era: number): void {
@@ -314,10 +318,13 @@ export class HostController implements QueueOwner {
       if (era !== this.era) return
       if (!isAnswered) return this.fail({ message: "the controller does not answer keep-alive", error: undefined })
       isAnswered = false
-      this.admin.await((sqe) => (sqe[Sqe.opcode] = AdminOpcode.KeepAlive), (command) => {
-        if (command.status === 0) isAnswered = true
-        else if (era === this.era) this.fail({ message: "keep-alive was refused", error: undefined })
-      })
+      this.admin.await(
+        (sqe) => (sqe[Sqe.opcode] = AdminOpcode.KeepAlive),
+        (command) => {
+          if (command.status === 0) isAnswered = true
+          else if (era === this.era) this.fail({ message: "keep-alive was refused", error: undefined })
+        }
+      )
       this.keepAlive = this.context.timers.after((keepAliveMillis * 1000) / 2, beat)
     }
     this.keepAlive = this.context.timers.after((keepAliveMillis * 1000) / 2, beat)
@@ -326,4 +333,3 @@ export class HostController implements QueueOwner {
 
 export const lost = (operation: string, resource: string, detail: string): SpdkError =>
   new SpdkError({ reason: new IoFailed({ operation, resource, detail }) })
-

@@ -30,9 +30,8 @@ export const readDiscoveryLog = Effect.fnUntraced(function* (
   operation: string
 ): Effect.fn.Return<ReadonlyArray<DiscoveryEntry>, SpdkError> {
   const { admin, resource } = controller
-  const readHeader = Effect.flatMap(
-    admin.getLogPage(operation, LogPageId.discovery, discoveryHeaderBytes),
-    (bytes) => orFailed(operation, resource, decodeDiscoveryHeader(bytes))
+  const readHeader = Effect.flatMap(admin.getLogPage(operation, LogPageId.discovery, discoveryHeaderBytes), (bytes) =>
+    orFailed(operation, resource, decodeDiscoveryHeader(bytes))
   )
   for (let attempt = 0; attempt < attempts; attempt++) {
     const header = yield* readHeader

@@ -28,8 +28,6 @@ const maxPieces = 16
 /** Status word: do not retry. */
 const dnrWord = 0x2_0000
 
-
-
 export class NvmeChannel extends BdevChannel {
   readonly queue: QueuePair
   private readonly controller: HostController
@@ -50,9 +48,7 @@ export const ioStatusOf = (status: number): IoStatus => {
   if (status === 0) return success
   const plain = nvmeFailure(sctOf(status), scOf(status))
   if (plain === aborted) return aborted
-  return isDnr(status)
-    ? { errno: -EIO, nvme: wordOfStatus(status) | dnrWord, counter: "nvme_error" }
-    : plain
+  return isDnr(status) ? { errno: -EIO, nvme: wordOfStatus(status) | dnrWord, counter: "nvme_error" } : plain
 }
 
 export class NvmeDisk extends Bdev implements CommandOwner {

@@ -90,7 +90,8 @@ export class NvmeHost implements EngineNvme {
       }
       if (command.length !== sqeBytes) return Effect.fail(invalid(operation, "command", "is not 64 bytes long"))
       const buffer = data === undefined ? undefined : implOf(data)
-      const memory = buffer === undefined ? undefined : this.state.slabs.find(buffer.memory.slot, buffer.memory.generation)
+      const memory =
+        buffer === undefined ? undefined : this.state.slabs.find(buffer.memory.slot, buffer.memory.generation)
       if (buffer !== undefined && memory === undefined) return Effect.fail(released(operation, "buffer"))
       if (memory !== undefined) memory.pins++
       if (buffer !== undefined) buffer.memory.pins++
@@ -274,7 +275,9 @@ export class NvmeHost implements EngineNvme {
   }
 }
 
-const ioTypesOf = (controller: HostController): ReadonlySet<"read" | "write" | "flush" | "unmap" | "write_zeroes" | "nvme_io" | "compare" | "copy" | "abort"> => {
+export const ioTypesOf = (
+  controller: HostController
+): ReadonlySet<"read" | "write" | "flush" | "unmap" | "write_zeroes" | "nvme_io" | "compare" | "copy" | "abort"> => {
   const commands = controller.facts?.identify.nvmCommands
   return new Set([
     "read",

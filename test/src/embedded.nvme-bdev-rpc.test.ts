@@ -1,0 +1,4 @@
+import { suite } from "./suites/nvmeBdevRpc.ts"
+import { embeddedNvme } from "./support/nvmeEngines.ts"
+
+embeddedNvme("nvme bdev", suite)

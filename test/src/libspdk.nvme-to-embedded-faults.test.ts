@@ -1,0 +1,4 @@
+import { suite } from "./suites/nvmeFaults.ts"
+import { libspdkNvmeToEmbedded } from "./support/nvmeEngines.ts"
+
+libspdkNvmeToEmbedded("nvme faults", suite)

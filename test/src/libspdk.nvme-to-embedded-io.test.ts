@@ -1,0 +1,4 @@
+import { suite } from "./suites/nvmeIo.ts"
+import { libspdkNvmeToEmbedded } from "./support/nvmeEngines.ts"
+
+libspdkNvmeToEmbedded("nvme io", suite)
