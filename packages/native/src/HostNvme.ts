@@ -26,11 +26,7 @@ export class HostNvme {
   private readonly devices: Map<number, (event: DeviceEvent) => void>
   private readonly controllers = new Map<number, (event: NvmeEvent) => void>()
 
-  constructor(
-    addon: Addon,
-    ask: (onReply: OnReply) => number,
-    devices: Map<number, (event: DeviceEvent) => void>
-  ) {
+  constructor(addon: Addon, ask: (onReply: OnReply) => number, devices: Map<number, (event: DeviceEvent) => void>) {
     this.addon = addon
     this.ask = ask
     this.devices = devices

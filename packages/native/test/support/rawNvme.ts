@@ -56,7 +56,8 @@ export const exportOf = async (
 export const addNamespace = (
   rpc: (method: string, params?: object) => Promise<unknown>,
   bdev_name: string
-): Promise<unknown> => rpc("nvmf_subsystem_add_ns", { nqn: subnqn, namespace: { bdev_name, uuid: crypto.randomUUID() } })
+): Promise<unknown> =>
+  rpc("nvmf_subsystem_add_ns", { nqn: subnqn, namespace: { bdev_name, uuid: crypto.randomUUID() } })
 
 export class RawNvme {
   readonly spdk: RawSpdk
@@ -182,7 +183,11 @@ export const passthru = (
   if (segments.length > 0) queue.write(words)
 }
 
-export const collect = async (queue: RawQueue, count: number, millis?: number): Promise<ReadonlyArray<RawCompletion>> => {
+export const collect = async (
+  queue: RawQueue,
+  count: number,
+  millis?: number
+): Promise<ReadonlyArray<RawCompletion>> => {
   const seen: Array<RawCompletion> = []
   await until(
     `${count} completions`,
@@ -209,7 +214,11 @@ export class RawTarget {
     const child = spawn(process.execPath, [program, `${this.port}`, `${delayMicros}`], {
       stdio: ["pipe", "pipe", "inherit"],
       // Not preloaded sanitizers of the tests' own process: it is only something to talk to.
-      env: { ...process.env, LD_PRELOAD: "", EFFECT_SPDK_ADDON: process.env["EFFECT_SPDK_TARGET_ADDON"] ?? process.env["EFFECT_SPDK_ADDON"] }
+      env: {
+        ...process.env,
+        LD_PRELOAD: "",
+        EFFECT_SPDK_ADDON: process.env["EFFECT_SPDK_TARGET_ADDON"] ?? process.env["EFFECT_SPDK_ADDON"]
+      }
     })
     this.child = child
     let said = ""

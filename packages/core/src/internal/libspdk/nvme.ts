@@ -33,7 +33,11 @@ const ask = (call: (onReply: OnReply) => void): Effect.Effect<Reply> =>
 const failed = (operation: string, resource: string, { status, text }: Reply): SpdkError =>
   fromErrno(status, { operation, resource, detail: text === "" ? undefined : text })
 
-const succeeded = (operation: string, resource: string, call: (onReply: OnReply) => void): Effect.Effect<Reply, SpdkError> =>
+const succeeded = (
+  operation: string,
+  resource: string,
+  call: (onReply: OnReply) => void
+): Effect.Effect<Reply, SpdkError> =>
   Effect.flatMap(ask(call), (reply) =>
     reply.status === 0 ? Effect.succeed(reply) : Effect.fail(failed(operation, resource, reply))
   )
@@ -42,7 +46,9 @@ const succeeded = (operation: string, resource: string, call: (onReply: OnReply)
 export const makeNvme = (host: NvmeHost, engine: () => Engine): EngineNvme => {
   const nvme: EngineNvme = {
     probe: (transportId, settings) =>
-      transportId.trtype === "PCIe" ? scan(host.nvme, transportId) : discoverTransportIds(engine(), nvme, transportId, settings),
+      transportId.trtype === "PCIe"
+        ? scan(host.nvme, transportId)
+        : discoverTransportIds(engine(), nvme, transportId, settings),
     connect: (transportId, settings, onEvent) => connect(host.nvme, transportId, settings, onEvent),
     disconnect: (controller) => Effect.asVoid(ask((onReply) => host.nvme.call(controller.slot, "disconnect", onReply))),
     admin: (controller, command, data) => admin(host.nvme, controller, command, data),
