@@ -116,7 +116,9 @@ describeWithSpdk("an NVMe controller of another process", () => {
     // From here on nothing is tried.
     transfer(queue, Opcode.Read, 100, fast.channel, slab, { block: 0, blocks: 1 })
     expect(await one(queue)).toMatchObject({ id: 100, status: enotconn })
-    expect(await nvme.admin(controller, command(0x06, { 10: 1 }), [...slab, 0, 4096])).toMatchObject({ status: enotconn })
+    expect(await nvme.admin(controller, command(0x06, { 10: 1 }), [...slab, 0, 4096])).toMatchObject({
+      status: enotconn
+    })
     expect(await nvme.open(controller, 1)).toMatchObject({ status: enotconn })
     expect(await nvme.call(controller, "reset")).toMatchObject({ status: enotconn, text: expect.stringMatching(/./) })
 

@@ -28,6 +28,7 @@ constexpr uint32_t kFewestRequests = 512;
 constexpr uint32_t kRequestsPerEntry = 4;
 // Where the caller sets no limit to a command of the admin queue, SPDK's own waits still have one.
 constexpr uint32_t kInnerTimeoutMillis = 120000;
+constexpr uint32_t kLongestStarvationMillis = 1000;
 
 template <size_t size>
 bool CopyText(const std::string& text, char (&out)[size]) {
@@ -346,8 +347,12 @@ void NvmeController::SubmitAdmin() {
     if (rc != 0 && !lost) {
       pending->submitted = false;
       admin_in_flight_--;
-      // The queue is full: one of those before it makes room.
-      if (rc == -ENOMEM && admin_in_flight_ != 0) return;
+      // The queue is full: one of those before it makes room, or one of SPDK's own. Some of those stay for ever.
+      if (rc == -ENOMEM) {
+        const uint64_t now = spdk_get_ticks();
+        if (pending->starved_ticks == 0) pending->starved_ticks = now;
+        if (admin_in_flight_ != 0 || now - pending->starved_ticks < TicksOf(kLongestStarvationMillis)) return;
+      }
     }
     admin_waiting_.pop_front();
     if (rc != 0) FinishAdmin(pending, rc == -ENXIO ? -ENOTCONN : rc, nullptr);

@@ -115,6 +115,8 @@ class NvmeController : public std::enable_shared_from_this<NvmeController> {
     uint32_t id = 0;
     AdminCommand command;
     bool submitted = false;
+    // Since when SPDK has had no request for it; 0 when it has not been tried.
+    uint64_t starved_ticks = 0;
   };
 
   NvmeController(NvmeConnectOptions options, uint32_t slot, std::shared_ptr<Mailbox> mailbox, Done connected);

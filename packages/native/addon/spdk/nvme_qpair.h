@@ -22,7 +22,7 @@ class NvmeQpair {
   // True when something has changed.
   bool Step();
   // Takes requests.
-  bool ready() const { return state_ == State::kReady && !dropped_; }
+  bool ready() const { return state_ == State::kReady && wanted_ && !dropped_; }
   // SPDK has nothing of it.
   bool gone() const { return state_ == State::kNone; }
   // Nothing is to be done until somebody asks for it.

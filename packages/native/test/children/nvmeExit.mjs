@@ -13,7 +13,9 @@ const directory = mkdtempSync(join(tmpdir(), "espdk-exit-"))
 
 const promise = (call) =>
   new Promise((resolve, reject) =>
-    call((reply, more) => (reply.status === 0 ? resolve([reply, more]) : reject(new Error(`${reply.status} ${reply.text}`))))
+    call((reply, more) =>
+      reply.status === 0 ? resolve([reply, more]) : reject(new Error(`${reply.status} ${reply.text}`))
+    )
   )
 
 await promise((answer) =>

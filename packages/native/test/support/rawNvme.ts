@@ -214,7 +214,11 @@ export class RawTarget {
     const child = spawn(process.execPath, [program, `${this.port}`, `${delayMicros}`], {
       stdio: ["pipe", "pipe", "inherit"],
       // Not preloaded sanitizers of the tests' own process: it is only something to talk to.
-      env: { ...process.env, LD_PRELOAD: "", EFFECT_SPDK_ADDON: process.env["EFFECT_SPDK_TARGET_ADDON"] ?? process.env["EFFECT_SPDK_ADDON"] }
+      env: {
+        ...process.env,
+        LD_PRELOAD: "",
+        EFFECT_SPDK_ADDON: process.env["EFFECT_SPDK_TARGET_ADDON"] ?? process.env["EFFECT_SPDK_ADDON"]
+      }
     })
     this.child = child
     let said = ""
