@@ -2,7 +2,7 @@
 import * as Bdev from "@effect-spdk/core/Bdev"
 import * as NvmeBdev from "@effect-spdk/core/NvmeBdev"
 import * as Rpc from "@effect-spdk/core/Rpc"
-import * as NvmfTarget from "@effect-spdk/nvmf/NvmfTarget"
+import type * as NvmfTarget from "@effect-spdk/nvmf/NvmfTarget"
 import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
