@@ -329,6 +329,11 @@ const nvmeReason = (nvme: R.NvmeStatus, context: ErrorContext): IoReason => {
     case 0x001:
       return new R.NotSupported(fields)
     case 0x002:
+    // A log page that there is not; a feature that cannot be saved, changed, or set per namespace.
+    case 0x109:
+    case 0x10d:
+    case 0x10e:
+    case 0x10f:
       return new R.InvalidArgument({ ...fields, field: "command", rule: "has a field that the device refuses" })
     case 0x005:
     case 0x007:

@@ -182,7 +182,10 @@ class BdevImpl extends BdevIoImpl implements Bdev {
 }
 
 /** A channel of one's own, on the fiber's thread. */
-export const explicitChannel = (bdev: OpenBdev): Effect.Effect<BdevChannel, IoError, Scope.Scope> => {
+export const explicitChannel = (bdev: OpenBdev): Effect.Effect<BdevChannel, IoError, Scope.Scope> =>
+  Effect.map(scopedChannel(bdev), (channel) => new BdevChannelImpl(bdev, channel))
+
+export const scopedChannel = (bdev: OpenBdev): Effect.Effect<Channel, IoError, Scope.Scope> => {
   const { channel: operation, closeChannel } = bdev.operations
   const acquire = Effect.flatMap(CurrentThread, (thread) =>
     openChannel(bdev, thread, operation, (channel) => bdev.channels.track(channel))
@@ -191,10 +194,10 @@ export const explicitChannel = (bdev: OpenBdev): Effect.Effect<BdevChannel, IoEr
     bdev.channels.untrack(channel)
     return withinLimit(closeChannel, bdev.name, channel.close())
   }
-  return Effect.map(Effect.acquireRelease(acquire, release), (channel) => new BdevChannelImpl(bdev, channel))
+  return Effect.acquireRelease(acquire, release)
 }
 
-const eventsOf = (bdev: OpenBdev): Stream.Stream<BdevEvent> =>
+export const eventsOf = (bdev: OpenBdev): Stream.Stream<BdevEvent> =>
   Stream.callback<BdevEvent>((queue) =>
     Effect.sync(() => {
       // What comes too late hears at least how it ended.

@@ -2,6 +2,7 @@
  * I/O in blocks to something that an engine opened and that is no bdev of its own: a blob. The same path as a bdev's, with
  * channels per thread, batches and interruption, under another name.
  */
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
@@ -53,6 +54,23 @@ const operationsNamed = (of: string): ReturnType<typeof ioOperations> => {
 
 /** Opens, and leaves nothing open when that fails. Whoever has opened closes: there is no scope. */
 export const openBlocks = <E, E2>(options: OpenBlocksOptions<E, E2>): Effect.Effect<OpenBlocks<E2>, E> =>
+  Effect.map(openDescriptor(options), ({ blocks, close }) => ({
+    descriptor: blocks.descriptor,
+    io: new BdevIoImpl({ bdev: blocks, channel: undefined }),
+    channel: explicitChannel(blocks),
+    isRemoved: () => blocks.removed,
+    numBlocks: () => blocks.numBlocks,
+    setNumBlocks: (numBlocks) => {
+      blocks.numBlocks = numBlocks
+    },
+    setWritable: (writable) => blocks.setWritable(writable),
+    close
+  }))
+
+/** As `openBlocks`, for those who build handles of their own over it. */
+export const openDescriptor = <E, E2>(
+  options: OpenBlocksOptions<E, E2>
+): Effect.Effect<{ readonly blocks: OpenBdev; readonly close: Effect.Effect<void, E2> }, E> =>
   Effect.uninterruptible(
     Effect.gen(function* () {
       const scope = yield* Scope.make()
@@ -76,24 +94,19 @@ export const openBlocks = <E, E2>(options: OpenBlocksOptions<E, E2>): Effect.Eff
       })
       onEvent = (event) => blocks.onEvent(event)
       early.forEach(onEvent)
-      const close = yield* Effect.cached(
-        Effect.uninterruptible(
-          blocks
-            .close()
-            .pipe(Effect.andThen(Scope.close(scope, Exit.void)), Effect.andThen(Effect.suspend(() => closed)))
+      const ended = yield* Deferred.make<void, E2>()
+      let closing = false
+      // Not by `Effect.cached`, which forgets the result of a run that was interrupted.
+      const close = Effect.suspend(() => {
+        if (closing) return Deferred.await(ended)
+        closing = true
+        return blocks.close().pipe(
+          Effect.andThen(Scope.close(scope, Exit.void)),
+          Effect.andThen(Effect.suspend(() => closed)),
+          Effect.onExit((exit) => Deferred.done(ended, exit)),
+          Effect.uninterruptible
         )
-      )
-      return {
-        descriptor,
-        io: new BdevIoImpl({ bdev: blocks, channel: undefined }),
-        channel: explicitChannel(blocks),
-        isRemoved: () => blocks.removed,
-        numBlocks: () => blocks.numBlocks,
-        setNumBlocks: (numBlocks) => {
-          blocks.numBlocks = numBlocks
-        },
-        setWritable: (writable) => blocks.setWritable(writable),
-        close
-      }
+      })
+      return { blocks, close }
     })
   )

@@ -44,7 +44,8 @@ const ioTypeOf: { readonly [opcode: number]: IoType } = {
   [Opcode.Flush]: "flush",
   [Opcode.Unmap]: "unmap",
   [Opcode.WriteZeroes]: "write_zeroes",
-  [Opcode.Reset]: "reset"
+  [Opcode.Reset]: "reset",
+  [Opcode.NvmeIo]: "nvme_io"
 }
 
 /** What a channel needs to know of its thread. */

@@ -171,6 +171,12 @@ export class BdevRegistry {
     if (numBlocks === bdev.numBlocks) return 0
     if (numBlocks < bdev.numBlocks && bdev.descriptors.size > 0) return -EBUSY
     this.context.notifications.add("bdev_resize", bdev.name)
+    return this.resizeTo(bdev, numBlocks)
+  }
+
+  /** The device has this size now, whoever holds it. */
+  resizeTo(bdev: Bdev, numBlocks: number): number {
+    if (numBlocks === bdev.numBlocks) return 0
     bdev.numBlocks = numBlocks
     for (const descriptor of [...bdev.descriptors]) this.notify(descriptor, "resized")
     return 0

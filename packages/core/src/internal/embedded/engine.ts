@@ -15,6 +15,7 @@ import { addBdevModules } from "./rpcBdevModules.ts"
 import { makeClient } from "./rpcClient.ts"
 import { addFramework } from "./rpcFramework.ts"
 import { serve } from "./rpcServer.ts"
+import { addNvmf } from "./rpcNvmf.ts"
 import { RpcTable } from "./rpcTable.ts"
 import * as Timers from "./timers.ts"
 
@@ -37,6 +38,14 @@ export const make = Effect.fnUntraced(function* (
   const table = new RpcTable()
   addBdevModules(table, state.registry)
   addBdevMethods(table, state.registry)
+  const nvmf = addNvmf(table, state.registry)
+  yield* Effect.addFinalizer(() =>
+    withinLimit(
+      "Spdk.layer",
+      "NVMe-oF target",
+      Effect.callback<void>((resume) => nvmf.close(() => resume(Effect.void)))
+    )
+  )
   let stopServing = () => {}
   addFramework(table, {
     registry: state.registry,
@@ -66,7 +75,8 @@ export const make = Effect.fnUntraced(function* (
     openChannel: state.openChannel,
     closeChannel: state.closeChannel,
     registerPoller: state.registerPoller,
-    usage: state.usage
+    usage: state.usage,
+    nvme: state.nvme
   }
 })
 

@@ -13,6 +13,8 @@ import { withinLimit } from "../release.ts"
 import { BdevRegistry } from "./bdevRegistry.ts"
 import type { EmbeddedOptions } from "./engine.ts"
 import { Handles, type OpenDescriptor } from "./handles.ts"
+import type { HostContext } from "./nvme/controller.ts"
+import { NvmeHost } from "./nvme/host.ts"
 import { MemoryBudget, SlabTable } from "./memory.ts"
 import { Notifications } from "./notifications.ts"
 import { Poller } from "./poller.ts"
@@ -32,7 +34,8 @@ export class EngineState {
   private readonly options: EmbeddedOptions
   private readonly timers: Timers
   private readonly reactor = new Reactor()
-  private readonly handles: Handles
+  readonly handles: Handles
+  readonly nvme: NvmeHost
   private nextThreadId = 1
   private nextPollerId = 1
   private pollerCount = 0
@@ -51,8 +54,13 @@ export class EngineState {
       log: (level, message) => this.log(level, message)
     })
     this.handles = new Handles(this.registry)
+    this.nvme = new NvmeHost(this)
     const first = CpuSet.first(options.cores) ?? 0
     this.mainThread = this.addThread("app_thread", CpuSet.makeUnsafe([first]), first)
+  }
+
+  get hostContext(): HostContext {
+    return this.registry.context
   }
 
   readonly spawn: Engine["spawn"] = ({ cpuMask, name }) =>
@@ -126,6 +134,7 @@ export class EngineState {
     }).pipe(
       // At the same time: what a bdev holds back ends with the bdev.
       Effect.zip(this.removeAllBdevs, { concurrent: true }),
+      Effect.zip(this.nvme.closeAll, { concurrent: true }),
       Effect.andThen(Effect.sync(() => this.slabs.freeAll()))
     )
   })

@@ -4,7 +4,7 @@
  */
 import type { DescriptorEvent, DescriptorInfo } from "../engine.ts"
 import { type Bdev, type BdevChannel, ioTypes } from "./bdev.ts"
-import type { BdevDescriptor } from "./bdevDescriptor.ts"
+import { BdevDescriptor } from "./bdevDescriptor.ts"
 import type { BdevRegistry } from "./bdevRegistry.ts"
 import type { LogicalThread } from "./thread.ts"
 
@@ -100,7 +100,10 @@ export class Handles {
   /** A negative errno when it cannot be opened. */
   openDescriptor(name: string, write: boolean, onEvent: (event: DescriptorEvent) => void): OpenDescriptor | number {
     const descriptor = this.registry.open(name, write)
-    if (typeof descriptor === "number") return descriptor
+    return typeof descriptor === "number" ? descriptor : this.opened(descriptor, onEvent)
+  }
+
+  private opened(descriptor: BdevDescriptor, onEvent: (event: DescriptorEvent) => void): OpenDescriptor {
     const open = this.descriptors.open((slot, generation) => new OpenDescriptor(slot, generation, descriptor))
     this.descriptorCount++
     descriptor.onEvent = (type) => {
@@ -108,6 +111,13 @@ export class Handles {
       else this.removed(open, onEvent)
     }
     return open
+  }
+
+  /** A bdev that has no name in the registry: its owner opens it, and nobody else. */
+  openUnregistered(bdev: Bdev, write: boolean, onEvent: (event: DescriptorEvent) => void): OpenDescriptor {
+    const descriptor = new BdevDescriptor(bdev, write, () => {})
+    bdev.descriptors.add(descriptor)
+    return this.opened(descriptor, onEvent)
   }
 
   /** `done` runs after the last channel is put; at once when the descriptor is closed already. */

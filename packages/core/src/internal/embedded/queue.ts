@@ -15,6 +15,8 @@ import { aborted, EBADF, ECANCELED, EFAULT, EINVAL, ENODEV, ENOENT, ENOTSUP, typ
 import type { LogicalThread } from "./thread.ts"
 import type { Timers } from "./timers.ts"
 
+const nvmeCommandBytes = 64
+
 const cancelled: IoStatus = { errno: -ECANCELED, nvme: 0, counter: undefined }
 
 export interface QueueContext {
@@ -142,6 +144,7 @@ export class EmbeddedQueue implements Queue, Runnable, IoOwner {
       case Opcode.Unmap:
       case Opcode.WriteZeroes:
       case Opcode.Reset:
+      case Opcode.NvmeIo:
         return this.startIo(request)
       default:
         return this.refuse(request, EINVAL, Detail.UnknownOpcode)
@@ -182,9 +185,12 @@ export class EmbeddedQueue implements Queue, Runnable, IoOwner {
       lengthBlocks <= bdev.numBlocks - offsetBlocks &&
       Number.isInteger(lengthBlocks) &&
       Number.isInteger(offsetBlocks)
-    if (opcode !== Opcode.Reset && !isInside) return this.refuse(request, EINVAL, Detail.BlockRange)
+    if (opcode !== Opcode.Reset && opcode !== Opcode.NvmeIo && !isInside)
+      return this.refuse(request, EINVAL, Detail.BlockRange)
     if (opcode === Opcode.Read || opcode === Opcode.Write) {
       if (!this.prepareMemory(request, channel)) return
+    } else if (opcode === Opcode.NvmeIo) {
+      if (!this.prepareCommand(request)) return
     } else if (request.ranges !== undefined) {
       return this.refuse(request, EINVAL, Detail.TooManySegments)
     } else if (opcode === Opcode.Flush && !descriptor.writable) {
@@ -213,6 +219,14 @@ export class EmbeddedQueue implements Queue, Runnable, IoOwner {
     request.memory = memory
     request.memoryOffset = request.slabOffset
     return true
+  }
+
+  /** An NVMe command and its data. */
+  private prepareCommand(request: Request): boolean {
+    const [command, data, ...more] = request.ranges ?? []
+    if (more.length > 0) return this.refused(request, EINVAL, Detail.TooManySegments)
+    if (command?.lengthBytes !== nvmeCommandBytes) return this.refused(request, EINVAL, Detail.LengthMismatch)
+    return this.prepareSegments(request, nvmeCommandBytes + (data?.lengthBytes ?? 0), 1)
   }
 
   private prepareSegments(request: Request, lengthBytes: number, alignmentBytes: number): boolean {

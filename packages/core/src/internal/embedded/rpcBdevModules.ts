@@ -11,6 +11,7 @@ import { createNull, moduleName as nullModule, resizeNull } from "./bdevNull.ts"
 import { PassthruModule } from "./bdevPassthru.ts"
 import type { BdevRegistry } from "./bdevRegistry.ts"
 import { SplitModule } from "./bdevSplit.ts"
+import { addBdevNvme } from "./rpcBdevNvme.ts"
 import {
   type Answer,
   errnoFault,
@@ -27,6 +28,7 @@ const nameOf = (bdev: Bdev): string => bdev.name
 
 export const addBdevModules = (table: RpcTable, registry: BdevRegistry): void => {
   addDisks(table, registry)
+  addBdevNvme(table, registry)
   addAio(table, registry)
   // The order in which SPDK's modules look at a new bdev, and so which of them gets it.
   const passthru = new PassthruModule(registry)

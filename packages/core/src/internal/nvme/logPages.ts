@@ -160,7 +160,14 @@ const commandEffect = (offset: number) =>
     /** CSE: 0 no rule, 1 alone on its namespace, 2 alone on the controller. */
     submission: [16, 3],
     /** USS */
-    uuidSelection: [19, 1]
+    uuidSelection: [19, 1],
+    /** CSP: what the command may touch. */
+    namespaceScope: [20, 1],
+    controllerScope: [21, 1],
+    nvmSetScope: [22, 1],
+    enduranceGroupScope: [23, 1],
+    domainScope: [24, 1],
+    subsystemScope: [25, 1]
   })
 
 export const commandEffectsLog = struct("the log page of command effects", 4096, {

@@ -1,0 +1,299 @@
+/**
+ * NVMe bdevs: namespaces of controllers that `bdev_nvme_attach_controller` has connected. A controller that is lost is connected
+ * again, by the next of its paths, until the loss timeout; I/O waits for it, or fails after the fast-fail timeout.
+ *
+ * Everything here runs on the JS thread.
+ */
+import { Opcode } from "@effect-spdk/native/Layout"
+import * as Effect from "effect/Effect"
+import type { SpdkError } from "../../SpdkError.ts"
+import type { NvmeConnectSettings, NvmeTransportIdFields } from "../engineNvme.ts"
+import { isDnr, sctOf, Status } from "../nvme/nvmeStatus.ts"
+import { describeNvme } from "./bdevNvmeInfo.ts"
+import type { BdevRegistry } from "./bdevRegistry.ts"
+import type { BdevIo } from "./io.ts"
+import { addressOf } from "./nvme/address.ts"
+import { HostController } from "./nvme/controller.ts"
+import { ioStatusOf, NvmeDisk } from "./nvme/disk.ts"
+import { ioTypesOf } from "./nvme/host.ts"
+import { describeNamespace, type NamespaceFacts } from "./nvme/initialise.ts"
+import { success } from "./status.ts"
+import type { Timer } from "./timers.ts"
+import * as Uuid from "./uuid.ts"
+
+const operation = "bdev_nvme_attach_controller"
+const productName = "NVMe disk"
+
+export interface LossOptions {
+  /** -1: for ever. 0: one attempt. */
+  readonly lossTimeoutSeconds: number
+  readonly reconnectDelaySeconds: number
+  /** 0: I/O waits as long as there is hope. */
+  readonly fastFailSeconds: number
+}
+
+export interface NvmePath {
+  readonly transportId: NvmeTransportIdFields
+  readonly settings: NvmeConnectSettings
+}
+
+class NvmeBdev extends NvmeDisk {
+  private readonly owner: NvmeBdevController
+  /** I/O that waits for the controller. */
+  private held: Array<BdevIo> = []
+
+  constructor(owner: NvmeBdevController, facts: NamespaceFacts) {
+    const { controller, name } = owner
+    super(
+      controller,
+      facts,
+      {
+        name: `${name}n${facts.nsid}`,
+        uuid: facts.uuid ?? Uuid.random(),
+        productName,
+        blockSize: facts.blockSizeBytes,
+        numBlocks: facts.numBlocks,
+        hasWriteCache: controller.facts?.identify.volatileWriteCache.present === 1,
+        optimalIoBoundaryBlocks: facts.optimalIoBoundaryBlocks,
+        numaId: -1
+      },
+      new Set([...ioTypesOf(controller), "reset"])
+    )
+    this.owner = owner
+  }
+
+  override submit(io: BdevIo): void {
+    if (io.opcode === Opcode.Reset) return this.resetController(io)
+    // As SPDK's module does unless it is told otherwise.
+    if (io.opcode === Opcode.Flush) return io.finish(success)
+    super.submit(io)
+  }
+
+  override abort(io: BdevIo): boolean {
+    const at = this.held.indexOf(io)
+    if (at === -1) return super.abort(io)
+    this.held.splice(at, 1)
+    io.finish(ioStatusOf(Status.AbortedByRequest))
+    return true
+  }
+
+  protected override ended(io: BdevIo, status: number): void {
+    const isOfPath = (status & 0x7ff) === Status.AbortedSqDeletion || sctOf(status) === 3
+    if (isOfPath && !isDnr(status) && this.owner.mayReturn && this.state === "ready") this.held.push(io)
+    else io.finish(ioStatusOf(status))
+  }
+
+  override driverSpecific() {
+    return { nvme: [describeNvme(this.controller, this.facts)], mp_policy: "active_passive" }
+  }
+
+  override onUnregister(): void {
+    this.letGo(false)
+  }
+
+  override destruct(): void {
+    this.owner.forget(this)
+  }
+
+  /** Sends again what was held, or ends it. Only in a drain. */
+  letGo(again: boolean): void {
+    const { held } = this
+    this.held = []
+    for (const io of held) {
+      if (again) this.submit(io)
+      else io.finish(ioStatusOf(Status.AbortedSqDeletion))
+    }
+  }
+
+  private resetController(io: BdevIo): void {
+    Effect.runFork(
+      Effect.match(this.owner.reset, {
+        onSuccess: () => this.reactor.post(() => io.finish(success)),
+        onFailure: () => this.reactor.post(() => io.finish(ioStatusOf(Status.InternalPathError)))
+      })
+    )
+  }
+}
+
+export class NvmeBdevController {
+  readonly name: string
+  readonly loss: LossOptions
+  readonly paths: Array<NvmePath>
+  readonly controller: HostController
+  readonly bdevs = new Map<number, NvmeBdev>()
+  isRemoved = false
+  private readonly registry: BdevRegistry
+  private readonly onRemoved: () => void
+  private isReconnecting = false
+  private isFastFailed = false
+  private lostMicros = 0
+  private readonly timers = new Set<Timer>()
+  private whenEmpty: (() => void) | undefined = undefined
+
+  constructor(
+    registry: BdevRegistry,
+    name: string,
+    options: { readonly path: NvmePath; readonly loss: LossOptions; readonly address: HostController["address"] },
+    onRemoved: () => void
+  ) {
+    this.registry = registry
+    this.name = name
+    this.paths = [options.path]
+    this.loss = options.loss
+    this.onRemoved = onRemoved
+    const { settings, transportId } = options.path
+    this.controller = new HostController(registry.context, transportId, options.address, settings, (event) => {
+      if (event._tag === "Failed") this.lost()
+    })
+  }
+
+  /** Whether it is worth while for I/O to wait. */
+  get mayReturn(): boolean {
+    return !this.isRemoved && !this.isFastFailed && (this.controller.state === "ready" || this.isReconnecting)
+  }
+
+  /** The state as SPDK names it. */
+  get state(): string {
+    if (this.isRemoved) return "deleting"
+    if (this.isReconnecting) return "resetting"
+    return this.controller.state === "ready" ? "enabled" : "failed"
+  }
+
+  /** The names of its bdevs. */
+  get connect(): Effect.Effect<ReadonlyArray<string>, SpdkError> {
+    return Effect.andThen(
+      this.controller.connect,
+      Effect.map(this.populate, () => {
+        this.controller.onNamespaces = () => Effect.runFork(Effect.ignore(this.populate))
+        return [...this.bdevs.values()].map(({ name }) => name)
+      })
+    )
+  }
+
+  /** As asked for by a user: when it fails, the controller is lost. */
+  get reset(): Effect.Effect<void, SpdkError> {
+    return Effect.tapError(this.again, () => Effect.sync(() => this.lost()))
+  }
+
+  private get again(): Effect.Effect<void, SpdkError> {
+    return Effect.tap(this.controller.reset, () => this.returned)
+  }
+
+  /** Removes the bdevs and disconnects. */
+  readonly remove: Effect.Effect<void> = Effect.suspend(() => {
+    this.isRemoved = true
+    this.cancelTimers()
+    const gone = Effect.callback<void>((resume) => {
+      this.whenEmpty = () => resume(Effect.void)
+      for (const bdev of this.bdevs.values()) this.registry.unregister(bdev)
+      if (this.bdevs.size === 0) this.whenEmpty()
+    })
+    // What is in flight ends with its connection, and the bdevs when nothing is.
+    return Effect.andThen(
+      Effect.zip(gone, this.controller.disconnect, { concurrent: true }),
+      Effect.sync(() => this.onRemoved())
+    )
+  })
+
+  forget(bdev: NvmeBdev): void {
+    if (this.bdevs.get(bdev.nsid) === bdev) this.bdevs.delete(bdev.nsid)
+    if (this.bdevs.size === 0) this.whenEmpty?.()
+  }
+
+  /** Makes bdevs of the namespaces that there are, and removes those of namespaces that are gone. */
+  private readonly populate: Effect.Effect<void, SpdkError> = Effect.suspend(() => {
+    const { activeNamespaces } = this.controller
+    for (const [nsid, bdev] of this.bdevs) {
+      if (!activeNamespaces.includes(nsid)) this.registry.unregister(bdev)
+    }
+    return Effect.forEach(activeNamespaces, (nsid) =>
+      Effect.map(describeNamespace(this.controller, operation, nsid), (facts) => this.upsert(nsid, facts))
+    )
+  }).pipe(Effect.asVoid)
+
+  private upsert(nsid: number, facts: NamespaceFacts | undefined): void {
+    if (this.isRemoved || facts === undefined) return
+    const known = this.bdevs.get(nsid)
+    if (known !== undefined) {
+      if (known.numBlocks === facts.numBlocks || known.state !== "ready") return
+      this.registry.context.notifications.add("bdev_resize", known.name)
+      this.registry.resizeTo(known, facts.numBlocks)
+      return
+    }
+    if (facts.hasMetadata) {
+      return this.registry.context.log("error", `${this.name}n${nsid}: blocks with metadata are not supported`)
+    }
+    const bdev = new NvmeBdev(this, facts)
+    this.bdevs.set(nsid, bdev)
+    if (this.registry.register(bdev) !== 0) this.bdevs.delete(nsid)
+  }
+
+  private lost(): void {
+    if (this.isRemoved || this.isReconnecting) return
+    const { fastFailSeconds, reconnectDelaySeconds } = this.loss
+    this.lostMicros = this.registry.context.timers.nowMicros()
+    this.isReconnecting = true
+    // Without a delay there is one attempt, which I/O does not wait for.
+    this.isFastFailed = reconnectDelaySeconds === 0
+    if (fastFailSeconds > 0) this.after(fastFailSeconds, () => this.failFast())
+    this.reconnect()
+  }
+
+  private reconnect(): void {
+    const [path, ...others] = this.paths
+    if (path !== undefined && others.length > 0) this.paths.splice(0, this.paths.length, ...others, path)
+    const next = this.paths[0]
+    if (next === undefined) return
+    const attempt = Effect.flatMap(addressOf(operation, next.transportId, next.settings), (address) => {
+      this.controller.address = address
+      this.controller.transportId = next.transportId
+      return this.again
+    })
+    Effect.runFork(Effect.catch(attempt, () => Effect.sync(() => this.stillLost())))
+  }
+
+  private stillLost(): void {
+    if (this.isRemoved) return
+    const { lossTimeoutSeconds, reconnectDelaySeconds } = this.loss
+    if (reconnectDelaySeconds === 0) {
+      this.isReconnecting = false
+      return
+    }
+    const seconds = (this.registry.context.timers.nowMicros() - this.lostMicros) / 1e6
+    if (lossTimeoutSeconds > 0 && seconds >= lossTimeoutSeconds) {
+      this.registry.context.log("error", `${this.name}: the controller did not come back, its bdevs are removed`)
+      Effect.runFork(this.remove)
+    } else this.after(reconnectDelaySeconds, () => this.reconnect())
+  }
+
+  private failFast(): void {
+    this.isFastFailed = true
+    this.letGo(false)
+  }
+
+  private readonly returned: Effect.Effect<void> = Effect.sync(() => {
+    this.isReconnecting = false
+    this.isFastFailed = false
+    this.cancelTimers()
+    this.letGo(true)
+  })
+
+  private letGo(again: boolean): void {
+    this.registry.context.reactor.post(() => {
+      for (const bdev of this.bdevs.values()) bdev.letGo(again)
+    })
+  }
+
+  private after(seconds: number, run: () => void): void {
+    const timer = this.registry.context.timers.after(seconds * 1e6, () => {
+      this.timers.delete(timer)
+      if (!this.isRemoved) run()
+    })
+    this.timers.add(timer)
+  }
+
+  private cancelTimers(): void {
+    for (const timer of this.timers) this.registry.context.timers.cancel(timer)
+    this.timers.clear()
+  }
+}

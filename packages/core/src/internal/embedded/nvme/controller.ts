@@ -1,0 +1,335 @@
+/**
+ * A controller that the host is connected to: its admin queue, its I/O queues, keep-alive, asynchronous events, reset. It outlives
+ * its connections: `reset` makes new ones.
+ *
+ * Everything here runs on the JS thread.
+ */
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import { IoFailed, SpdkError } from "../../../SpdkError.ts"
+import type { NvmeConnectSettings, NvmeControllerEvent, NvmeTransportIdFields } from "../../engineNvme.ts"
+import { AdminOpcode, Sqe } from "../../nvme/command.ts"
+import { setU16 } from "../../nvme/bytes.ts"
+import { Cc, Csts, discoveryNqn, dynamicControllerId } from "../../nvme/fabrics.ts"
+import { LogPageId } from "../../nvme/logPages.ts"
+import type { ChannelThread } from "../bdev.ts"
+import type { Reactor } from "../reactor.ts"
+import type { Timer, Timers } from "../timers.ts"
+import { AdminCommands } from "./adminCommands.ts"
+import { connectQueue } from "./connectQueue.ts"
+import type { HostCommand } from "./hostCommand.ts"
+import { type ControllerFacts, initialise, readActiveNamespaces } from "./initialise.ts"
+import type { LinkAddress } from "./link.ts"
+import { type ConnectionFailure, type QueueOwner, QueuePair } from "./queuePair.ts"
+
+export interface HostContext {
+  readonly reactor: Reactor
+  readonly timers: Timers
+}
+
+/** The most asynchronous event requests that are armed. */
+const maxAsyncEvents = 4
+/** What the specification has for in-capsule data of the admin queue. */
+const adminCapsuleBytes = 8192
+const shutdownPolls = 200
+
+export type ControllerState = "connecting" | "ready" | "failed" | "closed"
+
+export class HostController implements QueueOwner {
+  readonly context: HostContext
+  readonly settings: NvmeConnectSettings
+  transportId: NvmeTransportIdFields
+  address: LinkAddress
+  state: ControllerState = "connecting"
+  readonly admin: AdminCommands
+  /** Of the last connection. */
+  facts: ControllerFacts | undefined = undefined
+  activeNamespaces: ReadonlyArray<number> = []
+  /** After the active namespaces have been read again, by an event or a reset. */
+  onNamespaces: () => void = () => {}
+  private readonly onEvent: (event: NvmeControllerEvent) => void
+  private readonly ioQueues = new Map<number, QueuePair>()
+  private readonly queueOf = new Map<ChannelThread, QueuePair>()
+  private keepAlive: Timer | undefined = undefined
+  private resetting: Deferred.Deferred<void, SpdkError> | undefined = undefined
+  private lastFailure = "the connection is lost"
+  /** Tells one connection from the next. */
+  private era = 0
+
+  constructor(
+    context: HostContext,
+    transportId: NvmeTransportIdFields,
+    address: LinkAddress,
+    settings: NvmeConnectSettings,
+    onEvent: (event: NvmeControllerEvent) => void
+  ) {
+    this.context = context
+    this.transportId = transportId
+    this.address = address
+    this.settings = settings
+    this.onEvent = onEvent
+    this.admin = new AdminCommands(
+      new QueuePair({
+        id: 0,
+        depth: settings.adminQueueSize - 1,
+        retries: settings.retries,
+        reactor: context.reactor,
+        owner: this
+      }),
+      context.timers,
+      settings.adminTimeoutMillis,
+      () => this.fail({ message: "a command of the admin queue was not answered in time", error: undefined })
+    )
+  }
+
+  get isDiscovery(): boolean {
+    return this.transportId.subnqn === discoveryNqn
+  }
+
+  /** Fails and leaves nothing open, also when it is interrupted. */
+  readonly connect: Effect.Effect<void, SpdkError> = Effect.suspend(() => this.establish("Nvme.connect")).pipe(
+    Effect.onExit((exit) => Effect.sync(() => (exit._tag === "Failure" ? this.shut() : undefined)))
+  )
+
+  /** Connects again. One at a time: who comes later waits for the one that runs. */
+  readonly reset: Effect.Effect<void, SpdkError> = Effect.suspend(() => {
+    if (this.state === "closed") return Effect.fail(lost("NvmeController.reset", this.resource, "is disconnected"))
+    if (this.resetting !== undefined) return Deferred.await(this.resetting)
+    const done = Deferred.makeUnsafe<void, SpdkError>()
+    this.resetting = done
+    this.takeDown("down")
+    this.state = "connecting"
+    return this.establish("NvmeController.reset").pipe(
+      Effect.onExit((exit) =>
+        Effect.suspend(() => {
+          this.resetting = undefined
+          if (exit._tag === "Failure" && this.state !== "closed") {
+            this.state = "failed"
+            this.takeDown("failed")
+          }
+          return Deferred.done(done, exit)
+        })
+      )
+    )
+  })
+
+  /** Tells the controller to shut down when that is possible, and closes. What is in flight is answered as aborted. */
+  readonly disconnect: Effect.Effect<void> = Effect.suspend(() => {
+    if (this.state === "closed") return Effect.void
+    const isReady = this.state === "ready"
+    this.state = "closed"
+    for (const queue of this.ioQueues.values()) queue.close("failed")
+    const facts = this.facts
+    const shutdown =
+      !isReady || facts === undefined || this.isDiscovery ? Effect.void : Effect.ignore(this.shutdown(facts.cc))
+    return Effect.ensuring(
+      Effect.asVoid(Effect.timeoutOption(shutdown, "2 seconds")),
+      Effect.sync(() => this.shut())
+    )
+  })
+
+  /** The queue pair for this thread: its own while there are enough, then one that is shared. */
+  takeQueue(thread: ChannelThread): QueuePair {
+    let queue = this.queueOf.get(thread)
+    if (queue === undefined) {
+      queue = this.newQueue() ?? this.leastUsed()
+      this.queueOf.set(thread, queue)
+    }
+    queue.refs++
+    return queue
+  }
+
+  giveQueue(queue: QueuePair): void {
+    if (--queue.refs > 0) return
+    queue.close("failed")
+    this.ioQueues.delete(queue.id)
+    for (const [thread, one] of this.queueOf) if (one === queue) this.queueOf.delete(thread)
+  }
+
+  /** Asks for an abort of commands that are on their way, and answers those that wait. */
+  abort(queue: QueuePair, matches: (command: HostCommand) => boolean): void {
+    queue.abortWaiting(matches)
+    if (this.state !== "ready") return
+    for (const id of queue.idsOf(matches)) this.sendAbort(queue.id, id)
+  }
+
+  sendAbort(queueId: number, commandId: number): void {
+    this.admin.fire((sqe) => {
+      sqe[Sqe.opcode] = AdminOpcode.Abort
+      setU16(sqe, Sqe.cdw10, queueId)
+      setU16(sqe, Sqe.cdw10 + 2, commandId)
+    })
+  }
+
+  queueFailed(_queue: QueuePair, failure: ConnectionFailure): void {
+    this.fail(failure)
+  }
+
+  /** The connection is of no more use. */
+  fail(failure: ConnectionFailure): void {
+    if (this.state !== "ready") return
+    this.state = "failed"
+    this.lastFailure = failure.message
+    this.takeDown("failed")
+    this.onEvent({ _tag: "Failed", message: failure.message })
+  }
+
+  failure(operation: string): SpdkError {
+    return lost(operation, this.resource, this.lastFailure)
+  }
+
+  get resource(): string {
+    const { traddr, trsvcid } = this.transportId
+    return `${this.transportId.subnqn} at ${traddr}:${trsvcid}`
+  }
+
+  private readonly establish = (operation: string): Effect.Effect<void, SpdkError> =>
+    Effect.gen({ self: this }, function* () {
+      const era = ++this.era
+      const { admin, settings } = this
+      const { dword0 } = yield* connectQueue(this, admin.queue, operation, {
+        inCapsuleBytes: adminCapsuleBytes,
+        controllerId: dynamicControllerId,
+        queueSize: settings.adminQueueSize
+      })
+      admin.queue.start()
+      const facts = yield* initialise(this, operation, dword0 & 0xffff)
+      this.facts = facts
+      this.activeNamespaces = this.isDiscovery ? [] : yield* readActiveNamespaces(this, operation)
+      for (const queue of this.ioQueues.values()) yield* this.openQueue(queue, operation)
+      if (era !== this.era || this.state !== "connecting") return yield* Effect.fail(this.failure(operation))
+      this.state = "ready"
+      // Some places of the queue are left for commands.
+      const events = Math.min(facts.identify.asyncEventLimit + 1, maxAsyncEvents, settings.adminQueueSize - 3)
+      for (let i = 0; i < events; i++) this.armEvent(era)
+      this.armKeepAlive(era)
+      this.onNamespaces()
+    }).pipe(
+      Effect.onExit((exit) =>
+        Effect.sync(() => {
+          if (exit._tag === "Failure") this.admin.queue.close("failed")
+        })
+      )
+    )
+
+  private openQueue(queue: QueuePair, operation: string): Effect.Effect<void, SpdkError> {
+    const { facts, settings } = this
+    if (facts === undefined) return Effect.fail(this.failure(operation))
+    return Effect.map(
+      connectQueue(this, queue, operation, {
+        inCapsuleBytes: facts.inCapsuleBytes,
+        controllerId: facts.controllerId,
+        queueSize: Math.min(settings.ioQueueSize, facts.maxQueueEntries)
+      }),
+      () => queue.start()
+    )
+  }
+
+  private newQueue(): QueuePair | undefined {
+    const { facts, settings } = this
+    if (facts === undefined) return undefined
+    let id = 1
+    while (this.ioQueues.has(id)) id++
+    if (id > facts.ioQueues) return undefined
+    const depth = Math.min(settings.ioQueueSize, facts.maxQueueEntries) - 1
+    const { reactor } = this.context
+    const queue = new QueuePair({ id, depth, retries: settings.retries, reactor, owner: this })
+    this.ioQueues.set(id, queue)
+    if (this.state === "failed" || this.state === "closed") queue.close("failed")
+    if (this.state !== "ready") return queue
+    const opened = Effect.catch(this.openQueue(queue, "NvmeNamespace.channel"), (error) =>
+      Effect.sync(() => {
+        // Without it the namespace is out of reach from its thread.
+        if (this.ioQueues.get(id) === queue) this.fail({ message: error.message, error: undefined })
+      })
+    )
+    Effect.runFork(opened)
+    return queue
+  }
+
+  private leastUsed(): QueuePair {
+    let best: QueuePair | undefined
+    for (const queue of this.ioQueues.values()) if (best === undefined || queue.refs < best.refs) best = queue
+    if (best !== undefined) return best
+    // No queues at all: whatever is sent is answered as aborted.
+    const queue = new QueuePair({ id: 0xffff, depth: 1, retries: 0, reactor: this.context.reactor, owner: this })
+    queue.close("failed")
+    return queue
+  }
+
+  private takeDown(state: "down" | "failed"): void {
+    this.era++
+    if (this.keepAlive !== undefined) this.context.timers.cancel(this.keepAlive)
+    this.admin.queue.close("failed")
+    for (const queue of this.ioQueues.values()) queue.close(state)
+  }
+
+  private shut(): void {
+    this.state = "closed"
+    this.takeDown("failed")
+  }
+
+  private shutdown(cc: number): Effect.Effect<void, SpdkError> {
+    const { admin } = this
+    return Effect.gen(function* () {
+      yield* admin.setCc("NvmeController.disconnect", (cc & ~Cc.shutdownMask) | 0x4000)
+      for (let i = 0; i < shutdownPolls; i++) {
+        const csts = yield* admin.getCsts("NvmeController.disconnect")
+        if ((csts & Csts.shutdownMask) === Csts.shutdownComplete) return
+        yield* Effect.sleep("10 millis")
+      }
+    })
+  }
+
+  private armEvent(era: number): void {
+    this.admin.await(
+      (sqe) => (sqe[Sqe.opcode] = AdminOpcode.AsyncEventRequest),
+      (command) => {
+        if (era !== this.era || command.status !== 0) return
+        this.armEvent(era)
+        const { dword0 } = command
+        const isNamespaces = (dword0 & 0x7) === 2 && ((dword0 >>> 8) & 0xff) === 0
+        if (!isNamespaces) return this.onEvent({ _tag: "AsyncEvent", dword0 })
+        // The log has to be read before the controller tells of the next change.
+        const update = Effect.andThen(
+          Effect.ignore(this.admin.getLogPage("NvmeController.events", LogPageId.changedNamespaces, 4096)),
+          Effect.map(readActiveNamespaces(this, "NvmeController.events"), (ids) => {
+            this.activeNamespaces = ids
+            this.onNamespaces()
+          })
+        )
+        Effect.runFork(
+          Effect.andThen(
+            Effect.ignore(update),
+            Effect.sync(() => {
+              if (era === this.era) this.onEvent({ _tag: "AsyncEvent", dword0 })
+            })
+          )
+        )
+      }
+    )
+  }
+
+  private armKeepAlive(era: number): void {
+    const { keepAliveMillis } = this.settings
+    if (keepAliveMillis === 0) return
+    let isAnswered = true
+    const beat = () => {
+      if (era !== this.era) return
+      if (!isAnswered) return this.fail({ message: "the controller does not answer keep-alive", error: undefined })
+      isAnswered = false
+      this.admin.await(
+        (sqe) => (sqe[Sqe.opcode] = AdminOpcode.KeepAlive),
+        (command) => {
+          if (command.status === 0) isAnswered = true
+          else if (era === this.era) this.fail({ message: "keep-alive was refused", error: undefined })
+        }
+      )
+      this.keepAlive = this.context.timers.after((keepAliveMillis * 1000) / 2, beat)
+    }
+    this.keepAlive = this.context.timers.after((keepAliveMillis * 1000) / 2, beat)
+  }
+}
+
+export const lost = (operation: string, resource: string, detail: string): SpdkError =>
+  new SpdkError({ reason: new IoFailed({ operation, resource, detail }) })

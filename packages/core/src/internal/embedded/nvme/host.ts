@@ -1,0 +1,293 @@
+/**
+ * The NVMe driver of the embedded engine: controllers over TCP, by handle.
+ */
+import { Opcode } from "@effect-spdk/native/Layout"
+import { makeEntry } from "@effect-spdk/native/Queue"
+import * as Effect from "effect/Effect"
+import type { DmaBuffer } from "../../../DmaBuffer.ts"
+import { fromCompletion, invalid, NotFound, NotSupported, released, SpdkError } from "../../../SpdkError.ts"
+import type { Descriptor } from "../../engine.ts"
+import type { EngineNvme, NvmeControllerHandle } from "../../engineNvme.ts"
+import { type DmaBufferImpl, unpin } from "../../ioMemory.ts"
+import { cqeBytes, sqeBytes } from "../../nvme/command.ts"
+import { discoveryNqn } from "../../nvme/fabrics.ts"
+import type { EngineState } from "../engineState.ts"
+import { nextGeneration } from "../handles.ts"
+import { addressOf } from "./address.ts"
+import { HostController } from "./controller.ts"
+import { NvmeDisk } from "./disk.ts"
+import { readDiscoveryLog, transportIdsOf } from "./discovery.ts"
+import { completionBytes } from "./hostConnection.ts"
+import { describeNamespace } from "./initialise.ts"
+
+interface OpenNamespace {
+  readonly disk: NvmeDisk
+  readonly descriptor: Descriptor
+}
+
+class OpenController {
+  readonly controller: HostController
+  readonly namespaces = new Set<OpenNamespace>()
+
+  constructor(controller: HostController) {
+    this.controller = controller
+  }
+}
+
+const entry = makeEntry()
+
+// Every DmaBuffer is made by this package.
+const implOf = (buffer: DmaBuffer): DmaBufferImpl => buffer as DmaBufferImpl
+
+export class NvmeHost implements EngineNvme {
+  private readonly state: EngineState
+  private readonly controllers: Array<OpenController | undefined> = []
+  private readonly generations: Array<number> = []
+
+  constructor(state: EngineState) {
+    this.state = state
+  }
+
+  readonly probe: EngineNvme["probe"] = (transportId, settings) =>
+    Effect.gen({ self: this }, function* () {
+      const operation = "Nvme.probe"
+      const subnqn = transportId.subnqn === "" ? discoveryNqn : transportId.subnqn
+      const id = { ...transportId, subnqn }
+      const address = yield* addressOf(operation, id, settings)
+      const controller = new HostController(this.state.hostContext, id, address, settings, () => {})
+      return yield* Effect.acquireUseRelease(
+        controller.connect,
+        () => Effect.map(readDiscoveryLog(controller, operation), transportIdsOf),
+        () => controller.disconnect
+      )
+    })
+
+  readonly connect: EngineNvme["connect"] = (transportId, settings, onEvent) =>
+    Effect.gen({ self: this }, function* () {
+      const address = yield* addressOf("Nvme.connect", transportId, settings)
+      const controller = new HostController(this.state.hostContext, transportId, address, settings, onEvent)
+      yield* controller.connect
+      return this.opened(controller)
+    })
+
+  readonly disconnect: EngineNvme["disconnect"] = (handle) =>
+    Effect.suspend(() => {
+      const open = this.find(handle)
+      if (open === undefined) return Effect.void
+      this.controllers[handle.slot] = undefined
+      for (const { disk } of open.namespaces) this.remove(disk)
+      return open.controller.disconnect
+    })
+
+  readonly admin: EngineNvme["admin"] = (handle, command, data) =>
+    Effect.suspend(() => {
+      const operation = "NvmeController.admin"
+      const open = this.find(handle)
+      if (open === undefined) return Effect.fail(released(operation, "controller"))
+      const { controller } = open
+      if (controller.state === "failed" || controller.state === "closed") {
+        return Effect.fail(controller.failure(operation))
+      }
+      if (command.length !== sqeBytes) return Effect.fail(invalid(operation, "command", "is not 64 bytes long"))
+      const buffer = data === undefined ? undefined : implOf(data)
+      const memory =
+        buffer === undefined ? undefined : this.state.slabs.find(buffer.memory.slot, buffer.memory.generation)
+      if (buffer !== undefined && memory === undefined) return Effect.fail(released(operation, "buffer"))
+      if (memory !== undefined) memory.pins++
+      if (buffer !== undefined) buffer.memory.pins++
+      const run = controller.admin.run(
+        command,
+        (sent) => {
+          sent.isExact = false
+          sent.memory = memory
+          sent.dataOffset = buffer?.offsetBytes ?? 0
+          sent.lengthBytes = buffer?.lengthBytes ?? 0
+        },
+        {
+          onInterrupt: (sent) => {
+            if (sent.state === "waiting") controller.admin.queue.abortWaiting((one) => one === sent)
+            else if (sent.commandId >= 0) controller.sendAbort(0, sent.commandId)
+          }
+        }
+      )
+      return run.pipe(
+        Effect.map((answer) => {
+          const bytes = new Uint8Array(cqeBytes)
+          completionBytes(answer, bytes, 0)
+          return bytes
+        }),
+        Effect.onExit(() =>
+          Effect.sync(() => {
+            if (memory !== undefined) this.state.slabs.unpin(memory)
+            if (buffer !== undefined) unpin(buffer.memory)
+          })
+        )
+      )
+    })
+
+  readonly reset: EngineNvme["reset"] = (handle) =>
+    Effect.suspend(() => {
+      const open = this.find(handle)
+      return open === undefined ? Effect.fail(released("NvmeController.reset", "controller")) : open.controller.reset
+    })
+
+  readonly activeNamespaces: EngineNvme["activeNamespaces"] = (handle) =>
+    Effect.suspend(() => {
+      const open = this.find(handle)
+      return open === undefined
+        ? Effect.fail(released("NvmeController.namespaces", "controller"))
+        : Effect.succeed(open.controller.activeNamespaces)
+    })
+
+  readonly openNamespace: EngineNvme["openNamespace"] = (handle, nsid, onEvent) =>
+    Effect.gen({ self: this }, function* () {
+      const operation = "NvmeController.namespace"
+      const open = this.find(handle)
+      if (open === undefined) return yield* Effect.fail(released(operation, "controller"))
+      const { controller } = open
+      const resource = `namespace ${nsid} of ${controller.resource}`
+      const missing = () => Effect.fail(new SpdkError({ reason: new NotFound({ operation, resource }) }))
+      if (!controller.activeNamespaces.includes(nsid)) return yield* missing()
+      const facts = yield* describeNamespace(controller, operation, nsid)
+      if (facts === undefined) return yield* missing()
+      if (facts.hasMetadata) {
+        const detail = "blocks with metadata: the embedded engine has none"
+        return yield* Effect.fail(new SpdkError({ reason: new NotSupported({ operation, resource, detail }) }))
+      }
+      const { identify } = controller.facts ?? {}
+      const disk = new NvmeDisk(
+        controller,
+        facts,
+        {
+          name: `${controller.transportId.subnqn}n${nsid}`,
+          uuid: facts.uuid ?? "",
+          productName: "NVMe disk",
+          blockSize: facts.blockSizeBytes,
+          numBlocks: facts.numBlocks,
+          hasWriteCache: identify?.volatileWriteCache.present === 1,
+          optimalIoBoundaryBlocks: facts.optimalIoBoundaryBlocks
+        },
+        ioTypesOf(controller)
+      )
+      const namespace: OpenNamespace = {
+        disk,
+        descriptor: this.state.handles.openUnregistered(disk, true, onEvent)
+      }
+      open.namespaces.add(namespace)
+      return namespace.descriptor
+    })
+
+  readonly closeNamespace: EngineNvme["closeNamespace"] = (descriptor) =>
+    Effect.andThen(
+      Effect.suspend(() => this.state.closeBdev(descriptor)),
+      Effect.sync(() => {
+        for (const open of this.controllers) {
+          for (const namespace of open?.namespaces ?? []) {
+            if (namespace.descriptor === descriptor) open?.namespaces.delete(namespace)
+          }
+        }
+      })
+    )
+
+  readonly passthru: EngineNvme["passthru"] = (thread, channel, command, data) =>
+    Effect.callback((resume) => {
+      const operation = "NvmeNamespace.io"
+      entry.opcode = Opcode.NvmeIo
+      entry.channelSlot = channel.slot
+      entry.channelGeneration = channel.generation
+      entry.offsetBlocks = 0
+      entry.lengthBlocks = 0
+      entry.lengthBytes = data?.byteLength ?? 0
+      entry.segments = data === undefined ? [implOf(command)] : [implOf(command), implOf(data)]
+      let isDone = false
+      let whenDone: (() => void) | undefined
+      const id = thread.queue.submit(
+        entry,
+        {
+          complete: (_index, status, detail, nvme) => {
+            isDone = true
+            resume(status === 0 ? Effect.void : Effect.fail(fromCompletion(status, detail, nvme, { operation })))
+            whenDone?.()
+          }
+        },
+        0
+      )
+      return Effect.callback<void>((letGo) => {
+        if (isDone) return letGo(Effect.void)
+        whenDone = () => letGo(Effect.void)
+        thread.queue.abort(id)
+      })
+    })
+
+  /** The end of the engine: what is still connected. */
+  readonly closeAll: Effect.Effect<void> = Effect.suspend(() =>
+    Effect.forEach(
+      this.controllers.flatMap((open) => (open === undefined ? [] : [open])),
+      ({ controller, namespaces }) => {
+        for (const { disk } of namespaces) this.remove(disk)
+        return controller.disconnect
+      },
+      { concurrency: "unbounded", discard: true }
+    )
+  )
+
+  private opened(controller: HostController): NvmeControllerHandle {
+    const free = this.controllers.findIndex((open) => open === undefined)
+    const slot = free === -1 ? this.controllers.length : free
+    const generation = nextGeneration(this.generations[slot])
+    const open = new OpenController(controller)
+    this.generations[slot] = generation
+    this.controllers[slot] = open
+    controller.onNamespaces = () => this.namespacesChanged(open)
+    const { facts, transportId } = controller
+    return {
+      slot,
+      generation,
+      transportId,
+      cap: facts?.cap ?? 0n,
+      vs: facts?.vs ?? 0,
+      ioQueues: facts?.ioQueues ?? 0,
+      maxTransferBytes: facts?.maxTransferBytes ?? 0
+    }
+  }
+
+  private find(handle: NvmeControllerHandle): OpenController | undefined {
+    return this.generations[handle.slot] === handle.generation ? this.controllers[handle.slot] : undefined
+  }
+
+  /** Tells those who hold namespaces what has become of them. */
+  private namespacesChanged({ controller, namespaces }: OpenController): void {
+    for (const { disk } of namespaces) {
+      if (disk.state !== "ready") continue
+      if (!controller.activeNamespaces.includes(disk.nsid)) this.remove(disk)
+      else {
+        const resize = Effect.map(describeNamespace(controller, "NvmeController.events", disk.nsid), (facts) => {
+          if (facts === undefined) this.remove(disk)
+          else this.state.registry.resizeTo(disk, facts.numBlocks)
+        })
+        Effect.runFork(Effect.ignore(resize))
+      }
+    }
+  }
+
+  private remove(disk: NvmeDisk): void {
+    this.state.registry.unregister(disk)
+  }
+}
+
+export const ioTypesOf = (
+  controller: HostController
+): ReadonlySet<"read" | "write" | "flush" | "unmap" | "write_zeroes" | "nvme_io" | "compare" | "copy" | "abort"> => {
+  const commands = controller.facts?.identify.nvmCommands
+  return new Set([
+    "read",
+    "write",
+    "flush",
+    "nvme_io",
+    "abort",
+    ...(commands?.datasetManagement === true ? (["unmap"] as const) : []),
+    ...(commands?.writeZeroes === true ? (["write_zeroes"] as const) : []),
+    ...(commands?.compare === true ? (["compare"] as const) : []),
+    ...(commands?.copy === true ? (["copy"] as const) : [])
+  ] as const)
+}

@@ -1,0 +1,187 @@
+/**
+ * What happens between the first Connect and a controller that is ready: properties, enable, identify, features.
+ */
+import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
+import { IoFailed, SpdkError, TimedOut } from "../../../SpdkError.ts"
+import { Cc, Csts, Property } from "../../nvme/fabrics.ts"
+import { FeatureId } from "../../nvme/features.ts"
+import {
+  Cns,
+  decodeDescriptors,
+  decodeNamespaceList,
+  type IdentifyController,
+  identifyController,
+  identifyNamespace,
+  namespaceFormat,
+  namespaceListEntries
+} from "../../nvme/identify.ts"
+import type { Malformed } from "../../nvme/struct.ts"
+import type { HostController } from "./controller.ts"
+
+export interface ControllerFacts {
+  readonly cap: bigint
+  readonly vs: number
+  readonly cc: number
+  readonly controllerId: number
+  readonly ioQueues: number
+  readonly maxQueueEntries: number
+  readonly maxTransferBytes: number
+  readonly inCapsuleBytes: number
+  readonly identify: IdentifyController
+}
+
+/** When the controller has no bound of its own. */
+const defaultTransferBytes = 1024 * 1024
+/** CAP.TO of 0 is no time at all. */
+const leastReadyMillis = 500
+const pollMillis = 5
+/** Notices: namespace attribute, firmware activation, ANA change; and of the discovery log. */
+const wantedEvents = 0x8000_0b00
+
+export const orFailed = <A>(
+  operation: string,
+  resource: string,
+  result: Result.Result<A, Malformed>
+): Effect.Effect<A, SpdkError> =>
+  Result.isSuccess(result)
+    ? Effect.succeed(result.success)
+    : Effect.fail(
+        new SpdkError({
+          reason: new IoFailed({ operation, resource, detail: `${result.failure.where} ${result.failure.rule}` })
+        })
+      )
+
+export const initialise = Effect.fnUntraced(function* (
+  controller: HostController,
+  operation: string,
+  controllerId: number
+): Effect.fn.Return<ControllerFacts, SpdkError> {
+  const { admin, isDiscovery, resource, settings } = controller
+  const cap = yield* admin.getProperty(operation, Property.Cap, true)
+  const vs = Number(yield* admin.getProperty(operation, Property.Vs))
+  const readyMillis = Math.max(leastReadyMillis, Number((cap >> 24n) & 0xffn) * 500)
+  const before = Number(yield* admin.getProperty(operation, Property.Cc))
+  if ((before & Cc.enable) !== 0) {
+    yield* admin.setCc(operation, before & ~Cc.enable)
+    yield* awaitReady(controller, operation, readyMillis, 0)
+  }
+  const cc = Cc.entrySizes | Cc.enable
+  yield* admin.setCc(operation, cc)
+  yield* awaitReady(controller, operation, readyMillis, Csts.ready)
+  const identify = yield* orFailed(
+    operation,
+    resource,
+    identifyController.decode(yield* admin.identify(operation, Cns.controller, 0))
+  )
+  const minPageBytes = 4096 * 2 ** Number((cap >> 48n) & 0xfn)
+  const exponent = identify.maxDataTransfer
+  const maxTransferBytes =
+    exponent === 0 || exponent > 20 ? defaultTransferBytes : Math.min(minPageBytes * 2 ** exponent, 2 ** 27)
+  const { asyncEvents } = identify
+  const offered =
+    (asyncEvents.namespaceAttribute ? 0x100 : 0) +
+    (asyncEvents.firmwareActivation ? 0x200 : 0) +
+    (asyncEvents.anaChange ? 0x800 : 0) +
+    (asyncEvents.discoveryLogChange ? 0x8000_0000 : 0)
+  // Controllers that have no such feature refuse it, and send what they send.
+  yield* Effect.ignore(admin.setFeature(operation, FeatureId.asyncEvents, ((offered & wantedEvents) | 0x1f) >>> 0))
+  let ioQueues = 0
+  if (!isDiscovery) {
+    const wanted = Math.max(1, settings.ioQueues) - 1
+    const { dword0 } = yield* admin.setFeature(operation, FeatureId.numberOfQueues, wanted * 0x1_0001)
+    ioQueues = Math.min(settings.ioQueues, Math.min(dword0 & 0xffff, dword0 >>> 16) + 1)
+  }
+  const capsuleBytes = identify.ioCommandCapsuleSize * 16 - 64
+  return {
+    cap,
+    vs,
+    cc,
+    controllerId,
+    ioQueues,
+    maxQueueEntries: Number(cap & 0xffffn) + 1,
+    maxTransferBytes,
+    // Data that starts somewhere else than behind the command has not been seen yet; R2T serves there too.
+    inCapsuleBytes: identify.inCapsuleDataOffset === 0 ? Math.max(0, capsuleBytes) : 0,
+    identify
+  }
+})
+
+const awaitReady = Effect.fnUntraced(function* (
+  { admin, resource }: HostController,
+  operation: string,
+  limitMillis: number,
+  ready: number
+): Effect.fn.Return<void, SpdkError> {
+  for (let waited = 0; waited <= limitMillis; waited += pollMillis) {
+    const csts = yield* admin.getCsts(operation)
+    if ((csts & Csts.fatal) !== 0) {
+      const detail = "the controller reports a fatal status"
+      return yield* Effect.fail(new SpdkError({ reason: new IoFailed({ operation, resource, detail }) }))
+    }
+    if ((csts & Csts.ready) === ready) return
+    yield* Effect.sleep(pollMillis)
+  }
+  return yield* Effect.fail(new SpdkError({ reason: new TimedOut({ operation, resource, limitMillis }) }))
+})
+
+/** Pages of 1,024 ids. */
+export const readActiveNamespaces = Effect.fnUntraced(function* (
+  { admin, resource }: HostController,
+  operation: string
+): Effect.fn.Return<ReadonlyArray<number>, SpdkError> {
+  const all: Array<number> = []
+  for (;;) {
+    const after = all.at(-1) ?? 0
+    const page = yield* orFailed(
+      operation,
+      resource,
+      decodeNamespaceList(yield* admin.identify(operation, Cns.activeNamespaces, after))
+    )
+    all.push(...page.filter((id) => id > after))
+    if (page.length < namespaceListEntries || (all.at(-1) ?? 0) === after) return all
+  }
+})
+
+/** A namespace in the words of a disk. */
+export interface NamespaceFacts {
+  readonly nsid: number
+  readonly blockSizeBytes: number
+  readonly numBlocks: number
+  readonly hasMetadata: boolean
+  readonly optimalIoBoundaryBlocks: number
+  readonly isShared: boolean
+  readonly uuid: string | undefined
+  readonly nguid: string | undefined
+  readonly eui64: string | undefined
+}
+
+/** Undefined when there is none of this id. */
+export const describeNamespace = Effect.fnUntraced(function* (
+  { admin, facts, resource }: HostController,
+  operation: string,
+  nsid: number
+): Effect.fn.Return<NamespaceFacts | undefined, SpdkError> {
+  const identify = yield* orFailed(
+    operation,
+    resource,
+    identifyNamespace.decode(yield* admin.identify(operation, Cns.namespace, nsid))
+  )
+  if (identify.numBlocks === 0n) return undefined
+  const format = yield* orFailed(operation, resource, namespaceFormat(identify))
+  const hasDescriptors = facts !== undefined && facts.vs >= 0x1_0300
+  const descriptors = hasDescriptors
+    ? yield* orFailed(operation, resource, decodeDescriptors(yield* admin.identify(operation, Cns.descriptors, nsid)))
+    : {}
+  return {
+    nsid,
+    blockSizeBytes: format.blockSizeBytes,
+    numBlocks: format.numBlocks,
+    hasMetadata: format.metadataBytes > 0,
+    optimalIoBoundaryBlocks: identify.optimalIoBoundaryBlocks,
+    isShared: identify.sharing.shared,
+    uuid: descriptors.uuid,
+    nguid: descriptors.nguid,
+    eui64: descriptors.eui64
+  }
+})

@@ -1,0 +1,120 @@
+/**
+ * What a connection sends: responses are written one after the other into a block, and go to the socket together, once per
+ * drain. Blocks come back when the socket has taken them.
+ */
+import type { Socket } from "node:net"
+import { crc32c, setU32 } from "../../nvme/bytes.ts"
+import {
+  digestBytes,
+  type PduFormat,
+  PduFlag,
+  PduType,
+  type Transfer,
+  writeCapsuleResp,
+  writeDataHeader
+} from "../../nvme/pdu.ts"
+import { writeCqe } from "../../nvme/command.ts"
+import { commonHeaderBytes, shortHeaderBytes } from "../../nvme/pdu.ts"
+import type { BlockPool, OutBlock } from "./outBlock.ts"
+
+/** No more commands are read while the socket holds as much. */
+export const maxUnsentBytes = 4 * 1024 * 1024
+
+export class Output {
+  private readonly socket: Socket
+  private readonly blocks: BlockPool
+  private block: OutBlock | undefined
+  private full: Array<OutBlock> = []
+  private readonly transfer: Transfer = { commandId: 0, transferTag: 0, offsetBytes: 0, lengthBytes: 0 }
+  private readonly cqe = { dword0: 0, dword1: 0, sqHead: 0, commandId: 0, status: 0 }
+
+  constructor(socket: Socket, blocks: BlockPool) {
+    this.socket = socket
+    this.blocks = blocks
+  }
+
+  get isFull(): boolean {
+    return this.socket.writableLength > maxUnsentBytes
+  }
+
+  /** A block with room for so much behind what it holds. */
+  reserve(lengthBytes: number): OutBlock {
+    let { block } = this
+    if (block !== undefined && block.lengthBytes - block.filledBytes >= lengthBytes) return block
+    if (block !== undefined) this.full.push(block)
+    block = this.blocks.take(lengthBytes)
+    this.block = block
+    return block
+  }
+
+  write(bytes: Uint8Array): void {
+    const block = this.reserve(bytes.length)
+    block.bytes.set(bytes, block.filledBytes)
+    block.filledBytes += bytes.length
+  }
+
+  /** Room for one C2HData with so much data, digest included. */
+  static dataPduBytes(format: PduFormat, lengthBytes: number): number {
+    return format.dataOffset + lengthBytes + (format.dataDigest ? digestBytes : 0)
+  }
+
+  /**
+   * Writes the header in front of data that is in the block already, `format.dataOffset` behind its fill, and the digest behind
+   * it. With `isSuccess` no response follows.
+   */
+  dataInPlace(format: PduFormat, commandId: number, lengthBytes: number, isSuccess: boolean): void {
+    const { block, transfer } = this
+    if (block === undefined) return
+    transfer.commandId = commandId
+    transfer.lengthBytes = lengthBytes
+    const flags = PduFlag.Last | (isSuccess ? PduFlag.Success : 0)
+    const start = writeDataHeader(block.bytes, block.filledBytes, format, { type: PduType.C2hData, flags, transfer })
+    let end = start + lengthBytes
+    if (format.dataDigest) {
+      setU32(block.bytes, end, crc32c(block.bytes, start, end))
+      end += digestBytes
+    }
+    block.filledBytes = end
+  }
+
+  data(format: PduFormat, commandId: number, bytes: Uint8Array, isSuccess: boolean): void {
+    const block = this.reserve(Output.dataPduBytes(format, bytes.length))
+    block.bytes.set(bytes, block.filledBytes + format.dataOffset)
+    this.dataInPlace(format, commandId, bytes.length, isSuccess)
+  }
+
+  response(
+    format: PduFormat,
+    fields: { commandId: number; status: number; dword0: number; dword1: number; sqHead: number }
+  ): void {
+    const block = this.reserve(format.headerBytes(shortHeaderBytes))
+    const { cqe } = this
+    cqe.commandId = fields.commandId
+    cqe.status = fields.status
+    cqe.dword0 = fields.dword0
+    cqe.dword1 = fields.dword1
+    cqe.sqHead = fields.sqHead
+    writeCqe(block.bytes, block.filledBytes + commonHeaderBytes, cqe)
+    block.filledBytes = writeCapsuleResp(block.bytes, block.filledBytes, format)
+  }
+
+  /** To the socket with it. */
+  flush(): void {
+    const { block, blocks, full, socket } = this
+    if (block === undefined) return
+    this.block = undefined
+    if (full.length > 0) {
+      this.full = []
+      socket.cork()
+      for (const one of full) this.send(one)
+    }
+    if (block.filledBytes > 0) this.send(block)
+    else blocks.give(block)
+    if (full.length > 0) socket.uncork()
+  }
+
+  private send(block: OutBlock): void {
+    const { blocks, socket } = this
+    socket.write(block.bytes.subarray(0, block.filledBytes), () => blocks.give(block))
+  }
+}

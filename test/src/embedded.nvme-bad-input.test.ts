@@ -1,0 +1,4 @@
+import { suite } from "./suites/nvmeBadInput.ts"
+import { embeddedNvme } from "./support/nvmeEngines.ts"
+
+embeddedNvme("nvme bad input", suite)

@@ -1,0 +1,4 @@
+import { suite } from "./suites/nvmeFaults.ts"
+import { embeddedNvme } from "./support/nvmeEngines.ts"
+
+embeddedNvme("nvme faults", suite)

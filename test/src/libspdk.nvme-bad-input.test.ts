@@ -1,0 +1,4 @@
+import { suite } from "./suites/nvmeBadInput.ts"
+import { libspdkNvme } from "./support/nvmeEngines.ts"
+
+libspdkNvme("nvme bad input", suite)

@@ -1,0 +1,4 @@
+import { suite } from "./suites/nvmeFaults.ts"
+import { libspdkNvme } from "./support/nvmeEngines.ts"
+
+libspdkNvme("nvme faults", suite)

@@ -1,0 +1,4 @@
+import { suite } from "./suites/nvme.ts"
+import { libspdkNvme } from "./support/nvmeEngines.ts"
+
+libspdkNvme("nvme", suite)
