@@ -42,7 +42,14 @@ import {
   notConnected,
   takenIsAlreadyExists
 } from "./internal/nvmeBdevErrors.ts"
-import { attachParams, controllerParams, hostParams, pathParams, policyParams } from "./internal/nvmeBdevParams.ts"
+import {
+  attachParams,
+  controllerParams,
+  hostParams,
+  multipathOpts,
+  pathParams,
+  policyParams
+} from "./internal/nvmeBdevParams.ts"
 import { pollChanges } from "./internal/pollChanges.ts"
 import { withinLimit } from "./internal/release.ts"
 import { callDecoded } from "./internal/rpcDecoded.ts"
@@ -278,11 +285,13 @@ const addPath = Effect.fn("NvmeBdev.addPath")(function* (
   const host = yield* hostParams(operation, options)
   const params = { ...(yield* controllerParams(operation, path.trtype, options)), ...host, ...path, name }
   const { hostaddr, hostsvcid } = host
+  const multipath_opts = yield* multipathOpts(operation, attached.policy)
   yield* Effect.acquireRelease(
     Rpc.callWith(rpc, "bdev_nvme_attach_controller", {
       ...params,
       hostnqn: attached.hostnqn,
-      multipath: attached.multipath
+      multipath: attached.multipath,
+      multipath_opts
     }).pipe(takenIsAlreadyExists(name), notConnected(name, showPath(path))),
     () => released(rpc, { ...path, name, hostaddr, hostsvcid })
   )

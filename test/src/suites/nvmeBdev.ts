@@ -255,7 +255,64 @@ export const suite = (name: string, layer: EngineLayer, capabilities: Capabiliti
       { timeoutMillis: long ? 1_800_000 : 60_000 }
     )
 
-    if (capabilities.ana) authentication(check)
+    if (capabilities.ana) {
+      authentication(check)
+
+      check("statistics by path: PermissionDenied while they are off, counts of both paths when they are on", () =>
+        Effect.gen(function* () {
+          const made = yield* exported()
+          yield* Effect.scoped(
+            Effect.gen(function* () {
+              const { bdev, controller } = yield* attachedBdev(made)
+              yield* failsWith(controller.pathStats(bdev.name), "PermissionDenied", { resource: bdev.name })
+            })
+          )
+          const switchOn = (io_path_stat: boolean) => Rpc.call("bdev_nvme_set_options", { io_path_stat })
+          yield* Effect.acquireRelease(switchOn(true), () => Effect.orDie(switchOn(false)))
+          const port = yield* freePort
+          yield* made.subsystem.addListener({ trsvcid: port })
+          yield* Effect.scoped(
+            Effect.gen(function* () {
+              const { bdev, controller } = yield* attachedBdev(made, { policy: { policy: "active_active" } })
+              yield* controller.addPath({ traddr: "127.0.0.1", trsvcid: port })
+              yield* controller.setPolicy({ policy: "active_active", selector: "round_robin", minIo: 1 })
+              for (let at = 0; at < 10; at++) yield* bdev.writeBytes(at * blockSize, pattern(blockSize, at))
+              const stats = yield* controller.pathStats(bdev.name)
+              assert.deepStrictEqual(
+                stats.map((one) => one.transportId.trsvcid).toSorted(),
+                [made.port, port].toSorted()
+              )
+              assert.strictEqual(
+                stats.reduce((sum, one) => sum + one.counters.bytesWritten, 0),
+                10 * blockSize
+              )
+              assert.isTrue(stats.every((one) => one.counters.writeOps > 0))
+            })
+          )
+        })
+      )
+
+      check("the preferred path is the one that is taken", () =>
+        Effect.gen(function* () {
+          const made = yield* exported()
+          const port = yield* freePort
+          yield* made.subsystem.addListener({ trsvcid: port })
+          const { bdev, controller } = yield* attachedBdev(made)
+          yield* controller.addPath({ traddr: "127.0.0.1", trsvcid: port })
+          yield* bdev.writeBytes(0, pattern(blockSize, 1))
+          const second = (yield* controller.paths).find((path) => path.transportId.trsvcid === port)
+          yield* controller.setPreferredPath({ bdev: bdev.name, cntlid: second?.cntlid ?? 0 })
+          yield* bdev.writeBytes(0, pattern(blockSize, 2))
+          const current = (yield* controller.ioPaths)
+            .flatMap((thread) => thread.paths)
+            .flatMap((path) => (path.isCurrent ? [path.transport.trsvcid] : []))
+          assert.deepStrictEqual(current, [port])
+          yield* failsWith(controller.setPolicy({ policy: "active_passive", minIo: 2 }), "InvalidArgument", {
+            field: "minIo"
+          })
+        })
+      )
+    }
 
     check("keys: private files, gone with the scope; bad ones are refused without a word of what they are", () =>
       Effect.gen(function* () {

@@ -13,7 +13,7 @@ import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { type Capabilities, type EngineLayer, scratchFile } from "../support/engines.ts"
-import { blockSize, contract, failsWith, fresh, pattern, until, within } from "../support/harness.ts"
+import { blockSize, contract, failsWith, fresh, pattern, sameBytes, until, within } from "../support/harness.ts"
 import { progress, startLoad, verifyLoad } from "../support/load.ts"
 import { attachedBdev, exported, freePort, freshNqn, makeTarget, pathTo, verifiedRounds } from "../support/nvmf.ts"
 import { seeded } from "../support/random.ts"
@@ -144,6 +144,33 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
           "its bdevs are gone",
           Effect.map(Bdev.list, (all) => !all.some((one) => one.name === found))
         )
+      })
+    )
+
+    check("failover: a second address for one connection, taken when the first one is gone", () =>
+      Effect.gen(function* () {
+        const other = yield* startTarget
+        const made = yield* other.run(exported())
+        const port = yield* freePort
+        yield* made.subsystem.addListener({ trsvcid: port })
+        const first = yield* Scope.make()
+        const third = yield* freePort
+        yield* made.subsystem.addListener({ trsvcid: third }).pipe(Scope.provide(first))
+        const { bdev, controller } = yield* attachedBdev(
+          { nqn: made.nqn, port: third },
+          { multipath: "failover", lossTimeout: "30 seconds", reconnectDelay: "1 second" }
+        )
+        yield* controller.addPath({ traddr: "127.0.0.1", trsvcid: port })
+        const [only] = yield* controller.paths
+        assert.deepStrictEqual(
+          only?.alternates?.map((id) => id.trsvcid),
+          [port]
+        )
+        yield* bdev.writeBytes(0, pattern(blockSize, 1))
+        yield* within("the drop", Scope.close(first, Exit.void))
+        yield* within("the write by the other address", bdev.writeBytes(0, pattern(blockSize, 2)))
+        sameBytes(yield* bdev.readBytes(0, blockSize), pattern(blockSize, 2), "by the other address")
+        assert.strictEqual((yield* controller.paths)[0]?.transportId.trsvcid, port)
       })
     )
 

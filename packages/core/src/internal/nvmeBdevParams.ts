@@ -168,6 +168,13 @@ export const policyParams = Effect.fnUntraced(function* (operation: string, opti
   return { policy, selector, minIo }
 })
 
+/** SPDK wants the same of every path that it wanted of the first one. */
+export const multipathOpts = Effect.fnUntraced(function* (operation: string, options: PolicyOptions | undefined) {
+  if (options === undefined) return undefined
+  const { minIo, policy, selector } = yield* policyParams(operation, options)
+  return { policy, selector, min_io: minIo }
+})
+
 /** What belongs to the controller as a whole, and not to one of its paths. */
 export const attachParams = Effect.fnUntraced(function* (operation: string, options: AttachOptions) {
   const { maxBdevs, multipath, policy, subnqn, trtype = "TCP" } = options
@@ -181,12 +188,11 @@ export const attachParams = Effect.fnUntraced(function* (operation: string, opti
   if (policy !== undefined && multipath !== undefined && multipath !== "multipath") {
     return yield* failInvalid(operation, "policy", `means nothing to multipath "${multipath}"`)
   }
-  const chosen = policy === undefined ? undefined : yield* policyParams(operation, policy)
+  const multipath_opts = yield* multipathOpts(operation, policy)
   return {
     hostnqn: options.hostnqn,
     multipath,
-    multipath_opts:
-      chosen === undefined ? undefined : { policy: chosen.policy, selector: chosen.selector, min_io: chosen.minIo },
+    multipath_opts,
     max_bdevs: maxBdevs,
     prchk_reftag: options.checkReferenceTag,
     prchk_guard: options.checkGuard
