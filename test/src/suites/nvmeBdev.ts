@@ -69,6 +69,7 @@ export const suite: NvmeSuite = (name, layer, _capabilities, factory) => {
           "the end of the second bdev",
           Effect.map(has(`${name}n2`), (there) => !there)
         )
+        yield* running.rpc("bdev_malloc_delete", { name: second })
       })
     )
 
