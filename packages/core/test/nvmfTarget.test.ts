@@ -1,0 +1,148 @@
+/** The embedded NVMe-oF target against peers that lie, hang up, and send noise. */
+import { assert, describe, it } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import { readFileSync } from "node:fs"
+import * as net from "node:net"
+import { termFatalError } from "../src/internal/nvme/pdu.ts"
+import { makeEngine } from "./support/embeddedEngine.ts"
+import { makeRandom } from "./support/random.ts"
+
+const golden: Record<string, string> = JSON.parse(
+  readFileSync(new URL("golden/nvmePdus.json", import.meta.url), "utf8")
+)
+const icReq = Buffer.from(golden["icReq"] ?? "", "hex")
+const connect = Buffer.from(golden["connectPlain"] ?? "", "hex")
+// The same without digests.
+icReq[11] = 0
+const nqn = "nqn.2024-01.io.x:s1"
+
+const freePort = Effect.callback<number>((resume) => {
+  const server = net.createServer()
+  server.listen(0, "127.0.0.1", () => {
+    const address = server.address()
+    server.close(() => resume(Effect.succeed(typeof address === "object" && address !== null ? address.port : 0)))
+  })
+})
+
+/** What the target says to this until it hangs up or has said `enoughBytes`. */
+const talk = (port: number, bytes: Uint8Array, enoughBytes: number): Effect.Effect<Buffer> =>
+  Effect.callback((resume) => {
+    const socket = net.connect(port, "127.0.0.1")
+    const pieces: Array<Buffer> = []
+    let length = 0
+    const done = (): void => {
+      socket.destroy()
+      resume(Effect.succeed(Buffer.concat(pieces)))
+    }
+    socket.on("data", (piece: Buffer) => {
+      pieces.push(piece)
+      length += piece.length
+      if (length >= enoughBytes) done()
+    })
+    socket.on("error", done)
+    socket.on("close", done)
+    socket.write(bytes)
+  })
+
+const makeTarget = Effect.gen(function* () {
+  const { rpc } = yield* makeEngine()
+  const port = yield* freePort
+  yield* rpc.call("bdev_malloc_create", { name: "M0", num_blocks: 2048, block_size: 512 })
+  yield* rpc.call("nvmf_create_transport", { trtype: "TCP" })
+  yield* rpc.call("nvmf_create_subsystem", { nqn, allow_any_host: true })
+  yield* rpc.call("nvmf_subsystem_add_ns", { nqn, namespace: { bdev_name: "M0" } })
+  const listen_address = { trtype: "TCP", adrfam: "IPv4", traddr: "127.0.0.1", trsvcid: String(port) }
+  yield* rpc.call("nvmf_subsystem_add_listener", { nqn, listen_address })
+  return { port, rpc }
+})
+
+/** Connects the admin queue: 128 bytes and the response. */
+const connects = (port: number): Effect.Effect<number> =>
+  Effect.map(talk(port, Buffer.concat([icReq, connect]), 152), (said) =>
+    said.length === 152 ? said.readUInt16LE(128 + 22) : -1
+  )
+
+const changed = (pdu: Buffer, at: number, value: number): Buffer => {
+  const copy = Buffer.from(pdu)
+  copy[at] = value
+  return copy
+}
+
+describe("the embedded target", () => {
+  it.effect("connects a host that SPDK's tool is", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { port, rpc } = yield* makeTarget
+        assert.strictEqual(yield* connects(port), 0)
+        yield* rpc.call("nvmf_subsystem_allow_any_host", { nqn, allow_any_host: false })
+        // Connect invalid host, do not retry.
+        assert.strictEqual(yield* connects(port), ((0x4184 << 1) & 0xffff) >>> 0)
+      })
+    )
+  )
+
+  const faults: ReadonlyArray<readonly [string, Buffer, number]> = [
+    ["a capsule before ICReq", connect, 2],
+    ["a second ICReq", Buffer.concat([icReq, icReq]), 2],
+    ["an unknown type", Buffer.concat([icReq, changed(connect, 0, 0xff)]), 1],
+    ["another PFV", changed(icReq, 8, 1), 6],
+    ["a wrong HLEN", Buffer.concat([icReq, changed(connect, 2, 1)]), 1],
+    ["data in a capsule beyond the limit", Buffer.concat([icReq, changed(connect, 6, 1)]), 5],
+    ["noise behind a connect", Buffer.concat([icReq, connect, noise()]), 1]
+  ]
+  for (const [name, bytes, fatalError] of faults) {
+    it.effect(`${name}: a termination request, and others go on`, () =>
+      Effect.scoped(
+        Effect.gen(function* () {
+          const { port } = yield* makeTarget
+          const said = yield* talk(port, bytes, 1e6)
+          let at = 0
+          while (at < said.length && said[at] !== 3) at += said.readUInt32LE(at + 4)
+          assert.strictEqual(termFatalError(said, at), fatalError)
+          assert.strictEqual(yield* connects(port), 0)
+        })
+      )
+    )
+  }
+
+  it.effect("some hundred connections at a time, and none is left behind", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { port, rpc } = yield* makeTarget
+        const statuses = yield* Effect.all(
+          Array.from({ length: 200 }, () => connects(port)),
+          { concurrency: 200 }
+        )
+        assert.isTrue(statuses.every((status) => status === 0))
+        yield* Effect.promise(() => new Promise((resolve) => setImmediate(() => setImmediate(resolve))))
+        assert.isArray(yield* rpc.call("nvmf_subsystem_get_controllers", { nqn }))
+      })
+    )
+  )
+
+  it.effect("noise", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { port } = yield* makeTarget
+        const seed = Number(process.env["EFFECT_SPDK_SEED"] ?? Date.now() % 2 ** 31)
+        const random = makeRandom(seed)
+        const rounds = process.env["EFFECT_SPDK_LONG"] === "1" ? 20_000 : 100
+        for (let round = 0; round < rounds; round++) {
+          const bytes = Buffer.concat([icReq, connect, connect])
+          for (let n = random.below(5); n >= 0; n--) bytes[random.below(bytes.length)] = random.below(256)
+          // A reader that waits for more bytes is hung up on by the other end of this.
+          yield* Effect.raceFirst(
+            talk(port, bytes, 176),
+            Effect.promise(() => new Promise((resolve) => setTimeout(resolve, 50)))
+          )
+        }
+        assert.strictEqual(yield* connects(port), 0, `seed ${seed}`)
+      })
+    )
+  )
+})
+
+/** A header that is none. */
+function noise(): Buffer {
+  return Buffer.alloc(128, 0xee)
+}
