@@ -189,6 +189,7 @@ describe("the end of the engine", () => {
         pollers: 0,
         blobstores: 0,
         blobs: 0,
+        nvmeControllers: 0,
         slabs: 0,
         dmaBytes: 0,
         requestsInFlight: 0
