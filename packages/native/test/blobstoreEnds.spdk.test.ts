@@ -25,7 +25,17 @@ describeWithSpdk("the end of a blobstore", () => {
   })
 
   it("comes with the worker, and leaves the bdev and what is on it", async () => {
-    const held = { threads: 0, descriptors: 0, channels: 0, pollers: 0, blobstores: 0, blobs: 0, slabs: 0, dmaBytes: 0 }
+    const held = {
+      threads: 0,
+      descriptors: 0,
+      channels: 0,
+      pollers: 0,
+      blobstores: 0,
+      blobs: 0,
+      nvmeControllers: 0,
+      slabs: 0,
+      dmaBytes: 0
+    }
     const stdout = expect.stringContaining(`usage ${JSON.stringify(held)}`)
     expect(await run("terminate")).toEqual({ code: 0, signal: null, stdout, stderr: expect.anything() })
   })

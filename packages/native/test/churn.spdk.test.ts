@@ -185,7 +185,17 @@ describeWithSpdk("SPDK under churn", () => {
     expect(completed.length).toBe(submitted)
     expect(completed.every((times) => times === 1)).toBe(true)
     if (view !== undefined) host.addon.dmaFree(...slab, view)
-    const held = { threads: 0, descriptors: 0, channels: 0, pollers: 0, blobstores: 0, blobs: 0, slabs: 0, dmaBytes: 0 }
+    const held = {
+      threads: 0,
+      descriptors: 0,
+      channels: 0,
+      pollers: 0,
+      blobstores: 0,
+      blobs: 0,
+      nvmeControllers: 0,
+      slabs: 0,
+      dmaBytes: 0
+    }
     await until("nothing is held", () => JSON.stringify(host.usage()) === JSON.stringify(held))
     await until(
       "the device is gone",

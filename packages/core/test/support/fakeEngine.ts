@@ -109,6 +109,7 @@ export class FakeEngine implements Engine {
     pollers: 0,
     blobstores: 0,
     blobs: 0,
+    nvmeControllers: 0,
     slabs: this.slabs.size,
     dmaBytes: this.dmaBytes,
     requestsInFlight: this.queue.inFlight
