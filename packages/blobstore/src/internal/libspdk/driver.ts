@@ -13,10 +13,11 @@ import { Corrupted, invalid, NotSupported, SpdkError, WrongType } from "@effect-
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import type { DriverFactory, InitOptions, LoadOptions, StoreDriver } from "../driver.ts"
-import { decodeSuperBlock } from "../format/superBlock.ts"
+import { decodeSuperBlock, type SuperBlock } from "../format/superBlock.ts"
 import { sharedFlush } from "../sharedFlush.ts"
 import { flag, storeClearMethods } from "./encoding.ts"
 import { errno, errorOf } from "./errors.ts"
+import { recoverLeftovers } from "./leftovers.ts"
 import { LibspdkStore } from "./store.ts"
 
 const superBlockBytes = 4096
@@ -89,6 +90,11 @@ const initDetail = (status: number): string => {
 const load = Effect.fnUntraced(function* (bdev: Bdev, options: LoadOptions) {
   const operation = "Blobstore.load"
   const found = yield* libspdk(operation, bdev)
+  const decoded = yield* readSuperBlock(bdev)
+  // What is wrong with it SPDK says by itself.
+  if (Result.isSuccess(decoded) && fits(decoded.success, options)) {
+    yield* recoverLeftovers(bdev, decoded.success, options)
+  }
   const call = options.grow ? "loadAndGrow" : "load"
   const args: BlobstoreArguments = {
     numbers: [0, 0, 0, flag(options.forceRecover)],
@@ -106,6 +112,8 @@ const load = Effect.fnUntraced(function* (bdev: Bdev, options: LoadOptions) {
         )
   )
 })
+
+const fits = (superBlock: SuperBlock, { type }: LoadOptions): boolean => type === "" || type === superBlock.type
 
 /** SPDK says that the super block is wrong, and not how. */
 const explainLoad = (bdev: Bdev, status: number, { type }: LoadOptions, operation: string) =>
