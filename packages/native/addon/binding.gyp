@@ -17,6 +17,7 @@
         "spdk/idle.cc",
         "spdk/nvme_controller.cc",
         "spdk/nvme_namespace.cc",
+        "spdk/nvme_passthru.cc",
         "spdk/nvme_qpair.cc",
         "spdk/nvme_recovery.cc",
         "spdk/nvme_thread.cc",

@@ -103,7 +103,22 @@ describeWithSpdk("an NVMe controller of this process's own export", () => {
     const id = await connect()
     const identify = command(0x06, { 10: 1 })
     expect(await nvme.admin(id, new Uint8Array(63))).toMatchObject({ status: einval })
-    expect(await nvme.admin(id, command(0x7f))).toMatchObject({ status: einval })
+    for (const opcode of [0x00, 0x01, 0x04, 0x05, 0x08, 0x0c, 0x7c, 0x7f]) {
+      expect(await nvme.admin(id, command(opcode))).toMatchObject({ status: einval })
+    }
+    // Half of a fused pair, the host memory buffer, data for a command that has none, and too little memory for one.
+    expect(await nvme.admin(id, command(0x118))).toMatchObject({ status: einval })
+    expect(await nvme.admin(id, command(0x09, { 10: 0x0d, 11: 1 }))).toMatchObject({ status: einval })
+    expect(await nvme.admin(id, command(0x18), [...slab, 0, 4])).toMatchObject({ status: einval })
+    expect(await nvme.admin(id, identify, [...slab, 0, 4092])).toMatchObject({ status: einval })
+    expect(await nvme.admin(id, identify)).toMatchObject({ status: einval })
+    expect(await nvme.admin(id, command(0x02, { 10: 0x03ff0001 }), [...slab, 0, 4092])).toMatchObject({
+      status: einval
+    })
+    // None of them has broken it, nor a command's number and addresses of our own making: they are not sent.
+    const made = command(0x06, { 0: 0xffff_c006, 4: 1, 5: 1, 6: 1, 7: 1, 8: 1, 9: 1, 10: 1 })
+    const answered = await nvme.admin(id, made, [...slab, 0, 4096])
+    expect([answered.status, statusOf(answered.bytes)]).toEqual([0, [0, 0]])
     expect(await nvme.admin(id, identify, [slab[0], slab[1] + 1, 0, 4096])).toMatchObject({ status: ebadf })
     expect(await nvme.admin(id, identify, [...slab, 2 ** 20 - 4095, 4096])).toMatchObject({ status: -14 })
     expect(await nvme.admin(id + 1000, identify, [...slab, 0, 4096])).toMatchObject({ status: ebadf })
@@ -209,7 +224,24 @@ describeWithSpdk("an NVMe controller of this process's own export", () => {
       [() => raw.passthru(queue, 3, channel, [[slab[0], 77, at, 64]]), { detail: Detail.StaleSlab }],
       [() => (place(0x7f, {}), raw.passthru(queue, 3, channel, [whole])), { status: einval }],
       // Flush carries no data.
-      [() => (place(0x00, { 1: 1 }), raw.passthru(queue, 3, channel, [whole, [...slab, 0, 512]])), { status: einval }]
+      [() => (place(0x00, { 1: 1 }), raw.passthru(queue, 3, channel, [whole, [...slab, 0, 512]])), { status: einval }],
+      // Another namespace, all of them, half of a fused pair, and more blocks than there is memory for.
+      [() => (place(0x02, { 1: 2 }), raw.passthru(queue, 3, channel, [whole, [...slab, 0, 512]])), { status: einval }],
+      [() => (place(0x00, { 1: 2 ** 32 - 1 }), raw.passthru(queue, 3, channel, [whole])), { status: einval }],
+      [() => (place(0x105, { 1: 1 }), raw.passthru(queue, 3, channel, [whole, [...slab, 0, 512]])), { status: einval }],
+      [
+        () => (place(0x02, { 1: 1, 12: 1 }), raw.passthru(queue, 3, channel, [whole, [...slab, 0, 512]])),
+        { status: einval }
+      ],
+      [() => (place(0x02, { 1: 1 }), raw.passthru(queue, 3, channel, [whole])), { status: einval }],
+      [
+        () => (place(0x09, { 1: 1, 10: 2 }), raw.passthru(queue, 3, channel, [whole, [...slab, 0, 32]])),
+        { status: einval }
+      ],
+      [
+        () => (place(0x19, { 1: 1, 12: 1 }), raw.passthru(queue, 3, channel, [whole, [...slab, 0, 32]])),
+        { status: einval }
+      ]
     ]
     for (const [send, expected] of refusals) {
       send()

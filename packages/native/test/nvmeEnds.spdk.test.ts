@@ -134,6 +134,38 @@ describeWithSpdk("an NVMe controller of another process", () => {
     await fast.close()
   }, 90_000)
 
+  it("an abort that is never answered keeps nothing from its end", async () => {
+    for (const end of ["disconnect", "exit"] as const) {
+      const queue = await spawnQueue()
+      // Nothing here runs out of time: neither the admin queue, nor what keeps it alive.
+      const options = optionsFor(target.port, { adminTimeoutMillis: 0, keepAliveMillis: 0 })
+      const controller = await nvme.connect(options)
+      const { channel } = await nvme.attach(queue, controller, 2)
+      for (let id = 0; id < 8; id++) transfer(queue, Opcode.Read, id, channel, slab, { block: id, blocks: 8 })
+      queue.publish()
+      await until("it took them", () => queue.consumed === queue.tail)
+      target.stop()
+      for (let id = 0; id < 8; id++) {
+        submit(queue, Opcode.Abort, 100 + id, [[Sqe.targetIdWord, [id, 1]]])
+      }
+      queue.publish()
+      // Heard; what they are to abort is with a target that says nothing.
+      const heard = await collect(queue, 8)
+      expect(heard.map(({ status }) => status)).toEqual(Array.from({ length: 8 }, () => 0))
+      if (end === "exit") {
+        // As a worker that ends does: everything at once.
+        const gone = [queue.exit(), nvme.call(controller, "disconnect")]
+        queues.splice(queues.indexOf(queue), 1)
+        await Promise.all(gone)
+      } else {
+        await nvme.call(controller, "disconnect")
+        const seen = await collect(queue, 8)
+        expect(seen.map(({ id }) => id).toSorted((a, b) => a - b)).toEqual([0, 1, 2, 3, 4, 5, 6, 7])
+      }
+      target.resume()
+    }
+  }, 60_000)
+
   it("nobody there says so", async () => {
     const nobody = await nvme.begin(optionsFor(1)).answer
     expect(nobody).toMatchObject({ status: eio, text: expect.stringContaining("111") })

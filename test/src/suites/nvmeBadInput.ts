@@ -95,7 +95,21 @@ export const suite: NvmeSuite = (name, layer, _capabilities, factory) => {
           [{ opcode: 0.5 }, "opcode", /0 to 255/],
           [{ opcode: 0x0c }, "opcode", /asynchronous event/],
           [{ opcode: 0x01 }, "opcode", /creates a submission queue/],
+          [{ opcode: 0x00 }, "opcode", /deletes a submission queue/],
+          [{ opcode: 0x04 }, "opcode", /deletes a completion queue/],
+          [{ opcode: 0x05 }, "opcode", /creates a completion queue/],
+          [{ opcode: 0x08, cdw10: 0x1_0000 }, "opcode", /aborts a command/],
+          [{ opcode: 0x7c }, "opcode", /doorbells/],
           [{ opcode: 0x7f }, "opcode", /Fabrics/],
+          [{ opcode: 0x09, cdw10: 0x8000_000d, cdw11: 1 }, "cdw10", /host memory buffer/],
+          [{ opcode: 0x06, cdw10: 1 }, "lengthBytes", /less than the 4096 bytes/],
+          [{ opcode: 0x06, cdw10: 1, lengthBytes: 4092 }, "lengthBytes", /less than the 4096 bytes/],
+          [{ opcode: 0x02, cdw10: 0x007f_0002, lengthBytes: 508 }, "lengthBytes", /less than the 512 bytes/],
+          [
+            { opcode: 0x02, cdw10: 0xffff_0002, cdw11: 1, lengthBytes: 4096 },
+            "lengthBytes",
+            /less than the 524288 bytes/
+          ],
           [{ opcode: 0x18, lengthBytes: 4 }, "opcode", /without data/],
           [{ opcode: 0x06, cdw10: -1, lengthBytes: 4096 }, "cdw10", /32 bits/],
           [{ opcode: 0x06, nsid: 2 ** 32, lengthBytes: 4096 }, "nsid", /32 bits/],
@@ -119,6 +133,8 @@ export const suite: NvmeSuite = (name, layer, _capabilities, factory) => {
         yield* refused(features.set("powerManagement", { powerState: 32 }), "value", /5 bits/)
         const misspelt = { enable: true } as Nvme.FeatureInput<"volatileWriteCache">
         yield* refused(features.set("volatileWriteCache", misspelt), "value.enable", /none of enabled/)
+        const hostMemory = { feature: 0x0d, dword11: 1, dword12: 1 }
+        yield* refused(features.setRaw(hostMemory), "feature", /host memory buffer/)
         yield* refused(features.getRaw({ feature: 300 }), "feature", /0 to 255/)
         yield* refused(features.getRaw({ feature: 1, lengthBytes: 3 }), "lengthBytes", /multiple of 4/)
         yield* refused(features.setTimestamp(new Date(Number.NaN)), "time", /date/)
@@ -150,6 +166,13 @@ export const suite: NvmeSuite = (name, layer, _capabilities, factory) => {
         yield* refused(disk.copy([range], size), "destinationOffsetBytes", /past the end/)
         yield* refused(disk.io({ opcode: 999 }), "opcode", /0 to 255/)
         yield* refused(disk.io({ opcode: 2, cdw12: 2 ** 33, lengthBytes: 512 }), "cdw12", /32 bits/)
+        // A device moves what the command says: here more than there is memory for.
+        yield* refused(disk.io({ opcode: 2, cdw12: 8, lengthBytes: 4096 }), "lengthBytes", /less than the 4608 bytes/)
+        yield* refused(disk.io({ opcode: 2 }), "lengthBytes", /less than the 512 bytes/)
+        yield* refused(disk.io({ opcode: 1, cdw12: 8, buffer }), "buffer.byteLength", /less than the 4608 bytes/)
+        yield* refused(disk.io({ opcode: 5, data: new Uint8Array(4) }), "data.length", /less than the 512 bytes/)
+        yield* refused(disk.io({ opcode: 9, cdw10: 1, data: new Uint8Array(16) }), "data.length", /less than the 32/)
+        yield* refused(disk.io({ opcode: 0x19, data: new Uint8Array(4) }), "data.length", /less than the 32/)
         const gone = yield* Effect.scoped(DmaBuffer.make(512))
         yield* failsWith(disk.read(0, gone), "Released", { what: "buffer" })
         yield* failsWith(disk.compare(0, gone), "Released", { what: "buffer" })

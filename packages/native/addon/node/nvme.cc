@@ -10,6 +10,7 @@
 
 #include "../spdk/nvme_controller.h"
 #include "../spdk/nvme_namespace.h"
+#include "../spdk/nvme_passthru.h"
 #include "../spdk/nvme_thread.h"
 #include "calls.h"
 
@@ -117,7 +118,7 @@ Napi::Value NvmeConnect(const Napi::CallbackInfo& info) {
     holdings->Reply(request, valid ? -ESHUTDOWN : -EINVAL);
     return answer(id);
   }
-  const auto controller = NvmeController::Connect(
+  const auto controller = NvmeController::Make(
       std::move(options), id, holdings->mailbox, [holdings, request, id](int status, const std::string& reason) {
         const auto connected = holdings->controllers.Find(id);
         if (status != 0 || connected == nullptr) {
@@ -126,7 +127,9 @@ Napi::Value NvmeConnect(const Napi::CallbackInfo& info) {
         }
         holdings->Reply(request, 0, id, 0, 0, FactsOf(connected->facts()));
       });
+  // The answer may come before this returns, and looks for it.
   holdings->controllers.Put(id, controller);
+  controller->Connect();
   return answer(id);
 }
 
@@ -202,8 +205,8 @@ void NvmeAdmin(const Napi::CallbackInfo& info) {
     return holdings->Reply(request, -EINVAL);
   }
   std::memcpy(&command.command, info[2].As<Napi::Uint8Array>().Data(), sizeof command.command);
-  // SPDK connects with these.
-  if (command.command.opc == SPDK_NVME_OPC_FABRIC) return holdings->Reply(request, -EINVAL);
+  const int refused = CheckAdminCommand(&command.command, command.length_bytes);
+  if (refused != 0) return holdings->Reply(request, refused);
   std::shared_ptr<PinnedData> pinned;
   if (command.length_bytes != 0) {
     char* address = nullptr;

@@ -71,21 +71,27 @@ NvmeController::NvmeController(NvmeConnectOptions options, uint32_t slot, std::s
 
 NvmeController::~NvmeController() = default;
 
-std::shared_ptr<NvmeController> NvmeController::Connect(NvmeConnectOptions options, uint32_t slot,
-                                                        std::shared_ptr<Mailbox> mailbox, Done connected) {
-  const std::shared_ptr<NvmeController> self(
+std::shared_ptr<NvmeController> NvmeController::Make(NvmeConnectOptions options, uint32_t slot,
+                                                     std::shared_ptr<Mailbox> mailbox, Done connected) {
+  return std::shared_ptr<NvmeController>(
       new NvmeController(std::move(options), slot, std::move(mailbox), std::move(connected)));
+}
+
+void NvmeController::Connect() {
   Runtime::Get().nvme_count.fetch_add(1);
-  const bool posted = NvmeThread::Get().Post([self] {
+  const bool posted = NvmeThread::Get().Post([self = shared_from_this()] {
+    if (NvmeThread::Get().stopping()) {
+      // All that is there has been told to close, and the thread waits for those only.
+      self->FinishConnect(-ESHUTDOWN);
+      return self->BecomeGone();
+    }
     // Before the thread knows it: what is there already is what it must not be taken for.
     self->Start();
     NvmeThread::Get().Add(self);
   });
-  if (!posted) {
-    self->FinishConnect(-ESHUTDOWN);
-    self->BecomeGone();
-  }
-  return self;
+  if (posted) return;
+  FinishConnect(-ESHUTDOWN);
+  BecomeGone();
 }
 
 int NvmeController::TakeKey(const std::string& name, spdk_key** out) {
@@ -321,6 +327,8 @@ void NvmeController::Tell(NvmeEvent kind, uint32_t dword0, std::string text) {
 }
 
 void NvmeController::Admin(uint32_t id, AdminCommand command) {
+  // Nobody could tell the two apart, and SPDK may have the first.
+  if (admin_.contains(id)) return command.done(-EEXIST, nullptr);
   auto pending = std::make_unique<PendingAdmin>();
   pending->controller = this;
   pending->id = id;

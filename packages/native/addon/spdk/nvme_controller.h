@@ -51,8 +51,10 @@ class NvmeController : public std::enable_shared_from_this<NvmeController> {
   enum class Gate { kOpen, kBlocked, kLost };
 
   // Any thread. `slot` names the controller in the events that `mailbox` gets. `connected` runs once.
-  static std::shared_ptr<NvmeController> Connect(NvmeConnectOptions options, uint32_t slot, std::shared_ptr<Mailbox> mailbox,
-                                                 Done connected);
+  static std::shared_ptr<NvmeController> Make(NvmeConnectOptions options, uint32_t slot, std::shared_ptr<Mailbox> mailbox,
+                                              Done connected);
+  // Once.
+  void Connect();
 
   ~NvmeController();
   NvmeController(const NvmeController&) = delete;

@@ -19,6 +19,8 @@ constexpr uint64_t kMostBlocks = 65536;
 constexpr uint32_t kMostRanges = 256;
 // The lowest two bits of an address in a scatter list are not sent.
 constexpr size_t kWordBytes = 4;
+constexpr uint32_t kFewestSectorBytes = 512;
+constexpr uint32_t kMostSectorBytes = 1u << 16;
 
 }  // namespace
 
@@ -34,6 +36,9 @@ int NvmeNamespace::Make(const std::shared_ptr<NvmeController>& controller, uint3
   if (!spdk_nvme_ctrlr_is_active_ns(ctrlr, nsid)) return -ENOENT;
   spdk_nvme_ns* ns = spdk_nvme_ctrlr_get_ns(ctrlr, nsid);
   if (ns == nullptr || spdk_nvme_ns_get_extended_sector_size(ns) == 0) return -ENOENT;
+  // Smaller than the specification's smallest, or larger than anything: no such device.
+  const uint32_t sector_bytes = spdk_nvme_ns_get_sector_size(ns);
+  if (sector_bytes < kFewestSectorBytes || sector_bytes > kMostSectorBytes) return -ENOTSUP;
   // Metadata in a buffer of its own would have to come with every request.
   if (spdk_nvme_ns_get_md_size(ns) != 0 && !spdk_nvme_ns_supports_extended_lba(ns)) return -ENOTSUP;
   std::shared_ptr<NvmeNamespace> self(new NvmeNamespace(controller, nsid, slot, std::move(mailbox)));

@@ -18,6 +18,8 @@ namespace {
 // which nobody waits for any more, would let SPDK wait for ten. A device of this machine has something to save, and is
 // given that time.
 constexpr uint64_t kShutdownSeconds = 1;
+// How long a device of this machine may take to answer an abort when it is to go.
+constexpr uint64_t kDeviceSeconds = 10;
 
 }  // namespace
 
@@ -56,11 +58,18 @@ void NvmeController::OnDrained() {
   if (!closing_) return OnFailed();
   if (!close_started_) return StartClose();
   // They close by way of the app thread.
-  if (namespaces_.empty()) StartDetach();
+  if (namespaces_.empty()) return StartDetach();
+  if (spdk_get_ticks() < deadline_ticks_) return;
+  // Aborts hold their channels until the device answers them, and this one does not.
+  deadline_ticks_ = UINT64_MAX;
+  const std::lock_guard<std::mutex> lock(guard_);
+  spdk_nvme_ctrlr_fail(ctrlr_);
 }
 
 void NvmeController::OnFailed() {
   state_ = State::kFailed;
+  // Found out in the middle of a reset.
+  if (removed_) RemoveNamespaces();
   Tell(removed_ ? NvmeEvent::kRemoved : NvmeEvent::kFailed, 0, failure_);
   RunSettled();
 }
@@ -200,7 +209,11 @@ void NvmeController::StartClose() {
   gate_.store(Gate::kLost, std::memory_order_release);
   SubmitAdmin();
   RemoveNamespaces();
-  Drop([this] { state_ = State::kDraining; });
+  Drop([this] {
+    state_ = State::kDraining;
+    const uint64_t seconds = spdk_nvme_ctrlr_is_fabrics(ctrlr_) ? kShutdownSeconds : kDeviceSeconds;
+    deadline_ticks_ = spdk_get_ticks() + spdk_get_ticks_hz() * seconds;
+  });
 }
 
 void NvmeController::StartDetach() {

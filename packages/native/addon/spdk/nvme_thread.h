@@ -29,6 +29,7 @@ class NvmeThread {
   void Shutdown(std::function<void()> done);
 
   // This thread, below.
+  bool stopping() const { return stopping_; }
   void Add(std::shared_ptr<NvmeController> controller) { controllers_.push_back(std::move(controller)); }
   const std::vector<std::shared_ptr<NvmeController>>& controllers() const { return controllers_; }
 

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "nvme_namespace.h"
+#include "nvme_passthru.h"
 #include "nvme_qpair.h"
 #include "nvme_thread.h"
 #include "queue.h"
@@ -174,7 +175,8 @@ void Queue::SubmitToNvme(Request* request) {
 
 void Queue::RefuseNvme(Request* request, int rc) {
   // A queue pair that has broken, and whose controller does not know it yet.
-  Refuse(request, rc == -ENXIO ? -ENOTCONN : rc, rc == -ENOTSUP ? Detail::kNotSupported : Detail::kNone);
+  const Detail detail = rc == -ENOTSUP ? Detail::kNotSupported : rc == -ENODEV ? Detail::kRemoved : Detail::kNone;
+  Refuse(request, rc == -ENXIO ? -ENOTCONN : rc, detail);
 }
 
 void Queue::RefuseUnwantedByNvme(Channel* channel) {
@@ -231,6 +233,8 @@ int Queue::AskNvme(Request* request) {
   if (rc == 0) return 0;
   request->submitted = false;
   channel->asked--;
+  // SPDK has heard that it is gone before this queue has, and cuts requests into pieces of no length.
+  if (rc == -EINVAL && spdk_nvme_ns_get_extended_sector_size(channel->nvme->ns()) == 0) return -ENODEV;
   return rc;
 }
 
@@ -285,14 +289,12 @@ int Queue::PassThrough(Request* request) {
   spdk_nvme_cmd command;
   // JavaScript may write to it while it is read: what is checked is what is sent.
   std::memcpy(&command, request->segments->iov[0].iov_base, sizeof command);
-  // SPDK connects queue pairs with these.
-  if (command.opc == SPDK_NVME_OPC_FABRIC) return -EINVAL;
-  const bool has_data = request->segment_count == 2;
-  const spdk_nvme_data_transfer direction = spdk_nvme_opc_get_data_transfer(command.opc);
-  if (has_data && (direction == SPDK_NVME_DATA_NONE || direction == SPDK_NVME_DATA_BIDIRECTIONAL)) return -EINVAL;
-  void* data = has_data ? request->segments->iov[1].iov_base : nullptr;
-  const auto length = has_data ? static_cast<uint32_t>(request->segments->iov[1].iov_len) : 0;
   const NvmeQpair& nvme = *request->channel->nvme;
+  const bool has_data = request->segment_count == 2;
+  const auto length = has_data ? static_cast<uint32_t>(request->segments->iov[1].iov_len) : 0;
+  const int rc = CheckIoCommand(&command, length, nvme.target().nsid(), nvme.target().block_size());
+  if (rc != 0) return rc;
+  void* data = has_data ? request->segments->iov[1].iov_base : nullptr;
   return spdk_nvme_ctrlr_cmd_io_raw(nvme.controller().ctrlr(), nvme.qpair(), &command, data, length, OnNvme, request);
 }
 

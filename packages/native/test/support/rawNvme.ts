@@ -229,6 +229,15 @@ export class RawTarget {
     })
   }
 
+  /** It says nothing from here on, and its connections stay. */
+  stop(): void {
+    this.child?.kill("SIGSTOP")
+  }
+
+  resume(): void {
+    this.child?.kill("SIGCONT")
+  }
+
   /** As a crash does: nobody is told. */
   async kill(): Promise<void> {
     const { child } = this

@@ -47,8 +47,9 @@ import { refusedCommand } from "./adminCommand.ts"
 import { AdminQueue, decodedOr, ioReasons } from "./adminQueue.ts"
 import { decodeAsyncEvent } from "./asyncEvent.ts"
 import { AdminOpcode } from "./command.ts"
+import { adminDataBytes, refusedDataLength } from "./dataLength.ts"
 import { ControllerEvents } from "./controllerEvents.ts"
-import { makeFeatures } from "./featureAccess.ts"
+import { makeFeatures, refusedFeature } from "./featureAccess.ts"
 import { Cns, identifyBytes, identifyController } from "./identify.ts"
 import { makeLogPages } from "./logReader.ts"
 import { isNsid, namespaceInfo, NvmeNamespaceImpl } from "./namespaceHandle.ts"
@@ -95,7 +96,9 @@ const ownCommands: ReadonlyMap<number, string> = new Map([
   [0x01, "creates a submission queue"],
   [0x04, "deletes a completion queue"],
   [0x05, "creates a completion queue"],
+  [AdminOpcode.Abort, "aborts a command by a number that only the driver knows"],
   [AdminOpcode.AsyncEventRequest, "asks for an asynchronous event"],
+  [0x7c, "hands the device memory for doorbells"],
   [AdminOpcode.Fabrics, "is a Fabrics command"]
 ])
 
@@ -174,12 +177,11 @@ class NvmeControllerImpl implements NvmeController {
       if (own !== undefined) {
         return failInvalid(operation, "opcode", `${own}, which only the engine does`, command.opcode, resource)
       }
-      const refused = refusedCommand(
-        operation,
-        resource,
-        command,
-        command.buffer === undefined ? maxDataBytes : this.maxTransferBytes
-      )
+      const most = command.buffer === undefined ? maxDataBytes : this.maxTransferBytes
+      const refused =
+        refusedCommand(operation, resource, command, most) ??
+        refusedDataLength(operation, resource, command, adminDataBytes(command)) ??
+        refusedFeature(operation, resource, command)
       return refused === undefined ? this.queue.run(operation, command) : Effect.fail(refused)
     })
   }

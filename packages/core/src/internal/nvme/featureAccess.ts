@@ -7,11 +7,12 @@ import type {
   FeatureGetOptions,
   FeatureSetOptions,
   NvmeFeatures,
+  PassthruCommand,
   RawFeatureGet,
   RawFeatureSet
 } from "../../NvmeController.ts"
 import type { FeatureInput, FeatureName, FeatureValue } from "../../NvmeData.ts"
-import { failInvalid } from "../../SpdkError.ts"
+import { failInvalid, invalid, type InvalidArgument, type SpdkError } from "../../SpdkError.ts"
 import { type AdminQueue, decodedOr } from "./adminQueue.ts"
 import { AdminOpcode } from "./command.ts"
 import { decodeTimestamp, encodeTimestamp, FeatureId, FeatureSelect, featureWords, timestampBytes } from "./features.ts"
@@ -20,6 +21,20 @@ import { formatUuid } from "./identify.ts"
 const of = "NvmeController.features"
 /** Data of a feature is short: the longest that the specification has is 4 KiB. */
 const maxDataBytes = 4096
+
+/** What it hands over is for as long as the device likes, and no completion ends that. */
+const hostMemoryBuffer = 0x0d
+const hostMemoryRule = "is the host memory buffer, which hands the device memory of this machine"
+
+/** The same as a command. */
+export const refusedFeature = (
+  operation: string,
+  resource: string,
+  { cdw10 = 0, opcode }: PassthruCommand
+): SpdkError<InvalidArgument> | undefined =>
+  opcode === AdminOpcode.SetFeatures && (cdw10 & 0xff) === hostMemoryBuffer
+    ? invalid(operation, "cdw10", hostMemoryRule, cdw10, resource)
+    : undefined
 
 const getRaw = (queue: AdminQueue, operation: string, options: RawFeatureGet) => {
   const { feature, lengthBytes, nsid = 0, select = "current", selector = 0 } = options
@@ -47,6 +62,7 @@ const setRaw = (queue: AdminQueue, operation: string, options: RawFeatureSet) =>
     checkNumber(queue, operation, "dword12", dword12, 0xffff_ffff) ??
     (data === undefined ? undefined : checkNumber(queue, operation, "data.length", data.length, maxDataBytes, 4))
   if (refused !== undefined) return refused
+  if (feature === hostMemoryBuffer) return failInvalid(operation, "feature", hostMemoryRule, feature, queue.resource)
   if (typeof save !== "boolean") return failInvalid(operation, "save", "is not a boolean", save, queue.resource)
   const cdw10 = feature + (save ? 2 ** 31 : 0)
   return queue.run(operation, {

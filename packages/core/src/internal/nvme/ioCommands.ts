@@ -18,6 +18,7 @@ import { removedOrClosed } from "../openBdev.ts"
 import { completionOf, encodeCommand, refusedCommand } from "./adminCommand.ts"
 import { ioReasons, pinned, withData } from "./adminQueue.ts"
 import { Cqe, cqeBytes, IoOpcode, sqeBytes } from "./command.ts"
+import { ioDataBytes, refusedDataLength } from "./dataLength.ts"
 import type { IdentifyNamespace } from "./identify.ts"
 import { viewOf } from "./struct.ts"
 
@@ -42,6 +43,7 @@ export const ioCommand = (target: NamespaceTarget, command: NamespaceCommand): E
       command.buffer === undefined ? Math.min(target.maxTransferBytes, maxBounceBytes) : target.maxTransferBytes
     const refused =
       refusedCommand(operation, bdev.name, command, most) ??
+      refusedDataLength(operation, bdev.name, command, ioDataBytes(command, bdev.blockSize)) ??
       (command.buffer === undefined ? undefined : refusedBuffer(bdev, operation, implOf(command.buffer)))
     if (refused !== undefined) return Effect.fail(refused)
     return withData(bdev.bounce, command, (data) => send(target, operation, command, data))
