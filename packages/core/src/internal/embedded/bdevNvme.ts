@@ -147,12 +147,7 @@ export class NvmeBdevController {
   private readonly timers = new Set<Timer>()
   private whenEmpty: (() => void) | undefined = undefined
 
-  constructor(
-    registry: BdevRegistry,
-    name: string,
-    options: NvmeBdevControllerOptions,
-    onRemoved: () => void
-  ) {
+  constructor(registry: BdevRegistry, name: string, options: NvmeBdevControllerOptions, onRemoved: () => void) {
     this.registry = registry
     this.name = name
     this.paths = [options.path]

@@ -150,10 +150,9 @@ export class DiscoveryService {
       const controller = new HostController(this.module.registry.context, transportId, address, settings, (event) =>
         this.onEvent(event)
       )
-      return Effect.andThen(
-        Effect.andThen(Queue.clear(this.signals), controller.connect),
-        this.watch(controller)
-      ).pipe(Effect.ensuring(controller.disconnect))
+      return Effect.andThen(Effect.andThen(Queue.clear(this.signals), controller.connect), this.watch(controller)).pipe(
+        Effect.ensuring(controller.disconnect)
+      )
     })
   }
 
@@ -193,7 +192,9 @@ export class DiscoveryService {
       const { loss, settings } = this.options
       const { controllers, discoveries, registry } = this.module
       const path = { transportId, settings }
-      const known = [...discoveries.values()].map((one) => one.has(transportId.subnqn)).find((name) => name !== undefined)
+      const known = [...discoveries.values()]
+        .map((one) => one.has(transportId.subnqn))
+        .find((name) => name !== undefined)
       const name = known ?? `${this.name}${this.index++}`
       const found = { name, transportId }
       const other = controllers.get(name)

@@ -109,7 +109,11 @@ const refused = (params: Params): RpcFault | undefined => {
 }
 
 /** The options as they are then, or why not. SPDK takes none while there are controllers. */
-export const changedOptions = (before: NvmeOptions, params: Params, hasControllers: boolean): NvmeOptions | RpcFault => {
+export const changedOptions = (
+  before: NvmeOptions,
+  params: Params,
+  hasControllers: boolean
+): NvmeOptions | RpcFault => {
   const fault = refused(params)
   if (fault !== undefined) return fault
   const given = Object.fromEntries(
@@ -117,7 +121,8 @@ export const changedOptions = (before: NvmeOptions, params: Params, hasControlle
   )
   const options: NvmeOptions = { ...before, ...given }
   if (!isResilient(lossOf(options, options))) return errnoFault(-EINVAL)
-  if (options.transport_retry_count > maxUint8) return unsupported("transport_retry_count", options.transport_retry_count)
+  if (options.transport_retry_count > maxUint8)
+    return unsupported("transport_retry_count", options.transport_retry_count)
   return hasControllers ? new RpcFault(-EPERM, "RPC not permitted with nvme controllers already attached") : options
 }
 

@@ -219,7 +219,9 @@ const addIoPaths = (table: RpcTable, { controllers }: NvmeModule): void =>
             const paths = threads.get(thread) ?? []
             threads.set(thread, paths)
             if (name !== undefined && name !== bdev.name) continue
-            paths.push(describeIoPath(controller, bdev.name, channel instanceof NvmeChannel && channel.queue.state === "up"))
+            paths.push(
+              describeIoPath(controller, bdev.name, channel instanceof NvmeChannel && channel.queue.state === "up")
+            )
           }
         }
       }

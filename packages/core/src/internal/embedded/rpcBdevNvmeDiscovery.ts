@@ -41,9 +41,7 @@ export const addNvmeDiscovery = (table: RpcTable, module: NvmeModule): void => {
   })
   table.add("bdev_nvme_stop_discovery", ({ name }) => {
     const service = discoveries.get(name)
-    return service === undefined
-      ? Effect.fail(errnoFault(-ENOENT))
-      : Effect.flatMap(service.stopOnce, trueOrErrno)
+    return service === undefined ? Effect.fail(errnoFault(-ENOENT)) : Effect.flatMap(service.stopOnce, trueOrErrno)
   })
   table.addBlind("bdev_nvme_get_discovery_info", () =>
     Effect.succeed([...discoveries.values()].map((one) => one.describe()))
