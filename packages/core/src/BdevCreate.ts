@@ -8,7 +8,7 @@ import type * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type { BdevErrorInjectErrorType, BdevErrorInjectIoType } from "./generated/RpcTypes.ts"
 import { blocksOf, fileOf, generatedName, requireBase } from "./internal/bdevOptions.ts"
-import { withinLimit } from "./internal/release.ts"
+import { withinLimitByRpc } from "./internal/release.ts"
 import * as Rpc from "./Rpc.ts"
 import { RpcClient } from "./Rpc.ts"
 import { failInvalid, type RpcReason, type SpdkError } from "./SpdkError.ts"
@@ -373,6 +373,6 @@ const scoped = <A>(
       const gone = Effect.catch(remove(rpc, created), (error) =>
         error.reason._tag === "NotFound" ? Effect.void : Effect.die(error)
       )
-      return withinLimit("Bdev.delete", `${created}`, Effect.asVoid(gone))
+      return withinLimitByRpc("Bdev.delete", `${created}`, Effect.asVoid(gone))
     })
   )
