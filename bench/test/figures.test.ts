@@ -48,7 +48,10 @@ describe("bench", () => {
     expect(new Set(all.map(({ id }) => id)).size).toBe(all.length)
     const embeddedFile = caseOf("embedded-file-4k-32")
     expect([needs(embeddedFile.subject), needs(embeddedFile.peer)]).toEqual([[], []])
-    expect([needs(caseOf("raw-4k-qd32").subject), needs(caseOf("raw-4k-qd32").peer)]).toEqual([["libspdk"], ["bdevperf"]])
+    expect([needs(caseOf("raw-4k-qd32").subject), needs(caseOf("raw-4k-qd32").peer)]).toEqual([
+      ["libspdk"],
+      ["bdevperf"]
+    ])
     const host = caseOf("host-embedded-4k-32")
     expect([needs(host.subject), needs(host.peer)]).toEqual([["nvmf programs"], ["nvmf programs"]])
   })

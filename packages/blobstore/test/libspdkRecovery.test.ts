@@ -75,7 +75,7 @@ const seenBy = Effect.fnUntraced(function* (driver: typeof portableDriver, disk:
 
 /** What power that is lost at each write of the change leaves behind; ends when none is lost any more. */
 const sweep = Effect.fnUntraced(function* (
-  change: (store: StoreDriver, made: Made) => Effect.Effect<unknown, unknown>,
+  change: (store: StoreDriver, made: Made) => Effect.Effect<unknown, unknown, Spdk.EngineService>,
   onLeft: (disk: Bdev.Bdev, left: Uint8Array, wasLeftOver: boolean) => Effect.Effect<void, unknown, Spdk.EngineService>
 ) {
   const disk = yield* malloc(diskBytes)
