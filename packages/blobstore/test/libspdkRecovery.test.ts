@@ -117,6 +117,22 @@ const tests = (it: Vitest.MethodsNonLive<Layer.Success<ReturnType<typeof Spdk.la
     )
   }
 
+  it.effect("leaves a store alone that is loaded", () =>
+    Effect.gen(function* () {
+      const disk = yield* malloc(diskBytes)
+      yield* prepare(disk)
+      const store = yield* libspdkDriver.load(disk, loadOptions)
+      yield* create(store, { clusters: 1, xattrs: new Map([["SNAPTMP", pattern(8, 9)]]) })
+      const before = yield* disk.readBytes(0, diskBytes)
+      const other = yield* Bdev.open(disk.name)
+      const error = yield* Effect.flip(libspdkDriver.load(other, loadOptions))
+      assert.strictEqual(error.reason._tag, "Busy")
+      assert.strictEqual((yield* Effect.flip(libspdkDriver.load(disk, loadOptions))).reason._tag, "Busy")
+      assert.deepStrictEqual(yield* disk.readBytes(0, diskBytes), before)
+      yield* store.unload
+    }).pipe(Effect.scoped)
+  )
+
   it.effect("fails when what is left over cannot be recovered", () =>
     Effect.gen(function* () {
       let refused = 0

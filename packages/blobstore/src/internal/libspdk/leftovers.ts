@@ -6,13 +6,14 @@
  */
 import type { Bdev, IoError } from "@effect-spdk/core/Bdev"
 import * as DmaBuffer from "@effect-spdk/core/DmaBuffer"
-import type { EngineService } from "@effect-spdk/core/Engine"
+import type { EngineBlobstores, EngineService } from "@effect-spdk/core/Engine"
 import type { SpdkError } from "@effect-spdk/core/SpdkError"
 import * as Effect from "effect/Effect"
 import type { LoadOptions } from "../driver.ts"
 import { internalXattr, pageBytes } from "../format/layout.ts"
 import type { SuperBlock } from "../format/superBlock.ts"
 import { portableDriver } from "../portable/driver.ts"
+import { errno } from "./errors.ts"
 
 const partBytes = 2 ** 20
 const inFlight = 4
@@ -54,17 +55,34 @@ const mentionsLeftovers = (bdev: Bdev, superBlock: SuperBlock): Effect.Effect<bo
     return found
   }).pipe(Effect.scoped)
 
-/** Leaves a store that SPDK can load, or fails as the portable driver's load does. Writes nothing where nothing was left. */
+/**
+ * Leaves a store that SPDK can load, or fails as the portable driver's load does. Writes nothing where nothing was left, and
+ * nothing where the store is loaded, in whichever thread of this process.
+ */
 export const recoverLeftovers = (
+  blobstores: EngineBlobstores,
   bdev: Bdev,
   superBlock: SuperBlock,
   options: LoadOptions
 ): Effect.Effect<void, SpdkError, EngineService> => {
   if (!isRecovered(superBlock, options)) return Effect.void
   const recovery: LoadOptions = { ...options, grow: false, onProgress: undefined }
+  const mend = Effect.flatMap(isFree(blobstores, bdev, superBlock), (free) =>
+    free ? Effect.flatMap(portableDriver.load(bdev, recovery), (store) => store.unload) : Effect.void
+  )
   return Effect.flatMap(mentionsLeftovers(bdev, superBlock), (mentioned) =>
-    mentioned
-      ? Effect.uninterruptible(Effect.flatMap(portableDriver.load(bdev, recovery), (store) => store.unload))
-      : Effect.void
+    mentioned ? Effect.uninterruptible(mend) : Effect.void
+  )
+}
+
+/**
+ * Whether SPDK could load the store now: it looks at the type, which is made to differ, before it recovers anything, and only
+ * after it has seen that nobody has the store loaded.
+ */
+const isFree = (blobstores: EngineBlobstores, bdev: Bdev, superBlock: SuperBlock): Effect.Effect<boolean> => {
+  const type = superBlock.type === "?" ? "!" : "?"
+  const args = { numbers: [0, 0, 0, 0], texts: [bdev.name, type] }
+  return Effect.flatMap(blobstores.open("load", bdev.name, args, undefined), ({ status, store }) =>
+    status === 0 ? Effect.as(blobstores.call(store, "unload"), false) : Effect.succeed(status === errno.ENXIO)
   )
 }
