@@ -148,6 +148,44 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
       })
     )
 
+    check(
+      "discovery: what a killed target had is lost, and found again when it is started again",
+      () =>
+        Effect.gen(function* () {
+          const [path, port, nqn] = [yield* scratchFile, yield* freePort, freshNqn("again")]
+          const dead = yield* Scope.make()
+          const first = yield* startTarget.pipe(Scope.provide(dead))
+          yield* first.run(exportFile(path, nqn, port)).pipe(Scope.provide(dead))
+          const discovery = yield* NvmeBdev.discover({
+            traddr: "127.0.0.1",
+            trsvcid: port,
+            lossTimeout: "2 seconds",
+            reconnectDelay: "1 second",
+            attachTimeout: "20 seconds"
+          })
+          assert.lengthOf(yield* discovery.bdevs, 1)
+          yield* first.kill
+          yield* within("the end of what it had", Scope.close(dead, Exit.void))
+          yield* until(
+            "the bdev is lost",
+            Effect.map(discovery.bdevs, (bdevs) => bdevs.length === 0),
+            30_000
+          )
+          const second = yield* startTarget
+          yield* second.run(exportFile(path, nqn, port))
+          yield* until(
+            "the bdev is found again",
+            Effect.map(discovery.bdevs, (bdevs) => bdevs.length === 1),
+            30_000
+          )
+          const [name = ""] = yield* discovery.bdevs
+          const bdev = yield* Bdev.open(name, { write: true })
+          yield* bdev.writeBytes(0, pattern(blockSize, 5))
+          sameBytes(yield* bdev.readBytes(0, blockSize), pattern(blockSize, 5), "what was found again")
+        }),
+      { timeoutMillis: 120_000 }
+    )
+
     check("failover: a second address for one connection, taken when the first one is gone", () =>
       Effect.gen(function* () {
         const other = yield* startTarget
