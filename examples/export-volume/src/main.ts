@@ -1,10 +1,11 @@
 /**
  * A volume that is kept in a blobstore, exported over NVMe/TCP and attached in a second process.
  *
- * Needs SPDK with its logical volumes, so libspdk, about 1 GiB of memory and 64 MiB of disk; no root, no hugepages. It starts
- * itself a second time as the host, which writes, and then looks at the volume here for what was written there.
+ * Needs about 1 GiB of memory and 64 MiB of disk; no root, no hugepages. Logical volumes are SPDK's: on the embedded engine, which
+ * has none, the file itself is the volume. It starts itself a second time as the host, which writes, and then looks at the volume
+ * here for what was written there.
  *
- *     node examples/dist/export-volume/src/main.js [file]
+ *     node examples/dist/export-volume/src/main.js [file] [--engine libspdk|embedded]
  */
 import * as Bdev from "@effect-spdk/core/Bdev"
 import * as NvmeBdev from "@effect-spdk/core/NvmeBdev"
@@ -13,6 +14,7 @@ import * as NvmfTarget from "@effect-spdk/nvmf/NvmfTarget"
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as Console from "effect/Console"
 import * as Effect from "effect/Effect"
+import type * as Layer from "effect/Layer"
 import { spawn } from "node:child_process"
 import { createHash } from "node:crypto"
 import { mkdtempSync, rmSync } from "node:fs"
@@ -20,6 +22,12 @@ import { createServer } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
+import { parseArgs } from "node:util"
+
+const { positionals, values: options } = parseArgs({
+  allowPositionals: true,
+  options: { engine: { type: "string", default: "auto" }, host: { type: "string" } }
+})
 
 const nqn = "nqn.2026-01.com.example:volume"
 const hostNqn = "nqn.2026-01.com.example:second-process"
@@ -39,7 +47,7 @@ const freePort = Effect.callback<number>((resume) => {
 /** This program in another process; what it prints appears here. */
 const secondProcess = (port: number): Effect.Effect<number> =>
   Effect.callback<number>((resume) => {
-    const args = [fileURLToPath(import.meta.url), "--host", String(port)]
+    const args = [fileURLToPath(import.meta.url), "--host", String(port), "--engine", options.engine]
     const child = spawn(process.execPath, args, { stdio: ["ignore", "inherit", "inherit"] })
     child.on("exit", (code) => resume(Effect.succeed(code ?? 1)))
     return Effect.sync(() => void child.kill())
@@ -54,6 +62,11 @@ const temporaryFile = Effect.acquireRelease(
 const volumeOn = Effect.fnUntraced(function* (path: string) {
   yield* Bdev.createFile({ path, size: "64 MiB", name: "store" })
   const spdk = yield* Spdk.Spdk
+  const methods = yield* spdk.rpc.call("rpc_get_methods")
+  if (!Array.isArray(methods) || !methods.includes("bdev_lvol_create")) {
+    yield* Console.log("this engine has no logical volumes: the file itself is the volume")
+    return "store"
+  }
   // SPDK looks at every new bdev for what it knows, and finds the store of an earlier run.
   yield* spdk.rpc.call("bdev_wait_for_examine")
   if (!(yield* Bdev.list).some((one) => one.aliases.includes("store/volume"))) {
@@ -96,8 +109,15 @@ const host = (port: string) =>
     yield* bdev.flush()
   })
 
-const [first, second] = process.argv.slice(2)
-const engine = Spdk.layer({ memoryMiB: 512, logLevel: "error" })
-const program = first === "--host" ? host(second ?? "") : exporter(first).pipe(Effect.provide(NvmfTarget.layer()))
+const engineOptions = { memoryMiB: 512, logLevel: "error" } as const
+const engines: Readonly<Record<string, Layer.Layer<Spdk.Services, unknown>>> = {
+  auto: Spdk.layerAutoWith(engineOptions),
+  libspdk: Spdk.layer(engineOptions),
+  embedded: Spdk.layerEmbedded(engineOptions)
+}
+const engine = engines[options.engine]
+if (engine === undefined) throw new Error(`--engine ${options.engine}: there are ${Object.keys(engines).join(", ")}`)
+const program =
+  options.host === undefined ? exporter(positionals[0]).pipe(Effect.provide(NvmfTarget.layer())) : host(options.host)
 
 NodeRuntime.runMain(program.pipe(Effect.scoped, Effect.provide(engine)))

@@ -1,7 +1,7 @@
 /**
  * A disk for a Linux host: exports a file over NVMe/TCP, checks the export, and prints the line to attach it with.
  *
- * Needs SPDK or nothing: `Spdk.layerAuto` takes the engine that is there. The Linux host needs the kernel module nvme-tcp,
+ * Needs SPDK or nothing: it takes the engine that is there, or the one of `--engine libspdk` or `--engine embedded`. The Linux host needs the kernel module nvme-tcp,
  * nvme-cli and root. Run it with the address that the host is to use and the host's name, which is in /etc/nvme/hostnqn there:
  *
  *     node examples/dist/linux-host/src/main.js --traddr 192.0.2.1 --host nqn.2014-08.org.nvmexpress:uuid:... --file disk.img
@@ -27,6 +27,7 @@ const { values: options } = parseArgs({
     nqn: { type: "string", default: "nqn.2026-01.com.example:linux" },
     file: { type: "string", default: "disk.img" },
     size: { type: "string", default: "256 MiB" },
+    engine: { type: "string", default: "auto" },
     once: { type: "boolean", default: false }
   }
 })
@@ -59,11 +60,16 @@ const program = Effect.gen(function* () {
   )
 })
 
+const engines: Readonly<Record<string, Layer.Layer<Spdk.Services, unknown>>> = {
+  auto: Spdk.layerAuto,
+  libspdk: Spdk.layer(),
+  embedded: Spdk.layerEmbedded()
+}
+const engine = engines[options.engine]
+if (engine === undefined) throw new Error(`--engine ${options.engine}: there are ${Object.keys(engines).join(", ")}`)
+
 const Disk = Bdev.layerFile({ path: options.file, size: options.size, blockSize: 4096 })
 
 NodeRuntime.runMain(
-  program.pipe(
-    Effect.scoped,
-    Effect.provide(Layer.mergeAll(Disk, NvmfTarget.layer()).pipe(Layer.provideMerge(Spdk.layerAuto)))
-  )
+  program.pipe(Effect.scoped, Effect.provide(Layer.mergeAll(Disk, NvmfTarget.layer()).pipe(Layer.provideMerge(engine))))
 )

@@ -56,6 +56,9 @@ export interface Discovery {
  * The discovery controller has to be in another process: SPDK connects to it, and reads from it, without giving a target on
  * the same reactor the time to answer.
  *
+ * On SPDK give it no `lossTimeout` but "never": SPDK v26.05 crashes when it gives a found controller up while its connection to the
+ * discovery controller is down too, as when the machine they are both on dies.
+ *
  * Without `attachTimeout` it returns before anything is attached, and goes on trying when the address does not answer.
  *
  * @since 0.1.0

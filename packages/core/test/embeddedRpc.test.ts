@@ -42,6 +42,52 @@ describe("RPC inside the program", () => {
     }).pipe(Effect.scoped)
   )
 
+  it.effect("refuses options of NVMe bdevs and targets that would change nothing, by name", () =>
+    Effect.gen(function* () {
+      const { rpc } = yield* makeEngine(undefined, { waitsForStart: true })
+      const refused = (method: string, params: { readonly [name: string]: unknown }) =>
+        Effect.gen(function* () {
+          const { message, reason } = yield* Effect.flip(rpc.call(method, params))
+          assert.strictEqual(reason._tag, "InvalidArgument")
+          return message
+        })
+      const options = {
+        timeout_us: 5,
+        action_on_timeout: "reset",
+        io_path_stat: true,
+        bdev_retry_count: -1,
+        nvme_ioq_poll_period_us: 100,
+        dhchap_digests: ["sha256"],
+        multipath_opts: { policy: "active_active" },
+        transport_retry_count: 256
+      }
+      for (const [name, value] of Object.entries(options)) {
+        assert.include(yield* refused("bdev_nvme_set_options", { [name]: value }), name)
+      }
+      yield* refused("bdev_nvme_set_options", { ctrlr_loss_timeout_sec: -2 })
+      // What is saved of the defaults is taken, before the start and after it.
+      yield* rpc.call("bdev_nvme_set_options", {
+        keep_alive_timeout_ms: 5000,
+        io_queue_requests: 512,
+        dhchap_digests: ["sha256", "sha384", "sha512"],
+        multipath_opts: { policy: "active_passive" }
+      })
+      assert.include(yield* refused("nvmf_set_config", { discovery_filter: "address" }), "discovery_filter")
+      assert.include(yield* refused("nvmf_set_config", { admin_cmd_passthru: { sanitize: true } }), "sanitize")
+      yield* rpc.call("nvmf_set_config", { discovery_filter: "match_any", admin_cmd_passthru: { sanitize: false } })
+      yield* rpc.call("nvmf_set_crdt", { crdt1: 10, crdt2: 20, crdt3: 30 })
+      yield* rpc.call("framework_start_init")
+      const saved = JSON.stringify(yield* rpc.call("framework_get_config", { name: "nvmf" }))
+      assert.include(saved, '{"crdt1":10,"crdt2":20,"crdt3":30}')
+      assert.include(
+        JSON.stringify(yield* rpc.call("framework_get_config", { name: "bdev" })),
+        '"keep_alive_timeout_ms":5000'
+      )
+      yield* rpc.call("bdev_nvme_set_options", { keep_alive_timeout_ms: 10_000 })
+      assert.strictEqual((yield* Effect.flip(rpc.call("nvmf_set_crdt", { crdt1: 1 }))).reason._tag, "RpcFailed")
+    }).pipe(Effect.scoped)
+  )
+
   it.effect("hands out copies", () =>
     Effect.gen(function* () {
       const { rpc } = yield* makeEngine()

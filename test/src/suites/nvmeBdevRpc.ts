@@ -1,47 +1,39 @@
-/** NVMe bdevs by SPDK's RPC names: attach, what they tell, lost and found controllers, detach. */
+/** NVMe bdevs and discovery services by SPDK's RPC names: what is answered, with its codes. */
 import * as Bdev from "@effect-spdk/core/Bdev"
 import * as Rpc from "@effect-spdk/core/Rpc"
 import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
-import * as Fiber from "effect/Fiber"
-import * as DmaBuffer from "@effect-spdk/core/DmaBuffer"
-import { contract, failsWith, fresh, pattern, sameBytes, until, within } from "../support/harness.ts"
+import { contract, failsWith, fresh, pattern, sameBytes, until } from "../support/harness.ts"
+import { freePort } from "../support/nvmf.ts"
 import { type NvmeSuite, sharedTarget } from "../support/nvmeSuite.ts"
 import { addNamespace, exported, type NvmfTarget } from "../support/nvmfTarget.ts"
 
-const attached = (target: Effect.Effect<NvmfTarget>, loss: object = {}) =>
+const exportedPath = (target: Effect.Effect<NvmfTarget>) =>
   Effect.gen(function* () {
     const running = yield* target
     const subsystem = yield* exported(running)
     const name = fresh("Nvme")
-    const params = {
-      name,
-      trtype: "tcp",
-      adrfam: "ipv4",
-      traddr: "127.0.0.1",
-      trsvcid: `${subsystem.port}`,
-      subnqn: subsystem.subnqn,
-      ...loss
-    }
-    const bdevs = yield* Rpc.call("bdev_nvme_attach_controller", params)
+    const address = { name, trtype: "tcp", adrfam: "ipv4", traddr: "127.0.0.1", trsvcid: `${subsystem.port}` }
     yield* Effect.addFinalizer(() => Effect.exit(Rpc.call("bdev_nvme_detach_controller", { name })))
-    const listener = {
-      nqn: subsystem.subnqn,
-      listen_address: { trtype: "TCP", adrfam: "IPv4", traddr: "127.0.0.1", trsvcid: params.trsvcid }
-    }
-    return { bdevs, listener, name, params, subsystem, target: running }
+    return { address, name, params: { ...address, subnqn: subsystem.subnqn }, subsystem, target: running }
   })
 
 const has = (name: string) =>
   Effect.map(Effect.exit(Rpc.call("bdev_get_bdevs", { name })), ({ _tag }) => _tag === "Success")
+
+const controllerNames = Effect.map(Rpc.call("bdev_nvme_get_controllers"), (all) =>
+  [all].flat().map((one) => (typeof one === "object" && one !== null && "name" in one ? one.name : ""))
+)
+
+const discoveries = Effect.map(Rpc.call("bdev_nvme_get_discovery_info"), (all) => [all].flat())
 
 export const suite: NvmeSuite = (name, layer, _capabilities, factory) => {
   const target = sharedTarget(factory)
   contract(name, layer, (check) => {
     check("namespaces are bdevs by SPDK's names, and detach takes them away", () =>
       Effect.gen(function* () {
-        const { bdevs, name, params } = yield* attached(target)
-        assert.deepStrictEqual(bdevs, [`${name}n1`])
+        const { name, params } = yield* exportedPath(target)
+        assert.deepStrictEqual(yield* Rpc.call("bdev_nvme_attach_controller", params), [`${name}n1`])
         yield* Effect.scoped(
           Effect.gen(function* () {
             const bdev = yield* Bdev.open(`${name}n1`, { write: true })
@@ -50,54 +42,81 @@ export const suite: NvmeSuite = (name, layer, _capabilities, factory) => {
             sameBytes(yield* bdev.readBytes(4096, bytes.length), bytes, "what was written")
           })
         )
-        yield* failsWith(Rpc.call("bdev_nvme_attach_controller", params), "Busy")
-        yield* failsWith(Rpc.call("bdev_nvme_attach_controller", { ...params, name: `${name}x` }), "AlreadyExists")
+        yield* failsWith(Rpc.call("bdev_nvme_attach_controller", params), "Busy", { errno: "EALREADY" })
         yield* Rpc.call("bdev_nvme_reset_controller", { name })
+        yield* failsWith(Rpc.call("bdev_nvme_reset_controller", { name: `${name}x` }), "NotFound")
+        yield* failsWith(
+          Rpc.call("bdev_nvme_detach_controller", { name, trtype: "TCP", traddr: "127.0.0.2", trsvcid: "4420" }),
+          "NotFound"
+        )
         yield* Rpc.call("bdev_nvme_detach_controller", { name })
         assert.isFalse(yield* has(`${name}n1`))
         yield* failsWith(Rpc.call("bdev_nvme_detach_controller", { name }), "NotFound")
       })
     )
 
-    check("a namespace that is added at run time becomes a bdev, and one that is removed goes", () =>
+    check("max_bdevs limits what is answered and not what is attached", () =>
       Effect.gen(function* () {
-        const { name, subsystem, target: running } = yield* attached(target)
+        const { name, params, subsystem, target: running } = yield* exportedPath(target)
         const second = yield* addNamespace(running, subsystem.subnqn, 2)
-        yield* until("the second bdev", has(`${name}n2`))
-        yield* running.rpc("nvmf_subsystem_remove_ns", { nqn: subsystem.subnqn, nsid: 2 })
-        yield* until(
-          "the end of the second bdev",
-          Effect.map(has(`${name}n2`), (there) => !there)
+        yield* failsWith(Rpc.call("bdev_nvme_attach_controller", { ...params, max_bdevs: 0 }), "InvalidArgument")
+        assert.isFalse(yield* has(`${name}n1`))
+        const { errno } = yield* failsWith(
+          Rpc.call("bdev_nvme_attach_controller", { ...params, max_bdevs: 1 }),
+          "InvalidArgument"
         )
+        assert.strictEqual(errno, "ERANGE")
+        assert.include(yield* controllerNames, name)
+        assert.isTrue((yield* has(`${name}n1`)) && (yield* has(`${name}n2`)))
+        yield* Rpc.call("bdev_nvme_detach_controller", { name })
+        yield* running.rpc("nvmf_subsystem_remove_ns", { nqn: subsystem.subnqn, nsid: 2 })
         yield* running.rpc("bdev_malloc_delete", { name: second })
       })
     )
 
-    check("I/O waits for a controller that is lost and comes back", () =>
+    check("a discovery service attaches, is told of, is one of its name and address, and detaches", () =>
       Effect.gen(function* () {
-        const loss = { ctrlr_loss_timeout_sec: 20, reconnect_delay_sec: 1 }
-        const { listener, name, target: running } = yield* attached(target, loss)
-        const bdev = yield* Bdev.open(`${name}n1`, { write: true })
-        const buffer = yield* DmaBuffer.make(4096)
-        buffer.bytes.set(pattern(4096, 9))
-        yield* running.rpc("nvmf_subsystem_remove_listener", listener)
-        const waiting = yield* Effect.forkChild(Effect.forEach([0, 1, 2, 3], (i) => bdev.write(i * 4096, buffer)))
-        yield* running.rpc("nvmf_subsystem_add_listener", listener)
-        yield* within("the writes", Fiber.join(waiting))
-        sameBytes(yield* bdev.readBytes(8192, 4096), pattern(4096, 9), "what was acknowledged")
+        const { address, name, subsystem } = yield* exportedPath(target)
+        const start = (params: object) => Rpc.call("bdev_nvme_start_discovery", { ...address, ...params })
+        yield* start({ wait_for_attach: true })
+        const mine = Effect.map(Rpc.call("bdev_nvme_get_controllers"), (all) =>
+          JSON.stringify([all].flat().filter((one) => JSON.stringify(one).includes(subsystem.subnqn)))
+        )
+        assert.include(yield* mine, `"name":"${name}`)
+        const [info] = yield* discoveries
+        assert.deepInclude(info, {
+          name,
+          trid: {
+            trtype: "TCP",
+            adrfam: "IPv4",
+            traddr: "127.0.0.1",
+            trsvcid: address.trsvcid,
+            subnqn: "nqn.2014-08.org.nvmexpress.discovery"
+          }
+        })
+        yield* failsWith(start({ trsvcid: "4420" }), "AlreadyExists")
+        yield* failsWith(start({ name: `${name}x` }), "AlreadyExists")
+        yield* Rpc.call("bdev_nvme_stop_discovery", { name })
+        assert.strictEqual(yield* mine, "[]")
+        assert.deepStrictEqual(yield* discoveries, [])
+        yield* failsWith(Rpc.call("bdev_nvme_stop_discovery", { name }), "NotFound")
       })
     )
 
-    check("a controller that does not come back takes its bdevs with it", () =>
+    check("a discovery service that nobody answers: TimedOut with a limit, and it goes on without", () =>
       Effect.gen(function* () {
-        const loss = { ctrlr_loss_timeout_sec: 1, reconnect_delay_sec: 1 }
-        const { listener, name, target: running } = yield* attached(target, loss)
-        yield* running.rpc("nvmf_subsystem_remove_listener", listener)
+        const { address, name } = yield* exportedPath(target)
+        const path = { ...address, trsvcid: yield* freePort }
+        yield* failsWith(Rpc.call("bdev_nvme_start_discovery", { ...path, attach_timeout_ms: 1200 }), "TimedOut")
         yield* until(
-          "the end of the bdev",
-          Effect.map(has(`${name}n1`), (there) => !there)
+          "its end",
+          Effect.map(discoveries, (all) => all.length === 0)
         )
-        yield* failsWith(Rpc.call("bdev_nvme_detach_controller", { name }), "NotFound")
+        yield* Rpc.call("bdev_nvme_start_discovery", path)
+        assert.lengthOf(yield* discoveries, 1)
+        yield* Rpc.call("bdev_nvme_stop_discovery", { name })
+        assert.deepStrictEqual(yield* discoveries, [])
+        yield* failsWith(Rpc.call("bdev_nvme_start_discovery", { ...path, adrfam: "?" }), "InvalidArgument")
       })
     )
   })

@@ -129,6 +129,14 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
           )
         }
         yield* Rpc.call("bdev_nvme_detach_controller", { name: "Attached" })
+        // The engines that have loaded it were ended with all of it attached.
+        yield* until(
+          "no host is left",
+          Effect.map(
+            target.run(Rpc.call("nvmf_subsystem_get_controllers", { nqn: place.nqn })),
+            (hosts) => [hosts].flat().length === 0
+          )
+        )
         yield* Rpc.call("bdev_nvme_start_discovery", { ...path, name: "Found", hostnqn, wait_for_attach: true })
         const found = yield* saved("bdev")
         assert.include(JSON.stringify(found), "bdev_nvme_start_discovery")
@@ -143,6 +151,13 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
             )
             assert.deepStrictEqual(yield* run(saved("bdev")), found)
           })
+        )
+        yield* until(
+          "nor one that was discovered",
+          Effect.map(
+            target.run(Rpc.call("nvmf_subsystem_get_controllers", { nqn: place.nqn })),
+            (hosts) => [hosts].flat().length === 0
+          )
         )
       })
     )

@@ -26,7 +26,10 @@ export const options: EmbeddedOptions = {
   onLog: () => {}
 }
 
-export const makeEngine = (overrides: Partial<EmbeddedOptions> = {}) => make({ ...options, ...overrides })
+export const makeEngine = (
+  overrides: Partial<EmbeddedOptions> = {},
+  start: { readonly waitsForStart?: boolean } = {}
+) => make({ ...options, ...overrides }, start)
 
 /** How a request ended. */
 export interface Ended {

@@ -81,6 +81,7 @@ export const addBdevMethods = (table: RpcTable, registry: BdevRegistry): void =>
 export const bdevConfig = (registry: BdevRegistry, nvme: NvmeModule, withBatches: boolean): ReadonlyArray<Json> => {
   const calls: Array<Json> = [{ method: "bdev_set_options", params: { ...registry.options } }]
   for (const module of registry.virtualModules) calls.push(...module.configCalls())
+  calls.push(...nvme.configCalls(withBatches))
   const callsOf = (moduleName: string) =>
     registry.all
       .filter((bdev) => bdev.moduleName === moduleName)
@@ -92,7 +93,7 @@ export const bdevConfig = (registry: BdevRegistry, nvme: NvmeModule, withBatches
     if (withBatches) calls.push(batch)
     else calls.push(...batch)
   }
-  calls.push(...callsOf("aio"), ...nvme.configCalls(withBatches), { method: "bdev_wait_for_examine" })
+  calls.push(...callsOf("aio"), { method: "bdev_wait_for_examine" })
   return calls
 }
 

@@ -1,6 +1,6 @@
 /**
- * The RPC methods of the NVMe-oF target, in SPDK's names and words: transports, subsystems, hosts, namespaces, referrals. What
- * concerns listeners and what is told about connections is in rpcNvmfListeners.ts.
+ * The RPC methods of the NVMe-oF target, in SPDK's names and words: transports, subsystems, namespaces. Hosts and referrals are in
+ * rpcNvmfHosts.ts, listeners and what is told about connections in rpcNvmfListeners.ts, what is saved in rpcNvmfConfig.ts.
  */
 import * as Effect from "effect/Effect"
 import type { NvmfCreateTransport } from "../../generated/RpcNvmf.ts"
@@ -9,6 +9,7 @@ import type { Json } from "./bdev.ts"
 import type { BdevRegistry } from "./bdevRegistry.ts"
 import { claimant, Namespace, Subsystem, Target, type TransportOptions } from "./nvmf/target.ts"
 import { addNvmfSettings } from "./rpcNvmfConfig.ts"
+import { addHosts, addReferrals } from "./rpcNvmfHosts.ts"
 import { addNvmfListeners, dumpAddress } from "./rpcNvmfListeners.ts"
 import { type Answer, errnoFault, invalidParams, RpcFault, type RpcTable } from "./rpcTable.ts"
 import { ENODEV } from "./status.ts"
@@ -16,7 +17,7 @@ import * as Uuid from "./uuid.ts"
 
 export const invalid = invalidParams()
 export const internal = (message = "Internal error"): RpcFault => new RpcFault(-32603, message)
-const noTarget = internal("Unable to find a target.")
+export const noTarget = internal("Unable to find a target.")
 
 export const answerTrue: Answer = Effect.succeed(true)
 
@@ -370,110 +371,3 @@ const addNamespaces = (table: RpcTable, target: Target): void => {
   addVisibility("nvmf_ns_add_host", true)
   addVisibility("nvmf_ns_remove_host", false)
 }
-
-const addHosts = (table: RpcTable, target: Target): void => {
-  const onInvalid = invalid
-  table.add(
-    "nvmf_subsystem_add_host",
-    (params) =>
-      onSubsystem(target, params, (subsystem) => {
-        const { dhchap_ctrlr_key: controllerKey, dhchap_key: key, host, psk } = params
-        // There is no keyring here, so no key of this name.
-        if (key !== undefined || controllerKey !== undefined || psk !== undefined) return Effect.fail(invalid)
-        if (nqnRule(host) !== undefined || subsystem.hosts.includes(host)) return Effect.fail(internal())
-        subsystem.hosts.unshift(host)
-        if (subsystem.listeners.length > 0) target.discoveryChanged(host)
-        return answerTrue
-      }),
-    { onInvalid }
-  )
-  table.add(
-    "nvmf_subsystem_remove_host",
-    (params) =>
-      onSubsystem(target, params, (subsystem) => {
-        const index = subsystem.hosts.indexOf(params.host)
-        if (index === -1) return Effect.fail(internal())
-        subsystem.hosts.splice(index, 1)
-        if (subsystem.listeners.length > 0) target.discoveryChanged(params.host)
-        for (const controller of [...subsystem.controllers.values()]) {
-          if (controller.hostNqn === params.host) controller.destroy()
-        }
-        return answerTrue
-      }),
-    { onInvalid }
-  )
-  table.add(
-    "nvmf_subsystem_allow_any_host",
-    (params) =>
-      onSubsystem(target, params, (subsystem) => {
-        subsystem.allowAnyHost = params.allow_any_host
-        if (subsystem.listeners.length > 0) target.discoveryChanged()
-        return answerTrue
-      }),
-    { onInvalid }
-  )
-}
-
-const addReferrals = (table: RpcTable, target: Target): void => {
-  const onInvalid = invalid
-  table.add(
-    "nvmf_discovery_add_referral",
-    ({ address, secure_channel: secure = false, subnqn = "", tgt_name: name }) => {
-      if (!isTarget(target, name)) return Effect.fail(noTarget)
-      if (address.trtype.toUpperCase() !== "TCP" || address.traddr.length > 255) return Effect.fail(invalid)
-      if (Buffer.byteLength(subnqn) > 223) return Effect.fail(invalidParams("Invalid subsystem NQN"))
-      const { adrfam = "IPv4", traddr, trsvcid = "" } = address
-      if (trsvcid === "") return Effect.fail(internal("Service ID is required."))
-      if (trsvcid.length > 31) return Effect.fail(invalid)
-      const referral = {
-        trtype: "TCP",
-        adrfam: adrfam.toLowerCase() === "ipv6" ? "IPv6" : "IPv4",
-        traddr,
-        trsvcid,
-        subnqn: subnqn === "" ? "nqn.2014-08.org.nvmexpress.discovery" : subnqn,
-        secure
-      }
-      // A second one of the same place changes nothing.
-      if (target.referrals.some((one) => isSame(one, referral))) return answerTrue
-      target.referrals.unshift(referral)
-      target.discoveryChanged()
-      return answerTrue
-    },
-    { onInvalid }
-  )
-  table.add(
-    "nvmf_discovery_remove_referral",
-    ({ address, subnqn = "nqn.2014-08.org.nvmexpress.discovery", tgt_name: name }) => {
-      if (!isTarget(target, name)) return Effect.fail(noTarget)
-      const { traddr, trsvcid = "" } = address
-      const index = target.referrals.findIndex((one) => isSame(one, { traddr, trsvcid, subnqn }))
-      if (index === -1) return Effect.fail(internal("Unable to remove a referral."))
-      target.referrals.splice(index, 1)
-      target.discoveryChanged()
-      return answerTrue
-    },
-    { onInvalid }
-  )
-  table.add(
-    "nvmf_discovery_get_referrals",
-    (params) =>
-      isTarget(target, params.tgt_name)
-        ? Effect.succeed(
-            target.referrals.map(({ adrfam, secure, subnqn, traddr, trsvcid, trtype }) => ({
-              address: { trtype, adrfam, traddr, trsvcid },
-              secure_channel: secure,
-              subnqn
-            }))
-          )
-        : Effect.fail(internal("Unable to find a target")),
-    { isOptional: true, onInvalid }
-  )
-}
-
-interface Place {
-  readonly traddr: string
-  readonly trsvcid: string
-  readonly subnqn: string
-}
-const isSame = (a: Place, b: Place): boolean =>
-  a.traddr === b.traddr && a.trsvcid === b.trsvcid && a.subnqn === b.subnqn
