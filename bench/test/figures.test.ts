@@ -47,8 +47,13 @@ describe("bench", () => {
   it("gives every case an id of its own, and embedded cases beside node:fs need nothing installed", () => {
     expect(new Set(all.map(({ id }) => id)).size).toBe(all.length)
     const embeddedFile = caseOf("embedded-file-4k-32")
-    expect([needs(embeddedFile.subject), needs(embeddedFile.peer)]).toEqual([undefined, undefined])
-    expect([needs(caseOf("raw-4k-qd32").subject), needs(caseOf("raw-4k-qd32").peer)]).toEqual(["libspdk", "bdevperf"])
+    expect([needs(embeddedFile.subject), needs(embeddedFile.peer)]).toEqual([[], []])
+    expect([needs(caseOf("raw-4k-qd32").subject), needs(caseOf("raw-4k-qd32").peer)]).toEqual([
+      ["libspdk"],
+      ["bdevperf"]
+    ])
+    const host = caseOf("host-embedded-4k-32")
+    expect([needs(host.subject), needs(host.peer)]).toEqual([["nvmf programs"], ["nvmf programs"]])
   })
 
   it("draws offsets that are aligned, in range, and cover the device", () => {

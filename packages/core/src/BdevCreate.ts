@@ -8,7 +8,7 @@ import type * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type { BdevErrorInjectErrorType, BdevErrorInjectIoType } from "./generated/RpcTypes.ts"
 import { blocksOf, fileOf, generatedName, requireBase } from "./internal/bdevOptions.ts"
-import { withinLimit } from "./internal/release.ts"
+import { withinLimitByRpc } from "./internal/release.ts"
 import * as Rpc from "./Rpc.ts"
 import { RpcClient } from "./Rpc.ts"
 import { failInvalid, type RpcReason, type SpdkError } from "./SpdkError.ts"
@@ -105,7 +105,7 @@ export interface FileOptions {
    * What happens to the file when `size` is given. `"missing"`, the default, makes it when it is missing and extends it when it
    * is shorter; its bytes stay. `"always"` empties it first: all its bytes are lost. `"never"` only checks: a missing file is
    * `NotFound`, a shorter one `InvalidArgument`. Without `size` the file is not touched and must exist, and `"missing"` and
-   * `"always"` are `InvalidArgument`. It is made on this machine, by this process, sparse, with mode 0600, and it is never
+   * `"always"` are `InvalidArgument`, as they are for a bdev that is read-only. It is made on this machine, by this process, sparse, with mode 0600, and it is never
    * deleted.
    */
   readonly create?: FileCreation | undefined
@@ -114,6 +114,11 @@ export interface FileOptions {
 
 /** @since 0.1.0 @category models */
 export interface AioOptions extends FileOptions {
+  /**
+   * Nothing is written: `create` can only be `"never"` then, which is the default, so that a `size` is checked and nothing is
+   * made or extended. SPDK opens such a bdev for writing all the same; each write then fails with `IoFailed`. Default
+   * false.
+   */
   readonly readonly?: boolean | undefined
   /** Whether unmap and write zeroes punch holes. */
   readonly fallocate?: boolean | undefined
@@ -368,6 +373,6 @@ const scoped = <A>(
       const gone = Effect.catch(remove(rpc, created), (error) =>
         error.reason._tag === "NotFound" ? Effect.void : Effect.die(error)
       )
-      return withinLimit("Bdev.delete", `${created}`, Effect.asVoid(gone))
+      return withinLimitByRpc("Bdev.delete", `${created}`, Effect.asVoid(gone))
     })
   )

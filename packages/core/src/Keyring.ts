@@ -25,7 +25,7 @@ import * as os from "node:os"
 import * as path from "node:path"
 import { generatedName } from "./internal/bdevOptions.ts"
 import { keyTextRule, randomDhchap, randomPsk } from "./internal/keys.ts"
-import { withinLimit } from "./internal/release.ts"
+import { withinLimitByRpc } from "./internal/release.ts"
 import { callDecoded } from "./internal/rpcDecoded.ts"
 import * as Rpc from "./Rpc.ts"
 import { RpcClient } from "./Rpc.ts"
@@ -176,7 +176,7 @@ const addPath = (name: string, file: string): Effect.Effect<Key, KeyringError, R
         Effect.as({ name })
       ),
       () =>
-        withinLimit(
+        withinLimitByRpc(
           "Keyring.remove",
           name,
           Effect.catch(Effect.asVoid(Rpc.callWith(rpc, "keyring_file_remove_key", { name })), (error) =>

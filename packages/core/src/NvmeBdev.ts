@@ -38,6 +38,7 @@ import { generatedName } from "./internal/bdevOptions.ts"
 import { checkName } from "./internal/names.ts"
 import {
   disabledIsPermissionDenied,
+  isTooMany,
   missingIsNotFound,
   notConnected,
   takenIsAlreadyExists
@@ -51,14 +52,14 @@ import {
   policyParams
 } from "./internal/nvmeBdevParams.ts"
 import { pollChanges } from "./internal/pollChanges.ts"
-import { withinLimit } from "./internal/release.ts"
+import { withinLimitByRpc } from "./internal/release.ts"
 import { callDecoded } from "./internal/rpcDecoded.ts"
 import { keyName } from "./Keyring.ts"
 import * as Info from "./NvmeBdevInfo.ts"
 import type { AddPathOptions, AttachOptions, PolicyOptions, SetKeysOptions } from "./NvmeBdevOptions.ts"
 import * as Rpc from "./Rpc.ts"
 import { RpcClient } from "./Rpc.ts"
-import { AlreadyExists, fail, NotFound, type RpcReason, type SpdkError } from "./SpdkError.ts"
+import { AlreadyExists, fail, failInvalid, NotFound, type RpcReason, type SpdkError } from "./SpdkError.ts"
 
 export * from "./NvmeBdevDiscovery.ts"
 export {
@@ -151,10 +152,18 @@ export const attach: (
       if (known.some((one) => one.name === name)) {
         return yield* fail<RpcReason>(new AlreadyExists({ operation, resource: name }))
       }
-      const call = notConnected(name, showPath(path))(Rpc.callWith(rpc, "bdev_nvme_attach_controller", params))
-      return yield* Effect.tapError(call, (error) =>
-        error.isRetryable ? Effect.ignore(detach(rpc, { name })) : Effect.void
+      const call = Rpc.callWith(rpc, "bdev_nvme_attach_controller", params).pipe(
+        // SPDK says so only once it has attached all of it.
+        Effect.tapError((error) =>
+          error.isRetryable || isTooMany(error) ? Effect.ignore(detach(rpc, { name })) : Effect.void
+        ),
+        Effect.catch((error) =>
+          isTooMany(error)
+            ? failInvalid(operation, "maxBdevs", "is less than the namespaces that there are", options.maxBdevs)
+            : Effect.fail(error)
+        )
       )
+      return yield* notConnected(name, showPath(path))(call)
     })
     const bdevs = yield* Effect.acquireRelease(acquire, () => released(rpc, { name }))
     return makeController(rpc, name, bdevs, options)
@@ -316,7 +325,7 @@ const detach = (rpc: RpcClient["Service"], params: DetachParams) =>
   Rpc.callWith(rpc, "bdev_nvme_detach_controller", params)
 
 const released = (rpc: RpcClient["Service"], params: DetachParams): Effect.Effect<void> =>
-  withinLimit(
+  withinLimitByRpc(
     "NvmeBdev.detach",
     params.name,
     Effect.catch(Effect.asVoid(detach(rpc, params)), (error) =>

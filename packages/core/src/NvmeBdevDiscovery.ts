@@ -15,7 +15,7 @@ import { checkName } from "./internal/names.ts"
 import { discoveryNqn } from "./internal/nvme/nqn.ts"
 import { checkNqn, lossParams, pathParams } from "./internal/nvmeBdevParams.ts"
 import { pollChanges } from "./internal/pollChanges.ts"
-import { withinLimit } from "./internal/release.ts"
+import { withinLimitByRpc } from "./internal/release.ts"
 import { callDecoded } from "./internal/rpcDecoded.ts"
 import * as Info from "./NvmeBdevInfo.ts"
 import type { DiscoverOptions } from "./NvmeBdevOptions.ts"
@@ -85,7 +85,7 @@ export const discover: (
       Effect.tapError((error) => (error.reason._tag === "AlreadyExists" ? Effect.void : Effect.ignore(stop(rpc, name))))
     )
     yield* Effect.acquireRelease(start, () =>
-      withinLimit(
+      withinLimitByRpc(
         "NvmeBdev.stopDiscovery",
         name,
         Effect.catch(Effect.asVoid(stop(rpc, name)), (error) =>

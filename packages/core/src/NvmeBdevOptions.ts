@@ -85,7 +85,7 @@ export interface AttachOptions extends PathOptions, ControllerOptions {
    */
   readonly multipath?: BdevNvmeMultipathMode | undefined
   readonly policy?: PolicyOptions | undefined
-  /** How many bdevs the controller may have, when it is attached. Default 128. */
+  /** With more namespaces than this it is not attached. Default 128. */
   readonly maxBdevs?: number | undefined
   /** Checks the reference tag of protection information. Default false. */
   readonly checkReferenceTag?: boolean | undefined

@@ -223,7 +223,10 @@ const start = Effect.fnUntraced(function* (
     if (config !== undefined) yield* applyConfig(engine.rpc, config)
     return yield* services(engine, withoutEffectOnEmbedded(options))
   }
-  const engine = yield* libspdk.make(resolved, config === undefined ? undefined : (rpc) => applyOnce(rpc, config))
+  const engine = yield* libspdk.make(
+    resolved,
+    config === undefined ? undefined : (rpc, turn) => applyOnce(rpc, config, turn)
+  )
   return yield* services(engine, [])
 })
 

@@ -11,7 +11,7 @@ describe("RPC inside the program", () => {
       const { rpc } = yield* makeEngine()
       const tagOf = (method: string, params?: { readonly [name: string]: unknown }) =>
         Effect.map(Effect.flip(rpc.call(method, params)), (error) => error.reason._tag)
-      assert.strictEqual(yield* tagOf("nvmf_get_subsystems"), "MethodNotFound")
+      assert.strictEqual(yield* tagOf("bdev_raid_get_bdevs", { category: "all" }), "MethodNotFound")
       assert.strictEqual(yield* tagOf("bdev_malloc_create"), "InvalidArgument")
       assert.strictEqual(yield* tagOf("bdev_malloc_create", { num_blocks: "1", block_size: 512 }), "InvalidArgument")
       assert.strictEqual(
@@ -70,7 +70,7 @@ describe("RPC inside the program", () => {
           .flat()
           .filter((name) => ![current].flat().includes(name))
           .toSorted(),
-        ["bdev_set_options", "framework_start_init"]
+        ["bdev_set_options", "framework_start_init", "nvmf_set_config", "nvmf_set_crdt", "nvmf_set_max_subsystems"]
       )
     }).pipe(Effect.scoped)
   )

@@ -6,6 +6,8 @@ import * as path from "node:path"
 import { start, type StartHost } from "../src/internal/libspdk/start.ts"
 import { resolve } from "../src/internal/options.ts"
 
+const neverConfigured = { addon: { claimConfig: () => ({ status: 0, text: "" }), settleConfig: () => {} } }
+
 /** An SPDK that waits for its configuration, and dies of the first call. */
 const makeDying = (text: string) => {
   const seen = { directory: "", released: 0 }
@@ -26,7 +28,8 @@ const makeDying = (text: string) => {
       return 1
     },
     release: () => void seen.released++,
-    listenToLog: () => () => {}
+    listenToLog: () => () => {},
+    ...neverConfigured
   }
   return { host, seen }
 }
@@ -67,7 +70,8 @@ describe("a share of an SPDK that somebody else started", () => {
           return asked.length
         },
         release: () => {},
-        listenToLog: () => () => {}
+        listenToLog: () => () => {},
+        ...neverConfigured
       }
       const options = yield* resolve("embedded", {}, () => {})
       const { rpcSocket, running } = yield* Effect.scoped(start(host, options, undefined))

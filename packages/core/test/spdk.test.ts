@@ -4,14 +4,17 @@ import * as SpdkOptions from "@effect-spdk/core/SpdkOptions"
 import { assert, describe, it } from "@effect/vitest"
 import * as ConfigProvider from "effect/ConfigProvider"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as Metric from "effect/Metric"
 import * as References from "effect/References"
+import * as TestClock from "effect/testing/TestClock"
 import * as fs from "node:fs"
 import * as os from "node:os"
 import * as path from "node:path"
 import { applyOnce } from "../src/internal/configOnce.ts"
+import type { ConfigTurn } from "../src/internal/libspdk/start.ts"
 import { makeLogSink } from "../src/internal/log.ts"
 
 interface LogEntry {
@@ -55,6 +58,8 @@ const mallocConfig = (name: string) => ({
     }
   ]
 })
+
+const onceConfig = mallocConfig("Once")
 
 const unknownMethod = { subsystem: "bdev", config: [{ method: "bdev_unheard_of" }] }
 
@@ -170,6 +175,25 @@ describe("config", () => {
   )
 })
 
+/** The addon's rule, for one thread. */
+const makeTurn = () => {
+  let claimed: string | undefined
+  let applied: string | undefined
+  const turn: ConfigTurn = {
+    claim: (text) => {
+      if (claimed !== undefined) return { status: -11, text: "" }
+      if (applied !== undefined) return applied === text ? { status: -114, text: "" } : { status: -17, text: applied }
+      claimed = text
+      return { status: 0, text: "" }
+    },
+    settle: (isApplied) => {
+      if (isApplied) applied = claimed
+      claimed = undefined
+    }
+  }
+  return turn
+}
+
 describe("the configuration of a process's one SPDK", () => {
   it.effect("is applied once, accepted again, and not replaced by another", () =>
     Effect.gen(function* () {
@@ -182,12 +206,23 @@ describe("the configuration of a process's one SPDK", () => {
           return call(method, params, options)
         }
       }
-      const { reason: refusal } = yield* Effect.flip(applyOnce(rpc, { subsystems: [unknownMethod] }))
+      const turn = makeTurn()
+      const { reason: refusal } = yield* Effect.flip(applyOnce(rpc, { subsystems: [unknownMethod] }, turn))
       assert.strictEqual(refusal._tag, "ConfigRejected")
-      yield* applyOnce(rpc, mallocConfig("Once"))
+      const both = Effect.all([applyOnce(rpc, onceConfig, turn), applyOnce(rpc, onceConfig, turn)], {
+        concurrency: "unbounded"
+      })
+      const forked = yield* Effect.forkChild(both)
+      yield* Effect.yieldNow
+      yield* TestClock.adjust("1 second")
+      yield* Fiber.join(forked)
+      assert.lengthOf(
+        called.filter((method) => method === "bdev_malloc_create"),
+        1
+      )
       const before = called.length
-      yield* applyOnce(rpc, mallocConfig("Once"))
-      const { reason } = yield* Effect.flip(applyOnce(rpc, mallocConfig("Other")))
+      yield* applyOnce(rpc, { subsystems: [{ config: onceConfig.subsystems[0]?.config, subsystem: "bdev" }] }, turn)
+      const { reason } = yield* Effect.flip(applyOnce(rpc, mallocConfig("Other"), turn))
       assert.strictEqual(called.length, before)
       if (reason._tag !== "OptionsClash") return assert.fail(reason.message)
       assert.strictEqual(reason.option, "config")

@@ -113,6 +113,14 @@ export interface Addon {
   start(request: number, options: StartOptions): void
   /** `start` is the request number of that call. */
   release(start: number): void
+  /**
+   * Who applies SPDK's JSON configuration, in all threads of this process: status 0 says that this start does, and then settles
+   * it; -EALREADY that the same text has been applied; -EEXIST that another has, which `text` is; -EAGAIN that somebody is at
+   * it. The release of a start, and the end of its thread, gives up what it has claimed.
+   */
+  claimConfig(start: number, text: string): { readonly status: number; readonly text: string }
+  /** When it is not applied, the next claim is as the first. */
+  settleConfig(start: number, isApplied: boolean): void
   cores(): ReadonlyArray<number>
   spawn(request: number, name: string, cpuMask: string, sqEntries: number, cqEntries: number): void
   ring(queue: number): ArrayBuffer | undefined

@@ -28,7 +28,7 @@
  *
  * @since 0.1.0
  */
-import { callDecoded, discoveryNqn, withinLimit } from "@effect-spdk/core/Engine"
+import { callDecoded, discoveryNqn, withinLimitByRpc } from "@effect-spdk/core/Engine"
 import * as Rpc from "@effect-spdk/core/Rpc"
 import { RpcClient } from "@effect-spdk/core/Rpc"
 import { AlreadyExists, failInvalid, type OptionsClash, type RpcReason, SpdkError } from "@effect-spdk/core/SpdkError"
@@ -160,5 +160,5 @@ const addReferral = Effect.fn("NvmfTarget.addReferral")(function* (
     Effect.asVoid(Rpc.callWith(rpc, "nvmf_discovery_remove_referral", { address, subnqn })),
     (error) => Effect.flatMap(Effect.orDie(gone), (isGone) => (isGone ? Effect.void : Effect.die(error)))
   )
-  yield* Effect.acquireRelease(add, () => withinLimit("NvmfTarget.removeReferral", showAddress(address), remove))
+  yield* Effect.acquireRelease(add, () => withinLimitByRpc("NvmfTarget.removeReferral", showAddress(address), remove))
 })

@@ -10,7 +10,7 @@ import { writeSync } from "node:fs"
 import { durableBlocks, durableBlockSize, durableScript, stampBlock } from "../support/durable.ts"
 import { engineLayer } from "./layers.ts"
 
-const [engine, path = "", seed = "0", steps = "1000000"] = process.argv.slice(2)
+const [engine, path = "", seed = "0", steps = "Infinity"] = process.argv.slice(2)
 
 const program = Effect.gen(function* () {
   const name = yield* Bdev.createFile({

@@ -7,7 +7,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Scope from "effect/Scope"
-import { readFileSync, statSync, writeFileSync } from "node:fs"
+import { existsSync, readFileSync, statSync, writeFileSync } from "node:fs"
 import { type Capabilities, type EngineLayer, scratchFile } from "../support/engines.ts"
 import { setLatency } from "../support/held.ts"
 import { blockSize, contract, failsWith, fresh, pattern, sameBytes, within } from "../support/harness.ts"
@@ -148,6 +148,27 @@ export const suite = (name: string, layer: EngineLayer, capabilities: Capabiliti
         const writer = yield* Bdev.open(created, { write: true })
         yield* failsWith(writer.writeBytes(0, new Uint8Array(blockSize)), "IoFailed")
         sameBytes(readFileSync(path), pattern(64 * blockSize, 5), "the file afterwards")
+      })
+    )
+
+    check("file: read-only makes, empties and extends nothing", () =>
+      Effect.gen(function* () {
+        const path = yield* scratchFile
+        const size = 64 * blockSize
+        const options = { path, blockSize, readonly: true }
+        yield* failsWith(Bdev.createFile({ ...options, size }), "NotFound")
+        assert.isFalse(existsSync(path))
+        writeFileSync(path, pattern(size, 5), { mode: 0o400 })
+        for (const create of ["missing", "always"] as const) {
+          yield* failsWith(Bdev.createFile({ ...options, size: size * 2, create }), "InvalidArgument", {
+            field: "create"
+          })
+        }
+        yield* failsWith(Bdev.createFile({ ...options, size: size * 2 }), "InvalidArgument", { field: "size" })
+        sameBytes(readFileSync(path), pattern(size, 5), "the file afterwards")
+        const bdev = yield* Bdev.open(yield* Bdev.createFile({ ...options, size }))
+        assert.strictEqual(bdev.sizeBytes, size)
+        assert.isFalse(bdev.writable)
       })
     )
 

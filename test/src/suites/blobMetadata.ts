@@ -1,5 +1,6 @@
 /** What a blob carries besides its bytes: size, xattrs, the read-only flag; and the super blob of the store. */
 import { assert } from "@effect/vitest"
+import * as DmaBuffer from "@effect-spdk/core/DmaBuffer"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
@@ -154,6 +155,34 @@ export const suite: BlobSuite = (name, layer, _capabilities, driver) =>
           sameBytes(yield* blob.readBytes(index * 3000, 3000), pattern(3000, index), `write ${index}`)
         }
         assert.strictEqual(blob.sizeBytes, 4 * smallClusters)
+      })
+    )
+
+    check("errors have one name for a blob and for an operation, whoever finds them", () =>
+      Effect.gen(function* () {
+        const bdev = yield* device()
+        const store = yield* init(bdev, driver)
+        const blob = yield* store.create({ clusters: 2, thin: true })
+        const resource = `${bdev.name}/0x${blob.id.toString(16)}`
+        const at = (operation: string) => ({ operation, resource })
+        yield* failsWith(blob.readBytes(-1, 1), "InvalidArgument", at("Blob.readBytes"))
+        const buffer = yield* DmaBuffer.make(512)
+        yield* failsWith(blob.read(blob.sizeBytes, buffer), "InvalidArgument", at("Blob.read"))
+        yield* failsWith(blob.write(1, buffer), "InvalidArgument", at("Blob.write"))
+        yield* failsWith(blob.xattrs.set("", "x"), "InvalidArgument", at("Blob.xattrs.set"))
+        yield* failsWith(blob.xattrs.remove("none"), "NotFound", at("Blob.xattrs.remove"))
+        yield* failsWith(store.delete(blob.id), "Busy", at("Blobstore.delete"))
+        yield* failsWith(store.decouple(blob.id), "InvalidArgument", at("Blobstore.decouple"))
+        yield* failsWith(store.clone(blob.id), "InvalidArgument", at("Blobstore.clone"))
+        yield* blob.setReadOnly
+        yield* blob.sync
+        yield* failsWith(blob.write(0, buffer), "ReadOnly", at("Blob.write"))
+        yield* failsWith(blob.xattrs.set("a", "b"), "ReadOnly", at("Blob.xattrs.set"))
+        yield* failsWith(blob.resize({ clusters: 3 }), "ReadOnly", at("Blob.resize"))
+        const unknown = blob.id + 7
+        const nobody = `${bdev.name}/0x${unknown.toString(16)}`
+        yield* failsWith(store.open(unknown), "NotFound", { operation: "Blobstore.open", resource: nobody })
+        yield* failsWith(store.delete(unknown), "NotFound", { operation: "Blobstore.delete", resource: nobody })
       })
     )
 

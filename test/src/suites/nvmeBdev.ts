@@ -126,6 +126,41 @@ const authentication = (check: Parameters<Parameters<typeof contract>[2]>[0]): v
   )
 }
 
+const keyring = (check: Parameters<Parameters<typeof contract>[2]>[0]): void => {
+  check("keys: private files, gone with the scope; bad ones are refused without a word of what they are", () =>
+    Effect.gen(function* () {
+      const secret = yield* Keyring.generateDhchap()
+      const inner = yield* Scope.make()
+      const key = yield* Keyring.add({ name: fresh("key"), secret }).pipe(Scope.provide(inner))
+      const info = (yield* Keyring.list).find((one) => one.name === key.name)
+      const path = info?.path ?? ""
+      assert.strictEqual(statSync(path).mode & 0o777, 0o600)
+      yield* failsWith(Keyring.add({ name: key.name, secret }), "AlreadyExists")
+      yield* Scope.close(inner, Exit.void)
+      assert.isFalse(existsSync(path))
+      assert.isFalse((yield* Keyring.list).some((one) => one.name === key.name))
+      const text = Redacted.value(secret)
+      for (const bad of ["", "secret", text.slice(0, -3), text.replace("DHHC-1:01", "DHHC-1:09"), `${text}x`]) {
+        const reason = yield* failsWith(Keyring.add({ secret: Redacted.make(bad) }), "InvalidArgument", {
+          field: "secret"
+        })
+        if (bad !== "" && bad !== "secret") isSilentAbout(reason, bad)
+      }
+      const flipped = text.replace(/:([A-Za-z0-9])/g, (_, letter: string) => `:${letter === "A" ? "B" : "A"}`)
+      yield* failsWith(Keyring.add({ secret: Redacted.make(flipped) }), "InvalidArgument", { field: "secret" })
+      const file = yield* scratchFile
+      writeFileSync(file, text)
+      chmodSync(file, 0o644)
+      yield* failsWith(Keyring.addFile({ path: file }), "PermissionDenied")
+      chmodSync(file, 0o600)
+      yield* Effect.scoped(Keyring.addFile({ path: file }))
+      assert.isTrue(existsSync(file))
+      yield* failsWith(Keyring.addFile({ path: `${file}.missing` }), "NotFound")
+      yield* failsWith(Keyring.addFile({ path: "" }), "InvalidArgument", { field: "path" })
+    })
+  )
+}
+
 export const suite = (name: string, layer: EngineLayer, capabilities: Capabilities): void =>
   contract(name, layer, (check) => {
     check("bad input is refused by field and rule, before the engine sees it", () =>
@@ -167,11 +202,85 @@ export const suite = (name: string, layer: EngineLayer, capabilities: Capabiliti
         const made = yield* exported()
         const { bdev, controller } = yield* attachedBdev(made)
         yield* failsWith(NvmeBdev.attach({ ...pathTo(made), name: controller.name }), "AlreadyExists")
-        if (capabilities.ana) {
-          yield* failsWith(controller.addPath({ traddr: "127.0.0.1", trsvcid: made.port }), "AlreadyExists")
-        }
+        yield* failsWith(controller.addPath({ traddr: "127.0.0.1", trsvcid: made.port }), "AlreadyExists")
         assert.strictEqual((yield* controller.paths).length, 1)
         yield* bdev.writeBytes(0, pattern(blockSize, 1))
+      })
+    )
+
+    check("more namespaces than maxBdevs: InvalidArgument, and nothing is left", () =>
+      Effect.gen(function* () {
+        const made = yield* exported({ maxNamespaces: 2 })
+        const second = yield* Bdev.createMalloc({ name: fresh("second"), blockSize, numBlocks: 64 })
+        yield* made.subsystem.addNamespace({ bdev: second })
+        yield* failsWith(NvmeBdev.attach({ ...pathTo(made), maxBdevs: 1 }), "InvalidArgument", { field: "maxBdevs" })
+        assert.deepStrictEqual(yield* NvmeBdev.list, [])
+        const controller = yield* NvmeBdev.attach({ ...pathTo(made), maxBdevs: 2 })
+        assert.deepStrictEqual(controller.bdevs, [`${controller.name}n1`, `${controller.name}n2`])
+      })
+    )
+
+    check("the paths of a bdev are told of by thread while a channel is open, and its I/O goes there", () =>
+      Effect.gen(function* () {
+        const made = yield* exported()
+        const controller = yield* NvmeBdev.attach(pathTo(made))
+        const name = `${controller.name}n1`
+        const paths = Effect.map(controller.ioPaths, (threads) => threads.flatMap((thread) => thread.paths))
+        yield* Effect.scoped(
+          Effect.gen(function* () {
+            const bdev = yield* Bdev.open(name, { write: true })
+            yield* bdev.writeBytes(0, pattern(blockSize, 1))
+            const [path] = yield* controller.paths
+            assert.deepStrictEqual(yield* paths, [
+              {
+                bdev: name,
+                cntlid: path?.cntlid ?? 0,
+                isCurrent: true,
+                isConnected: true,
+                isAccessible: true,
+                transport: { trtype: "TCP", adrfam: "IPv4", traddr: "127.0.0.1", trsvcid: made.port }
+              }
+            ])
+            const named = yield* Rpc.call("bdev_nvme_get_io_paths", { name: "nobody" })
+            assert.deepNestedInclude({ named }, { "named.poll_groups[0].io_paths": [] })
+          })
+        )
+        yield* until(
+          "the channel is closed",
+          Effect.map(paths, (all) => all.length === 0)
+        )
+      })
+    )
+
+    check("options of the module: checked, and fixed while a controller is attached", () =>
+      Effect.gen(function* () {
+        const made = yield* exported()
+        const set = (options: Rpc.RpcMethods["bdev_nvme_set_options"]) => Rpc.call("bdev_nvme_set_options", options)
+        const saved = Effect.map(
+          Rpc.call("framework_get_config", { name: "bdev" }),
+          (calls) => [calls].flat().find((one) => JSON.stringify(one).includes("bdev_nvme_set_options")) ?? null
+        )
+        yield* failsWith(set({ ctrlr_loss_timeout_sec: 5 }), "InvalidArgument")
+        yield* failsWith(set({ ctrlr_loss_timeout_sec: 0, reconnect_delay_sec: 1 }), "InvalidArgument")
+        yield* Effect.acquireRelease(
+          set({ ctrlr_loss_timeout_sec: 20, reconnect_delay_sec: 1, keep_alive_timeout_ms: 5000 }),
+          () => Effect.orDie(set({ ctrlr_loss_timeout_sec: 0, reconnect_delay_sec: 0, keep_alive_timeout_ms: 10_000 }))
+        )
+        assert.deepNestedInclude(
+          { saved: yield* saved },
+          { "saved.params.ctrlr_loss_timeout_sec": 20, "saved.params.keep_alive_timeout_ms": 5000 }
+        )
+        yield* Effect.scoped(
+          Effect.gen(function* () {
+            const { controller } = yield* attachedBdev(made)
+            yield* failsWith(set({ keep_alive_timeout_ms: 6000 }), "RpcFailed", { code: -1 })
+            const config = JSON.stringify(yield* Rpc.call("framework_get_config", { name: "bdev" }))
+            const attach = new RegExp(`bdev_nvme_attach_controller","params":{"name":"${controller.name}"[^}]*`).exec(
+              config
+            )
+            assert.include(attach?.[0], '"ctrlr_loss_timeout_sec":20')
+          })
+        )
       })
     )
 
@@ -255,9 +364,12 @@ export const suite = (name: string, layer: EngineLayer, capabilities: Capabiliti
       { timeoutMillis: long ? 1_800_000 : 60_000 }
     )
 
-    if (capabilities.ana) {
+    if (capabilities.keys) {
+      keyring(check)
       authentication(check)
+    }
 
+    if (capabilities.multipath) {
       check("statistics by path: PermissionDenied while they are off, counts of both paths when they are on", () =>
         Effect.gen(function* () {
           const made = yield* exported()
@@ -313,37 +425,4 @@ export const suite = (name: string, layer: EngineLayer, capabilities: Capabiliti
         })
       )
     }
-
-    check("keys: private files, gone with the scope; bad ones are refused without a word of what they are", () =>
-      Effect.gen(function* () {
-        const secret = yield* Keyring.generateDhchap()
-        const inner = yield* Scope.make()
-        const key = yield* Keyring.add({ name: fresh("key"), secret }).pipe(Scope.provide(inner))
-        const info = (yield* Keyring.list).find((one) => one.name === key.name)
-        const path = info?.path ?? ""
-        assert.strictEqual(statSync(path).mode & 0o777, 0o600)
-        yield* failsWith(Keyring.add({ name: key.name, secret }), "AlreadyExists")
-        yield* Scope.close(inner, Exit.void)
-        assert.isFalse(existsSync(path))
-        assert.isFalse((yield* Keyring.list).some((one) => one.name === key.name))
-        const text = Redacted.value(secret)
-        for (const bad of ["", "secret", text.slice(0, -3), text.replace("DHHC-1:01", "DHHC-1:09"), `${text}x`]) {
-          const reason = yield* failsWith(Keyring.add({ secret: Redacted.make(bad) }), "InvalidArgument", {
-            field: "secret"
-          })
-          if (bad !== "" && bad !== "secret") isSilentAbout(reason, bad)
-        }
-        const flipped = text.replace(/:([A-Za-z0-9])/g, (_, letter: string) => `:${letter === "A" ? "B" : "A"}`)
-        yield* failsWith(Keyring.add({ secret: Redacted.make(flipped) }), "InvalidArgument", { field: "secret" })
-        const file = yield* scratchFile
-        writeFileSync(file, text)
-        chmodSync(file, 0o644)
-        yield* failsWith(Keyring.addFile({ path: file }), "PermissionDenied")
-        chmodSync(file, 0o600)
-        yield* Effect.scoped(Keyring.addFile({ path: file }))
-        assert.isTrue(existsSync(file))
-        yield* failsWith(Keyring.addFile({ path: `${file}.missing` }), "NotFound")
-        yield* failsWith(Keyring.addFile({ path: "" }), "InvalidArgument", { field: "path" })
-      })
-    )
   })

@@ -75,7 +75,7 @@ export const suite = (name: string, layer: EngineLayer, capabilities: Capabiliti
       })
     )
 
-    if (capabilities.ana) {
+    if (capabilities.multipath) {
       check(
         "one path of two is dropped under load: no write fails, each one is there",
         () =>

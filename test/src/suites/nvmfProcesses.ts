@@ -9,6 +9,7 @@ import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import * as Logger from "effect/Logger"
 import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
@@ -179,7 +180,6 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
       () =>
         Effect.gen(function* () {
           const [path, port, nqn] = [yield* scratchFile, yield* freePort, freshNqn("killed")]
-          // What a killed target was asked to make is not there to be taken down.
           const dead = yield* Scope.make()
           const first = yield* startTarget.pipe(Scope.provide(dead))
           yield* first.run(exportFile(path, nqn, port)).pipe(Scope.provide(dead))
@@ -187,6 +187,7 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
           const running = yield* startLoad(bdev)
           yield* progress(running, 100)
           yield* first.kill
+          yield* within("the end of what it had", Scope.close(dead, Exit.void))
           const second = yield* startTarget
           yield* second.run(exportFile(path, nqn, port))
           yield* progress(running, 100)
@@ -195,6 +196,33 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
           assert.strictEqual(running.load.failed, 0, [...running.load.reasons].join(", "))
         }),
       { timeoutMillis: 120_000 }
+    )
+
+    check("what a killed target had is given up at the end of its scope, and the log names it", () =>
+      Effect.gen(function* () {
+        const dead = yield* Scope.make()
+        const other = yield* startTarget
+        const made = yield* other.run(exported()).pipe(Scope.provide(dead))
+        yield* made.target.addReferral({ traddr: "127.0.0.1", trsvcid: made.port }).pipe(Scope.provide(dead))
+        const inner = yield* Scope.make()
+        yield* made.subsystem.addHost({ nqn: freshNqn("host") }).pipe(Scope.provide(inner))
+        yield* other.kill
+        const lines: Array<string> = []
+        const logger = Logger.make(({ message }) => lines.push(String(message)))
+        yield* Effect.provide(
+          Effect.forEach([inner, dead], (scope) => within("the end of a scope", Scope.close(scope, Exit.void)), {
+            discard: true
+          }),
+          Logger.layer([logger])
+        )
+        const operations = ["NvmfSubsystem.removeHost", "NvmfTarget.deleteSubsystem", "Bdev.delete"]
+        for (const one of [...operations, "NvmfTarget.removeReferral"]) {
+          assert.isTrue(
+            lines.some((line) => line.startsWith(one)),
+            `${one} in ${lines.join("\n")}`
+          )
+        }
+      })
     )
 
     check(

@@ -21,7 +21,7 @@ const deleteByRpc = (nqn: string) =>
 const nqnsOf = (target: NvmfTarget.NvmfTarget["Service"]) =>
   Effect.map(target.subsystems, (all) => all.map((one) => one.nqn))
 
-export const suite = (name: string, layer: EngineLayer, capabilities: Capabilities): void =>
+export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilities): void =>
   contract(name, layer, (check) => {
     check("an export attached in the same process: what is written by one side is read by the other", () =>
       seeded((random) =>
@@ -231,24 +231,20 @@ export const suite = (name: string, layer: EngineLayer, capabilities: Capabiliti
       })
     )
 
-    if (capabilities.ana) {
-      check("ANA states by listener and by group", () =>
-        Effect.gen(function* () {
-          const made = yield* exported({ anaReporting: true, maxNamespaces: 2 })
-          const states = Effect.map(made.subsystem.listeners, (all) =>
-            (all[0]?.anaStates ?? []).map((one) => one.state)
-          )
-          assert.deepStrictEqual(yield* states, ["optimized", "optimized"])
-          yield* made.listener.setAnaState("non_optimized", { group: 2 })
-          assert.deepStrictEqual(yield* states, ["optimized", "non_optimized"])
-          yield* made.listener.setAnaState("inaccessible")
-          assert.deepStrictEqual(yield* states, ["inaccessible", "inaccessible"])
-          yield* failsWith(made.listener.setAnaState("optimized", { group: 3 }), "InvalidArgument", { field: "group" })
-          yield* made.namespace.setAnaGroup(2)
-          assert.strictEqual((yield* made.subsystem.info).namespaces[0]?.anaGroup, 2)
-        })
-      )
-    }
+    check("ANA states by listener and by group", () =>
+      Effect.gen(function* () {
+        const made = yield* exported({ anaReporting: true, maxNamespaces: 2 })
+        const states = Effect.map(made.subsystem.listeners, (all) => (all[0]?.anaStates ?? []).map((one) => one.state))
+        assert.deepStrictEqual(yield* states, ["optimized", "optimized"])
+        yield* made.listener.setAnaState("non_optimized", { group: 2 })
+        assert.deepStrictEqual(yield* states, ["optimized", "non_optimized"])
+        yield* made.listener.setAnaState("inaccessible")
+        assert.deepStrictEqual(yield* states, ["inaccessible", "inaccessible"])
+        yield* failsWith(made.listener.setAnaState("optimized", { group: 3 }), "InvalidArgument", { field: "group" })
+        yield* made.namespace.setAnaGroup(2)
+        assert.strictEqual((yield* made.subsystem.info).namespaces[0]?.anaGroup, 2)
+      })
+    )
 
     check("IPv6", () =>
       Effect.gen(function* () {

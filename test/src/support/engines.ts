@@ -22,22 +22,26 @@ export interface Capabilities {
   readonly virtualTime: boolean
   /** SPDK's uring bdev module. */
   readonly uring: boolean
-  /** Asymmetric namespace access, multipath, DH-HMAC-CHAP and TLS of NVMe over fabrics. */
-  readonly ana: boolean
+  /** Several paths at a time of NVMe bdevs, by their asymmetric namespace access, with statistics. */
+  readonly multipath: boolean
+  /** A keyring, for DH-HMAC-CHAP and TLS of NVMe over fabrics. */
+  readonly keys: boolean
 }
 
 export const embeddedCapabilities: Capabilities = {
   engine: "embedded",
   virtualTime: true,
   uring: false,
-  ana: false
+  multipath: false,
+  keys: false
 }
 
 export const libspdkCapabilities: Capabilities = {
   engine: "libspdk",
   virtualTime: false,
   uring: true,
-  ana: true
+  multipath: true,
+  keys: true
 }
 
 const pkgConfigModule = "spdk_event"

@@ -2,7 +2,7 @@
  * Drivers fail with any `SpdkError`; public operations name the reasons they fail with. This is the step between.
  */
 import type { ReasonTag, Released } from "@effect-spdk/core/SpdkError"
-import { IoFailed, ReadOnly, SpdkError, type SpdkErrorOf, released } from "@effect-spdk/core/SpdkError"
+import { IoFailed, NotFound, ReadOnly, SpdkError, type SpdkErrorOf, released } from "@effect-spdk/core/SpdkError"
 import * as Effect from "effect/Effect"
 
 /** Where a call happens, for its errors. */
@@ -19,9 +19,18 @@ export const only =
   <const Tags extends ReadonlyArray<ReasonTag>>(place: Place, tags: Tags) =>
   <A, R>(self: Effect.Effect<A, SpdkError, R>): Effect.Effect<A, SpdkErrorOf<Tags[number] | "IoFailed">, R> =>
     Effect.mapError(self, (error) => {
-      if (isOneOf(error, tags)) return error
+      const named = asCalled(place, error)
+      if (isOneOf(named, tags)) return named
       return new SpdkError({ reason: new IoFailed({ ...place, detail: error.message, cause: error }) })
     })
+
+/** A blob that is not there is first missed by some step on the way. */
+const asCalled = (place: Place, error: SpdkError): SpdkError => {
+  const { reason } = error
+  return reason._tag === "NotFound" && reason.resource === place.resource && reason.operation !== place.operation
+    ? new SpdkError({ reason: new NotFound({ ...reason, ...place }) })
+    : error
+}
 
 const isOneOf = <Tags extends ReadonlyArray<ReasonTag>>(
   error: SpdkError,

@@ -11,6 +11,7 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { Blob } from "../Blob.ts"
 import type * as Public from "../Blobstore.ts"
+import { blobName } from "./blobName.ts"
 import { BlobImpl, type StoreContext } from "./blobHandle.ts"
 import { BufferPool } from "./bufferPool.ts"
 import type { BlobId, ClearMethod, Parent, StoreDriver, StoreInfo } from "./driver.ts"
@@ -386,7 +387,3 @@ export class BlobstoreImpl implements Public.Blobstore {
 
 const end = <A, E>(queue: Queue.Queue<A, E | Cause.Done>, exit: Exit.Exit<void, E>): Effect.Effect<unknown> =>
   Exit.isSuccess(exit) ? Queue.end(queue) : Queue.failCause(queue, exit.cause)
-
-/** As SPDK prints ids. */
-const blobName = (bdev: string, id: BlobId): string =>
-  Number.isSafeInteger(id) && id >= 0 ? `${bdev}/0x${id.toString(16)}` : `${bdev}/${String(id)}`

@@ -4,7 +4,7 @@
 import * as Effect from "effect/Effect"
 import * as crypto from "node:crypto"
 import * as path from "node:path"
-import type { FileCreation, FileOptions, MemoryOptions, Size } from "../BdevCreate.ts"
+import type { AioOptions, FileCreation, MemoryOptions, Size } from "../BdevCreate.ts"
 import type { RpcClient } from "../Rpc.ts"
 import * as Rpc from "../Rpc.ts"
 import { type ErrnoReason, failInvalid, type InvalidArgument, type RpcReason, type SpdkError } from "../SpdkError.ts"
@@ -50,7 +50,7 @@ const sizeOf = (operation: string, size: Size, blockSize: number): Effect.Effect
 /** The file below a bdev, made and extended as the options say. */
 export const fileOf = Effect.fnUntraced(function* (
   operation: string,
-  options: FileOptions
+  options: AioOptions
 ): Effect.fn.Return<{ readonly filename: string; readonly block_size: number | undefined }, SpdkError<ErrnoReason>> {
   if (options.path === "") return yield* failInvalid(operation, "path", "is empty", options.path)
   const filename = path.resolve(options.path)
@@ -59,9 +59,18 @@ export const fileOf = Effect.fnUntraced(function* (
   if (!isPowerOfTwo || blockSize < smallestBlockSize || blockSize > largestBlockSize) {
     return yield* failInvalid(operation, "blockSize", "is not a power of two from 512", blockSize)
   }
-  const { create = "missing" } = options
+  const isReadonly = options.readonly === true
+  const { create = isReadonly ? "never" : "missing" } = options
   if (!fileCreations.includes(create)) {
     return yield* failInvalid(operation, "create", `is none of ${fileCreations.join(", ")}`, create)
+  }
+  if (isReadonly && create !== "never") {
+    return yield* failInvalid(
+      operation,
+      "create",
+      "says how to make a file, and readonly that nothing is written",
+      create
+    )
   }
   // Without a size nothing is made: who asks for a file that is always made anew would go on with the old bytes.
   if (options.size === undefined && options.create !== undefined && create !== "never") {

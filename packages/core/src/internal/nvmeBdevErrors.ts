@@ -17,6 +17,9 @@ const missing = (error: Failed, name: string): Failed =>
     ? new SpdkError({ reason: new NotFound({ operation: error.reason.operation, resource: name }) })
     : error
 
+/** The answer has no room for the names of all bdevs. */
+export const isTooMany = (error: Failed): boolean => error.reason.errno === "ERANGE"
+
 /** A path that the controller has already comes with EALREADY. */
 export const takenIsAlreadyExists = (name: string) =>
   Effect.mapError((error: Failed): Failed =>

@@ -30,6 +30,25 @@ export const withinLimit = (
       : Effect.flatMap(ReleaseTimeout, (limit) => awaitFiber(fiber, limit, operation, resource))
   })
 
+/**
+ * As `withinLimit`, for what is given back by RPC. A server that cannot be reached any more is no reason to die: what it had goes
+ * with it. Where only the way to it is lost, it keeps what it had, and the log says what that is.
+ */
+export const withinLimitByRpc = (
+  operation: string,
+  resource: string | undefined,
+  release: Effect.Effect<void>
+): Effect.Effect<void> =>
+  withinLimit(
+    operation,
+    resource,
+    Effect.catchDefect(release, (defect) =>
+      defect instanceof SpdkError && defect.reason._tag === "RpcUnreachable"
+        ? Effect.logWarning(`${operation} on ${resource ?? "it"} is not done: ${defect.message}`)
+        : Effect.die(defect)
+    )
+  )
+
 const awaitFiber = (
   fiber: Fiber.Fiber<void>,
   limit: Duration.Input,

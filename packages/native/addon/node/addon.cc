@@ -118,6 +118,30 @@ void Release(const Napi::CallbackInfo& info) {
   Runtime::Get().Release({environment->holdings().mailbox, start});
 }
 
+// claimConfig(start, text): {status, text} - see Runtime::ClaimConfig.
+Napi::Value ClaimConfig(const Napi::CallbackInfo& info) {
+  Environment* environment = Attached(info);
+  Arguments arguments(info);
+  const uint32_t start = arguments.U32(0);
+  const std::string text = arguments.String(1);
+  Napi::Object out = Napi::Object::New(info.Env());
+  if (environment == nullptr || !arguments.ok()) return out;
+  std::string applied;
+  out.Set("status", Runtime::Get().ClaimConfig({environment->holdings().mailbox, start}, text, &applied));
+  out.Set("text", applied);
+  return out;
+}
+
+// settleConfig(start, isApplied): void
+void SettleConfig(const Napi::CallbackInfo& info) {
+  Environment* environment = Attached(info);
+  Arguments arguments(info);
+  const uint32_t start = arguments.U32(0);
+  const bool is_applied = arguments.Bool(1);
+  if (environment == nullptr || !arguments.ok()) return;
+  Runtime::Get().SettleConfig({environment->holdings().mailbox, start}, is_applied);
+}
+
 // cores(): number[] - the CPUs that this process may run on.
 Napi::Value Cores(const Napi::CallbackInfo& info) {
   Napi::Array cores = Napi::Array::New(info.Env());
@@ -462,6 +486,8 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("drain", Napi::Function::New<Drain>(env));
   exports.Set("start", Napi::Function::New<Start>(env));
   exports.Set("release", Napi::Function::New<Release>(env));
+  exports.Set("claimConfig", Napi::Function::New<ClaimConfig>(env));
+  exports.Set("settleConfig", Napi::Function::New<SettleConfig>(env));
   exports.Set("cores", Napi::Function::New<Cores>(env));
   exports.Set("spawn", Napi::Function::New<Spawn>(env));
   exports.Set("ring", Napi::Function::New<RingBuffer>(env));

@@ -164,8 +164,30 @@ void Runtime::ReleaseAll(const std::shared_ptr<Mailbox>& holder) {
   ReleaseIf([&holder](const Share& held) { return held.holder == holder; });
 }
 
+int Runtime::ClaimConfig(const Share& share, const std::string& text, std::string* applied) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (config_ == Config::kClaimed) return -EAGAIN;
+  if (config_ == Config::kApplied) {
+    if (config_text_ == text) return -EALREADY;
+    *applied = config_text_;
+    return -EEXIST;
+  }
+  config_ = Config::kClaimed;
+  config_claimer_ = share;
+  config_text_ = text;
+  return 0;
+}
+
+void Runtime::SettleConfig(const Share& share, bool is_applied) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (config_ != Config::kClaimed || config_claimer_ != share) return;
+  config_ = is_applied ? Config::kApplied : Config::kNone;
+  config_claimer_ = {};
+}
+
 void Runtime::ReleaseIf(const std::function<bool(const Share&)>& condition) {
   const std::lock_guard<std::mutex> lock(mutex_);
+  if (config_ == Config::kClaimed && condition(config_claimer_)) config_ = Config::kNone;
   {
     const std::lock_guard<std::mutex> shares_lock(shares_mutex_);
     if (std::erase_if(shares_, condition) == 0) return;

@@ -65,6 +65,13 @@ class Runtime {
   void Release(const Share& share);
   void ReleaseAll(const std::shared_ptr<Mailbox>& holder);
 
+  // Any thread. Who applies the JSON configuration of this SPDK, which is said once: 0 when the share is to apply this one and
+  // then to settle it, -EALREADY when the same has been applied, -EEXIST with the applied text when another has, and
+  // -EAGAIN while some share applies one.
+  int ClaimConfig(const Share& share, const std::string& text, std::string* applied);
+  // Without success, or when the share is released before, the next claim is as the first.
+  void SettleConfig(const Share& share, bool is_applied);
+
   // Any thread. False when SPDK does not run.
   bool PostToApp(Inbox::Task task);
   void KickThread(Queue* queue);
@@ -138,6 +145,10 @@ class Runtime {
   std::vector<Started> waiting_;
   // Who has to configure the SPDK that waits for it.
   Share starter_;
+  enum class Config { kNone, kClaimed, kApplied };
+  Config config_ = Config::kNone;
+  Share config_claimer_;
+  std::string config_text_;
   std::thread initializer_;
   std::atomic<bool> held_{false};
   bool adaptive_ = true;

@@ -57,6 +57,15 @@ export class FakeAddon implements Addon {
   pollerControl = (request: number) => this.ask("pollerControl", request)
   blobstoreCall = (request: number) => this.ask("blobstoreCall", request)
   dmaAllocate = (request: number) => this.ask("dmaAllocate", request)
+  nvmeConnect = (request: number) => {
+    this.ask("nvmeConnect", request)
+    return request
+  }
+  nvmeCall = (request: number) => this.ask("nvmeCall", request)
+  nvmeOpen = (request: number) => this.ask("nvmeOpen", request)
+  nvmeAdmin = (request: number) => this.ask("nvmeAdmin", request)
+  nvmeScan = (request: number) => this.ask("nvmeScan", request)
+  nvmeAbort = () => {}
   release(start: number): void {
     this.released.push(start)
   }
@@ -64,6 +73,8 @@ export class FakeAddon implements Addon {
     this.kicks++
   }
   cores = () => [0]
+  claimConfig = () => ({ status: 0, text: "" })
+  settleConfig = () => {}
   dmaAllocateNow = () => -12
   dmaView = () => undefined
   dmaFree = () => {}
@@ -75,6 +86,7 @@ export class FakeAddon implements Addon {
     pollers: 0,
     blobstores: 0,
     blobs: 0,
+    nvmeControllers: 0,
     slabs: 0,
     dmaBytes: 0
   })

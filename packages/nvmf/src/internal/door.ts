@@ -1,7 +1,7 @@
 /**
  * Listeners and hosts of a subsystem, the discovery subsystem among them.
  */
-import { callDecoded, withinLimit } from "@effect-spdk/core/Engine"
+import { callDecoded, withinLimitByRpc } from "@effect-spdk/core/Engine"
 import { keyName } from "@effect-spdk/core/Keyring"
 import * as Rpc from "@effect-spdk/core/Rpc"
 import { failInvalid } from "@effect-spdk/core/SpdkError"
@@ -68,7 +68,7 @@ const addListener = Effect.fn("NvmfSubsystem.addListener")(function* (
     numa_id: options.numaId
   })
   yield* hold(explainListener(rpc, nqn, address)(add), () =>
-    withinLimit("NvmfSubsystem.removeListener", nqn, removeListener(rpc, nqn, address))
+    withinLimitByRpc("NvmfSubsystem.removeListener", nqn, removeListener(rpc, nqn, address))
   )
   return {
     address,
@@ -101,7 +101,7 @@ const addHost = Effect.fn("NvmfSubsystem.addHost")(function* (
     dhchap_ctrlr_key: dhchapControllerKey === undefined ? undefined : keyName(dhchapControllerKey)
   })
   yield* hold(explainHost(rpc, nqn, options)(add), () =>
-    withinLimit("NvmfSubsystem.removeHost", host, removeHost(rpc, nqn, host))
+    withinLimitByRpc("NvmfSubsystem.removeHost", host, removeHost(rpc, nqn, host))
   )
   return {
     nqn: host,

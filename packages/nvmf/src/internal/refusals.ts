@@ -190,7 +190,10 @@ export const explainHost = (rpc: Client, nqn: string, options: HostOptions) =>
       if (mine.hosts.some((one) => one.nqn === options.nqn)) {
         return taken(operation, `${nqn} lets it in already`, options.nqn)
       }
-      const keys: ReadonlyArray<KeyInfo> = yield* Effect.provideService(listKeys, Rpc.RpcClient, rpc)
+      // An engine without a keyring has no key.
+      const keys: ReadonlyArray<KeyInfo> = yield* Effect.provideService(listKeys, Rpc.RpcClient, rpc).pipe(
+        Effect.catch((asked) => (asked.reason._tag === "MethodNotFound" ? Effect.succeed([]) : Effect.fail(asked)))
+      )
       for (const field of ["psk", "dhchapKey", "dhchapControllerKey"] as const) {
         const key = options[field]
         if (key === undefined || keys.some((one) => one.name === keyName(key))) continue

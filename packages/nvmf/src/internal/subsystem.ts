@@ -2,7 +2,7 @@
  * The life of a subsystem: who ends what, and in which order.
  */
 import { isBdev } from "@effect-spdk/core/Bdev"
-import { callDecoded, pollChanges, withinLimit } from "@effect-spdk/core/Engine"
+import { callDecoded, pollChanges, withinLimitByRpc } from "@effect-spdk/core/Engine"
 import * as Rpc from "@effect-spdk/core/Rpc"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -43,7 +43,7 @@ export const makeSubsystem = Effect.fn("NvmfTarget.subsystem")(function* (
   }
   const own = yield* Effect.scope
   const teardown = yield* Effect.cached(
-    withinLimit("NvmfTarget.deleteSubsystem", traits.nqn, tearDown(rpc, traits.nqn, drainTimeout))
+    withinLimitByRpc("NvmfTarget.deleteSubsystem", traits.nqn, tearDown(rpc, traits.nqn, drainTimeout))
   )
   yield* Effect.acquireRelease(create(rpc, options), () => teardown)
   // Scopes end things in the order opposite to their beginnings, but a listener has to go before any namespace. So the first
@@ -150,7 +150,7 @@ const addNamespace = Effect.fn("NvmfSubsystem.addNamespace")(function* (
     return nsid
   })
   const nsid = yield* hold(add, (made) =>
-    withinLimit("NvmfSubsystem.removeNamespace", `${nqn} ${made}`, removeNamespace(rpc, nqn, made))
+    withinLimitByRpc("NvmfSubsystem.removeNamespace", `${nqn} ${made}`, removeNamespace(rpc, nqn, made))
   )
   return {
     nsid,
@@ -166,7 +166,7 @@ const addNamespace = Effect.fn("NvmfSubsystem.addNamespace")(function* (
         checkNqn("Namespace.showTo", "hostNqn", host),
         Effect.asVoid(
           Effect.acquireRelease(Rpc.callWith(rpc, "nvmf_ns_add_host", { nqn, nsid, host }), () =>
-            withinLimit(
+            withinLimitByRpc(
               "Namespace.hideFrom",
               host,
               // Nothing tells who sees a namespace: with the namespace gone, or its host, there is nothing to hide.

@@ -2,6 +2,7 @@
  * SPDK's own blobstore, in this process, by way of the libspdk engine.
  */
 import type { Bdev } from "@effect-spdk/core/Bdev"
+import * as DmaBuffer from "@effect-spdk/core/DmaBuffer"
 import {
   type BlobstoreArguments,
   type BlobstoreStart,
@@ -13,10 +14,11 @@ import { Corrupted, invalid, NotSupported, SpdkError, WrongType } from "@effect-
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import type { DriverFactory, InitOptions, LoadOptions, StoreDriver } from "../driver.ts"
-import { decodeSuperBlock } from "../format/superBlock.ts"
+import { decodeSuperBlock, type SuperBlock } from "../format/superBlock.ts"
 import { sharedFlush } from "../sharedFlush.ts"
 import { flag, storeClearMethods } from "./encoding.ts"
 import { errno, errorOf } from "./errors.ts"
+import { recoverLeftovers } from "./leftovers.ts"
 import { LibspdkStore } from "./store.ts"
 
 const superBlockBytes = 4096
@@ -89,6 +91,11 @@ const initDetail = (status: number): string => {
 const load = Effect.fnUntraced(function* (bdev: Bdev, options: LoadOptions) {
   const operation = "Blobstore.load"
   const found = yield* libspdk(operation, bdev)
+  const decoded = yield* readSuperBlock(found.engine, bdev)
+  // What is wrong with it SPDK says by itself.
+  if (Result.isSuccess(decoded) && fits(decoded.success, options)) {
+    yield* recoverLeftovers(found.blobstores, bdev, decoded.success, options)
+  }
   const call = options.grow ? "loadAndGrow" : "load"
   const args: BlobstoreArguments = {
     numbers: [0, 0, 0, flag(options.forceRecover)],
@@ -96,7 +103,7 @@ const load = Effect.fnUntraced(function* (bdev: Bdev, options: LoadOptions) {
   }
   return yield* storeOn(found, bdev, call, args, options.onProgress, (status) =>
     status === errno.EILSEQ || status === errno.ENXIO
-      ? explainLoad(bdev, status, options, operation)
+      ? explainLoad(found.engine, bdev, status, options, operation)
       : Effect.fail(
           status === errno.EINVAL
             ? invalid(operation, "bdev", `holds what SPDK refuses to load (blocks of ${bdev.blockSize} bytes)`)
@@ -107,9 +114,11 @@ const load = Effect.fnUntraced(function* (bdev: Bdev, options: LoadOptions) {
   )
 })
 
+const fits = (superBlock: SuperBlock, { type }: LoadOptions): boolean => type === "" || type === superBlock.type
+
 /** SPDK says that the super block is wrong, and not how. */
-const explainLoad = (bdev: Bdev, status: number, { type }: LoadOptions, operation: string) =>
-  Effect.flatMap(readSuperBlock(bdev), (decoded) => {
+const explainLoad = (engine: Engine, bdev: Bdev, status: number, { type }: LoadOptions, operation: string) =>
+  Effect.flatMap(readSuperBlock(engine, bdev), (decoded) => {
     const resource = bdev.name
     if (status === errno.ENXIO) {
       const found = Result.isSuccess(decoded) ? decoded.success.type : undefined
@@ -123,10 +132,19 @@ const explainLoad = (bdev: Bdev, status: number, { type }: LoadOptions, operatio
     return Effect.fail<SpdkError>(new SpdkError({ reason: new Corrupted({ operation, resource, where, rule }) }))
   })
 
-const readSuperBlock = (bdev: Bdev): Effect.Effect<ReturnType<typeof decodeSuperBlock>, SpdkError> => {
+/** Into memory of its own: what `readBytes` takes stays with the bdev. */
+const readSuperBlock = (engine: Engine, bdev: Bdev): Effect.Effect<ReturnType<typeof decodeSuperBlock>, SpdkError> => {
   const lengthBytes = Math.ceil(superBlockBytes / bdev.blockSize) * bdev.blockSize
-  return Effect.map(bdev.readBytes(0, Math.min(lengthBytes, bdev.sizeBytes)), (bytes) =>
-    decodeSuperBlock(bytes.subarray(0, superBlockBytes), bdev.sizeBytes)
+  const alignment = Math.max(superBlockBytes, bdev.info.bufferAlignmentBytes)
+  const wanted = Math.min(lengthBytes, bdev.sizeBytes)
+  // An empty device has no super block, and no buffer has 0 bytes.
+  if (wanted === 0) return Effect.succeed(decodeSuperBlock(new Uint8Array(0), 0))
+  return DmaBuffer.make(wanted, { alignment }).pipe(
+    Effect.flatMap((buffer) =>
+      Effect.map(bdev.read(0, buffer), () => decodeSuperBlock(buffer.bytes.slice(0, superBlockBytes), bdev.sizeBytes))
+    ),
+    Effect.scoped,
+    Effect.provideService(EngineService, engine)
   )
 }
 

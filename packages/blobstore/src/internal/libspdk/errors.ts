@@ -39,8 +39,6 @@ export interface Meaning {
   readonly detail?: string
 }
 
-export const blobName = (id: number): string => `blob 0x${id.toString(16)}`
-
 /** The error for a status other than 0. */
 export const errorOf = (status: number, operation: string, resource: string, meaning: Meaning = {}): SpdkError => {
   const context = { operation, resource, detail: meaning.detail }

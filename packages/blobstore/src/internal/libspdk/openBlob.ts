@@ -6,10 +6,11 @@ import type { BlobstoreHandle, BlobCall, BlobstoreArguments, Descriptor, Engine 
 import { type EngineBlobstores, numbersOf, openBlocks, type OpenBlocks } from "@effect-spdk/core/Engine"
 import { Corrupted, type SpdkError, SpdkError as SpdkErrorClass } from "@effect-spdk/core/SpdkError"
 import * as Effect from "effect/Effect"
+import { blobName } from "../blobName.ts"
 import type { BlobId, BlobInfo, ClearMethod, OpenBlob, Parent, Xattrs } from "../driver.ts"
 import { encodeText } from "../format/text.ts"
 import { blobClearMethods, decodeXattrs } from "./encoding.ts"
-import { blobName, check, errno, errorOf, type Meaning } from "./errors.ts"
+import { check, errno, errorOf, type Meaning } from "./errors.ts"
 
 /** What is open here, and what it was opened by. */
 export interface StoreContext {
@@ -29,7 +30,7 @@ export const openBlob = (
   clearMethod: ClearMethod
 ): Effect.Effect<OpenBlob, SpdkError> => {
   const { blobstores, engine, handle } = store
-  const resource = blobName(id)
+  const resource = blobName(handle.bdev, id)
   const open = (onEvent: Parameters<EngineBlobstores["openBlob"]>[3]): Effect.Effect<Descriptor, SpdkError> =>
     Effect.flatMap(blobstores.openBlob(handle, id, blobClearMethods[clearMethod], onEvent), (answer) =>
       answer.descriptor === undefined
@@ -59,6 +60,13 @@ const openError = (status: number, resource: string): SpdkError =>
 
 const missingSnapshot: Meaning = { detail: "the bdev that is its external snapshot cannot be opened" }
 
+/** Where a call is of another name above. */
+const publicNames: Partial<Record<BlobCall, string>> = {
+  xattrs: "xattrs.entries",
+  setXattr: "xattrs.set",
+  removeXattr: "xattrs.remove"
+}
+
 class LibspdkBlob implements OpenBlob {
   readonly id: BlobId
   readonly io: OpenBlob["io"]
@@ -72,7 +80,7 @@ class LibspdkBlob implements OpenBlob {
     this.store = store
     this.id = id
     this.blocks = blocks
-    this.resource = blobName(id)
+    this.resource = blobName(store.handle.bdev, id)
     this.io = blocks.io
     this.channel = blocks.channel
     this.close = blocks.close
@@ -150,7 +158,7 @@ class LibspdkBlob implements OpenBlob {
 
   private call(call: BlobCall, args: BlobstoreArguments, meaning: Meaning) {
     return Effect.flatMap(this.store.blobstores.callBlob(this.blocks.descriptor, call, args), (answer) =>
-      check(answer, `Blob.${call}`, this.resource, meaning)
+      check(answer, `Blob.${publicNames[call] ?? call}`, this.resource, meaning)
     )
   }
 }

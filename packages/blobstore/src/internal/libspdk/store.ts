@@ -4,9 +4,10 @@
 import { type BlobstoreAnswer, type BlobstoreArguments, type BlobstoreCall, numbersOf } from "@effect-spdk/core/Engine"
 import type { SpdkError } from "@effect-spdk/core/SpdkError"
 import * as Effect from "effect/Effect"
+import { blobName } from "../blobName.ts"
 import type { BlobId, CreateOptions, OpenBlob, Parent, Progress, StoreDriver, StoreInfo, Xattrs } from "../driver.ts"
 import { blobClearMethods, flag, xattrPairs } from "./encoding.ts"
-import { blobName, check, errno, type Meaning } from "./errors.ts"
+import { check, errno, type Meaning } from "./errors.ts"
 import { openBlob, parentOf, type StoreContext } from "./openBlob.ts"
 
 const xattrRule: Meaning = { field: "xattrs", rule: "has an empty name or value, or a NUL in a name" }
@@ -77,12 +78,14 @@ export class LibspdkStore implements StoreDriver {
     )
 
   readonly snapshot = (id: BlobId, xattrs: Xattrs): Effect.Effect<BlobId, SpdkError> =>
-    this.durable(this.callForId("snapshot", blobName(id), xattrRule, { numbers: [id], values: xattrPairs(xattrs) }))
+    this.durable(
+      this.callForId("snapshot", blobName(this.bdev, id), xattrRule, { numbers: [id], values: xattrPairs(xattrs) })
+    )
 
   readonly clone = (snapshot: BlobId, xattrs: Xattrs): Effect.Effect<BlobId, SpdkError> => {
     const meaning = { field: "id", rule: "is not that of a snapshot or of a read-only blob" }
     return this.durable(
-      this.callForId("clone", blobName(snapshot), xattrs.size === 0 ? meaning : xattrRule, {
+      this.callForId("clone", blobName(this.bdev, snapshot), xattrs.size === 0 ? meaning : xattrRule, {
         numbers: [snapshot],
         values: xattrPairs(xattrs)
       })
@@ -91,13 +94,13 @@ export class LibspdkStore implements StoreDriver {
 
   readonly clones = (snapshot: BlobId): Effect.Effect<ReadonlyArray<BlobId>, SpdkError> =>
     Effect.flatMap(this.parent(snapshot), () =>
-      Effect.map(this.call("clones", blobName(snapshot), {}, { numbers: [snapshot] }), ({ bytes }) =>
+      Effect.map(this.call("clones", blobName(this.bdev, snapshot), {}, { numbers: [snapshot] }), ({ bytes }) =>
         Array.from(numbersOf(bytes))
       )
     )
 
   readonly parent = (id: BlobId): Effect.Effect<Parent, SpdkError> =>
-    Effect.map(this.call("parent", blobName(id), {}, { numbers: [id] }), ({ bytes, text }) =>
+    Effect.map(this.call("parent", blobName(this.bdev, id), {}, { numbers: [id] }), ({ bytes, text }) =>
       parentOf(numbersOf(bytes)[0], text)
     )
 
@@ -121,7 +124,9 @@ export class LibspdkStore implements StoreDriver {
   readonly shallowCopy = (id: BlobId, bdev: string, onProgress: Progress): Effect.Effect<void, SpdkError> => {
     const rule = "is smaller than the blob, or has blocks of another size than the blobstore's bdev"
     const meaning = { field: "bdev", rule, detail: `the copy goes to "${bdev}"` }
-    return Effect.asVoid(this.call("shallowCopy", blobName(id), meaning, { numbers: [id], texts: [bdev] }, onProgress))
+    return Effect.asVoid(
+      this.call("shallowCopy", blobName(this.bdev, id), meaning, { numbers: [id], texts: [bdev] }, onProgress)
+    )
   }
 
   get grow(): Effect.Effect<void, SpdkError> {
@@ -160,7 +165,7 @@ export class LibspdkStore implements StoreDriver {
     meaning?: Meaning,
     args: BlobstoreArguments = { numbers: [id] }
   ): Effect.Effect<void, SpdkError> {
-    return Effect.asVoid(this.call(call, blobName(id), meaning, args))
+    return Effect.asVoid(this.call(call, blobName(this.bdev, id), meaning, args))
   }
 
   /** Of calls that make a blob. */

@@ -28,6 +28,8 @@ const clearMethodFlags = (method: ClearMethod): number => clearMethods.indexOf(m
 
 export class BlobState {
   readonly id: BlobId
+  /** In errors. */
+  readonly name: string
   readonly rootPage: number
   readonly gate = new Gate()
   /** First writes that are under way, by cluster of the blob. */
@@ -69,8 +71,9 @@ export class BlobState {
   locked = false
   openCount = 0
 
-  constructor(id: BlobId) {
+  constructor(id: BlobId, name: string) {
     this.id = id
+    this.name = name
     this.rootPage = id - L.blobIdHighBit
   }
 

@@ -32,7 +32,7 @@ export class BlobBatch implements BdevBatch {
     this.offsetsBytes = Float64Array.from(entries, (entry) => entry.offsetBytes)
     this.statuses = new Int32Array(entries.length)
     this.run = Effect.suspend(() => {
-      if (this.running) return Effect.fail(busy(this.operation, io.blob.id, "the batch is running already"))
+      if (this.running) return Effect.fail(busy(this.operation, io.blob.name, "the batch is running already"))
       this.running = true
       return Effect.onExit(this.start(), () =>
         Effect.sync(() => {

@@ -51,12 +51,13 @@ const createWith: (
   const operation = "Blobstore.create"
   const page = store.usedPages.firstClear()
   if (page < 0) return yield* Effect.fail(noMemory(operation, "no metadata page is free"))
-  const blob = new BlobState(L.blobIdOfPage(page))
+  const id = L.blobIdOfPage(page)
+  const blob = new BlobState(id, store.nameOf(id))
   for (const [name, value] of options.xattrs) {
     const tooLong = xattrTooLong(operation, name, value)
     if (tooLong !== undefined) return yield* Effect.fail(tooLong)
     if (value.length === 0) {
-      return yield* Effect.fail(refused(operation, blob.id, "xattrs", `has no value for "${name}"`))
+      return yield* Effect.fail(refused(operation, blob.name, "xattrs", `has no value for "${name}"`))
     }
     blob.xattrs.set(name, value.slice())
   }
@@ -86,10 +87,11 @@ const forget = (store: Store, blob: BlobState): void => {
 /** SPDK's rules: not while it is open, nor a snapshot with more than one clone; one clone gets what the snapshot has. */
 export const remove = (store: Store, id: BlobId): Effect.Effect<void, SpdkError> =>
   Effect.suspend(() => {
-    if (pageOf(store, id) === undefined) return Effect.fail(notFound("Blobstore.delete", id))
+    if (pageOf(store, id) === undefined) return Effect.fail(notFound("Blobstore.delete", store.nameOf(id)))
     const clones = store.clones.get(id) ?? []
     const [clone] = clones
-    if (clones.length > 1) return Effect.fail(busy("Blobstore.delete", id, `it has ${clones.length} clones`))
+    if (clones.length > 1)
+      return Effect.fail(busy("Blobstore.delete", store.nameOf(id), `it has ${clones.length} clones`))
     if (clone === undefined) return store.change(removeAlone(store, id))
     // Its gate before the lock.
     return Effect.acquireUseRelease(
@@ -100,8 +102,9 @@ export const remove = (store: Store, id: BlobId): Effect.Effect<void, SpdkError>
   })
 
 const removeAlone = Effect.fnUntraced(function* (store: Store, id: BlobId) {
-  if (store.open.has(id)) return yield* Effect.fail(busy("Blobstore.delete", id, "it is open"))
-  if ((store.clones.get(id) ?? []).length > 0) return yield* Effect.fail(busy("Blobstore.delete", id, "it has a clone"))
+  if (store.open.has(id)) return yield* Effect.fail(busy("Blobstore.delete", store.nameOf(id), "it is open"))
+  if ((store.clones.get(id) ?? []).length > 0)
+    return yield* Effect.fail(busy("Blobstore.delete", store.nameOf(id), "it has a clone"))
   const blob = yield* openBlob(store, id, { backing: false })
   store.open.delete(id)
   store.removeClone(blob)
@@ -115,10 +118,11 @@ const removeBelow = Effect.fnUntraced(function* (store: Store, id: BlobId, clone
   const snapshot = store.open.get(id)
   const clones = store.clones.get(id) ?? []
   if (snapshot === undefined || clone.parentId !== id || clones.length !== 1) {
-    return yield* Effect.fail(busy(operation, id, "its clones are changing"))
+    return yield* Effect.fail(busy(operation, store.nameOf(id), "its clones are changing"))
   }
-  if (snapshot.openCount > 1) return yield* Effect.fail(busy(operation, id, "it is open"))
-  if (snapshot.locked || clone.locked) return yield* Effect.fail(busy(operation, id, "another operation is under way"))
+  if (snapshot.openCount > 1) return yield* Effect.fail(busy(operation, store.nameOf(id), "it is open"))
+  if (snapshot.locked || clone.locked)
+    return yield* Effect.fail(busy(operation, store.nameOf(id), "another operation is under way"))
   yield* settle(store, clone)
   snapshot.setInternal(L.internalXattr.snapshotPendingRemoval, clone.id)
   yield* persist(store, snapshot)

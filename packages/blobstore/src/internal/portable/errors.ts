@@ -12,16 +12,13 @@ import {
   Released,
   SpdkError
 } from "@effect-spdk/core/SpdkError"
-import type { BlobId } from "../driver.ts"
 import type { Damage } from "../format/damage.ts"
 
-export const blobName = (id: BlobId): string => `blob 0x${id.toString(16)}`
+export const busy = (operation: string, resource: string, detail: string): IoError =>
+  new SpdkError({ reason: new Busy({ operation, resource, detail }) })
 
-export const busy = (operation: string, id: BlobId | undefined, detail: string): IoError =>
-  new SpdkError({ reason: new Busy({ operation, resource: id === undefined ? undefined : blobName(id), detail }) })
-
-export const notFound = (operation: string, id: BlobId, detail?: string): IoError =>
-  new SpdkError({ reason: new NotFound({ operation, resource: blobName(id), detail }) })
+export const notFound = (operation: string, resource: string, detail?: string): IoError =>
+  new SpdkError({ reason: new NotFound({ operation, resource, detail }) })
 
 export const noSpace = (operation: string, detail: string): IoError =>
   new SpdkError({ reason: new NoSpace({ operation, detail }) })
@@ -29,17 +26,17 @@ export const noSpace = (operation: string, detail: string): IoError =>
 export const noMemory = (operation: string, detail: string): IoError =>
   new SpdkError({ reason: new NoMemory({ operation, detail }) })
 
-export const readOnly = (operation: string, id: BlobId): IoError =>
-  new SpdkError({ reason: new ReadOnly({ operation, resource: blobName(id) }) })
+export const readOnly = (operation: string, resource: string): IoError =>
+  new SpdkError({ reason: new ReadOnly({ operation, resource }) })
 
-export const notPermitted = (operation: string, id: BlobId, detail: string): IoError =>
-  new SpdkError({ reason: new PermissionDenied({ operation, resource: blobName(id), detail }) })
+export const notPermitted = (operation: string, resource: string, detail: string): IoError =>
+  new SpdkError({ reason: new PermissionDenied({ operation, resource, detail }) })
 
-export const closed = (operation: string, id: BlobId): IoError =>
-  new SpdkError({ reason: new Released({ operation, resource: blobName(id), what: "blob" }) })
+export const closed = (operation: string, resource: string): IoError =>
+  new SpdkError({ reason: new Released({ operation, resource, what: "blob" }) })
 
-export const refused = (operation: string, id: BlobId, field: string, rule: string, value?: unknown): IoError =>
-  invalid(operation, field, rule, value, blobName(id))
+export const refused = (operation: string, resource: string, field: string, rule: string, value?: unknown): IoError =>
+  invalid(operation, field, rule, value, resource)
 
 export const corrupted = (operation: string, resource: string, damage: Damage): SpdkError<Corrupted> =>
   new SpdkError({ reason: new Corrupted({ operation, resource, where: damage.where, rule: damage.rule }) })

@@ -3,14 +3,14 @@ import type { IoError } from "@effect-spdk/core/Bdev"
 import { type DmaBuffer, isDmaBuffer } from "@effect-spdk/core/DmaBuffer"
 import { Released, SpdkError } from "@effect-spdk/core/SpdkError"
 import type { BlobState } from "./blob.ts"
-import { blobName, closed, readOnly, refused } from "./errors.ts"
+import { closed, readOnly, refused } from "./errors.ts"
 import type { Store } from "./store.ts"
 
 /** Of one request, as in core. */
 const maxBuffers = 64
 
-export const refusedClosed = (operation: string, blob: BlobState): IoError => closed(operation, blob.id)
-export const refusedReadOnly = (operation: string, blob: BlobState): IoError => readOnly(operation, blob.id)
+export const refusedClosed = (operation: string, blob: BlobState): IoError => closed(operation, blob.name)
+export const refusedReadOnly = (operation: string, blob: BlobState): IoError => readOnly(operation, blob.name)
 
 /** A range that is not whole io units inside the blob. `path` goes before the field's name, `entries[3].`. */
 export const refusedRange = (
@@ -23,7 +23,7 @@ export const refusedRange = (
   path: string
 ): IoError | undefined => {
   const fail = (field: string, rule: string, value: number) =>
-    refused(operation, blob.id, `${path}${field}`, rule, value)
+    refused(operation, blob.name, `${path}${field}`, rule, value)
   const offsetRule = wholeUnitsRule(store.ioUnitBytes, offsetBytes)
   if (offsetRule !== undefined) return fail("offsetBytes", offsetRule, offsetBytes)
   const lengthRule =
@@ -53,16 +53,16 @@ export const refusedBuffers = (
   buffers: ReadonlyArray<DmaBuffer | undefined>,
   field: string
 ): IoError | undefined => {
-  if (!Array.isArray(buffers)) return refused(operation, blob.id, field, "is not an array of DmaBuffers")
-  if (buffers.length === 0) return refused(operation, blob.id, field, "is empty")
+  if (!Array.isArray(buffers)) return refused(operation, blob.name, field, "is not an array of DmaBuffers")
+  if (buffers.length === 0) return refused(operation, blob.name, field, "is empty")
   if (buffers.length > maxBuffers) {
-    return refused(operation, blob.id, field, `has more than ${maxBuffers} elements`, buffers.length)
+    return refused(operation, blob.name, field, `has more than ${maxBuffers} elements`, buffers.length)
   }
   for (const [i, buffer] of buffers.entries()) {
     const name = field === "buffers" ? `buffers[${i}]` : field
-    if (!isDmaBuffer(buffer)) return refused(operation, blob.id, name, "is not a DmaBuffer")
+    if (!isDmaBuffer(buffer)) return refused(operation, blob.name, name, "is not a DmaBuffer")
     if (buffer.isReleased) {
-      return new SpdkError({ reason: new Released({ operation, resource: blobName(blob.id), what: "buffer" }) })
+      return new SpdkError({ reason: new Released({ operation, resource: blob.name, what: "buffer" }) })
     }
   }
   return undefined

@@ -85,8 +85,8 @@ export const applyExtentPages = (
   return Result.succeed(resized || meta.clusters.length !== clusters)
 }
 
-const blobOf = (meta: ChainMeta, clearMethod: ClearMethod): BlobState => {
-  const blob = new BlobState(meta.id)
+const blobOf = (store: Store, meta: ChainMeta, clearMethod: ClearMethod): BlobState => {
+  const blob = new BlobState(meta.id, store.nameOf(meta.id))
   // A copy, because the meta's may be a part of a longer array, and an array longer than the blob has clusters to release.
   blob.clusters = meta.clusters.slice()
   blob.clusterCount = meta.clusters.length
@@ -115,14 +115,14 @@ export const openBlob: (
   options?: { readonly clearMethod?: ClearMethod; readonly backing?: boolean }
 ) => Effect.Effect<BlobState, SpdkError> = Effect.fnUntraced(function* (store, id, options) {
   const root = pageOf(store, id)
-  if (root === undefined) return yield* Effect.fail(notFound(operation, id))
+  if (root === undefined) return yield* Effect.fail(notFound(operation, store.nameOf(id)))
   const open = store.open.get(id)
   if (open !== undefined) {
     open.openCount++
     return open
   }
   const { meta } = yield* readMeta(store, root)
-  const blob = blobOf(meta, options?.clearMethod ?? "default")
+  const blob = blobOf(store, meta, options?.clearMethod ?? "default")
   yield* openBacking(store, blob, meta, options?.backing ?? true)
   blob.openCount = 1
   store.open.set(id, blob)
@@ -167,7 +167,13 @@ export const externalBdev = Effect.fnUntraced(function* (store: Store, id: BlobI
     Effect.filterOrFail(
       (bdev) => store.ioUnitBytes % bdev.blockSize === 0,
       (bdev) =>
-        refused(operation, id, "externalSnapshot", `has blocks of ${bdev.blockSize} bytes, which do not fit`, name)
+        refused(
+          operation,
+          store.nameOf(id),
+          "externalSnapshot",
+          `has blocks of ${bdev.blockSize} bytes, which do not fit`,
+          name
+        )
     )
   )
   const bdev = yield* Effect.onError(open, () => Scope.close(scope, Exit.void))

@@ -58,9 +58,9 @@ export class PortableBlob implements OpenBlob {
   readonly resize = (clusters: number): Effect.Effect<void, SpdkError> =>
     this.whileOpen("Blob.resize", () => {
       const { blob, store } = this
-      if (blob.mdReadOnly) return Effect.fail(readOnly("Blob.resize", blob.id))
+      if (blob.mdReadOnly) return Effect.fail(readOnly("Blob.resize", blob.name))
       if (clusters === blob.clusterCount) return Effect.void
-      if (blob.locked) return Effect.fail(busy("Blob.resize", blob.id, "another operation is under way"))
+      if (blob.locked) return Effect.fail(busy("Blob.resize", blob.name, "another operation is under way"))
       const change = store.change(resizeNow(store, blob, clusters))
       if (clusters > blob.clusterCount) return change
       blob.locked = true
@@ -73,10 +73,10 @@ export class PortableBlob implements OpenBlob {
     })
 
   readonly setXattr = (name: string, value: Uint8Array): Effect.Effect<void, SpdkError> =>
-    this.whileOpen("Blob.setXattr", () => {
+    this.whileOpen("Blob.xattrs.set", () => {
       const { blob } = this
-      if (blob.mdReadOnly) return Effect.fail(readOnly("Blob.setXattr", blob.id))
-      const tooLong = xattrTooLong("Blob.setXattr", name, value)
+      if (blob.mdReadOnly) return Effect.fail(readOnly("Blob.xattrs.set", blob.name))
+      const tooLong = xattrTooLong("Blob.xattrs.set", name, value)
       if (tooLong !== undefined) return Effect.fail(tooLong)
       blob.xattrs.set(name, value.slice())
       blob.dirty = true
@@ -84,10 +84,10 @@ export class PortableBlob implements OpenBlob {
     })
 
   readonly removeXattr = (name: string): Effect.Effect<void, SpdkError> =>
-    this.whileOpen("Blob.removeXattr", () => {
+    this.whileOpen("Blob.xattrs.remove", () => {
       const { blob } = this
-      if (blob.mdReadOnly) return Effect.fail(readOnly("Blob.removeXattr", blob.id))
-      if (!blob.xattrs.delete(name)) return Effect.fail(notFound("Blob.removeXattr", blob.id, `no xattr "${name}"`))
+      if (blob.mdReadOnly) return Effect.fail(readOnly("Blob.xattrs.remove", blob.name))
+      if (!blob.xattrs.delete(name)) return Effect.fail(notFound("Blob.xattrs.remove", blob.name, `no xattr "${name}"`))
       blob.dirty = true
       return Effect.void
     })
@@ -107,7 +107,7 @@ export class PortableBlob implements OpenBlob {
 
   private whileOpen<A, E>(operation: string, body: () => Effect.Effect<A, E>): Effect.Effect<A, E | IoError> {
     return Effect.suspend((): Effect.Effect<A, E | IoError> =>
-      this.handle.isClosed ? Effect.fail(closed(operation, this.id)) : body()
+      this.handle.isClosed ? Effect.fail(closed(operation, this.blob.name)) : body()
     )
   }
 }

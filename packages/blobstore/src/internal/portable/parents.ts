@@ -10,7 +10,7 @@ import * as L from "../format/layout.ts"
 import { encodeText } from "../format/text.ts"
 import { type Backing, type BlobState, externalName, type ParentId } from "./blob.ts"
 import { allocate } from "./clusters.ts"
-import { blobName, noSpace, notPermitted, refused } from "./errors.ts"
+import { noSpace, notPermitted, refused } from "./errors.ts"
 import { closeBlob, externalBdev, openBlob } from "./open.ts"
 import { persist } from "./persist.ts"
 import { locked } from "./snapshot.ts"
@@ -27,7 +27,7 @@ export const inflate = (store: Store, id: BlobId, all: boolean): Effect.Effect<v
     id,
     Effect.fnUntraced(function* (blob: BlobState) {
       if (blob.parentId === undefined && !all) {
-        return yield* Effect.fail(refused(operation, id, "id", "names a blob without a parent"))
+        return yield* Effect.fail(refused(operation, store.nameOf(id), "id", "names a blob without a parent"))
       }
       if (!blob.isThin) return
       // What an external snapshot has cannot be asked.
@@ -110,20 +110,20 @@ const putExternal = Effect.fnUntraced(function* (store: Store, blob: BlobState, 
   yield* Effect.onError(putUnder(store, blob, under), () => Scope.close(opened.scope, Exit.void))
 })
 
-const exists = (operation: string, id: BlobId, detail: string): SpdkError<AlreadyExists> =>
-  new SpdkError({ reason: new AlreadyExists({ operation, resource: blobName(id), detail }) })
+const exists = (operation: string, resource: string, detail: string): SpdkError<AlreadyExists> =>
+  new SpdkError({ reason: new AlreadyExists({ operation, resource, detail }) })
 
 export const setParent = (store: Store, id: BlobId, parent: BlobId): Effect.Effect<void, SpdkError> => {
   const operation = "Blobstore.setParent"
-  if (id === parent) return Effect.fail(refused(operation, id, "snapshot", "is the blob itself"))
+  if (id === parent) return Effect.fail(refused(operation, store.nameOf(id), "snapshot", "is the blob itself"))
   if (store.clones.get(parent)?.includes(id) === true) {
-    return Effect.fail(exists(operation, id, "the snapshot is its parent already"))
+    return Effect.fail(exists(operation, store.nameOf(id), "the snapshot is its parent already"))
   }
   return locked(store, operation, id, (blob) => {
-    if (!blob.isThin) return Effect.fail(refused(operation, id, "id", "names a blob that is not thin"))
+    if (!blob.isThin) return Effect.fail(refused(operation, store.nameOf(id), "id", "names a blob that is not thin"))
     return locked(store, operation, parent, (below) => {
       const rule = cannotBeParent(store, blob, below)
-      if (rule !== undefined) return Effect.fail(refused(operation, id, "snapshot", rule))
+      if (rule !== undefined) return Effect.fail(refused(operation, store.nameOf(id), "snapshot", rule))
       const put = Effect.suspend(() => {
         // Held by the blob from now on.
         below.openCount++
@@ -149,15 +149,15 @@ export const setExternalParent = (store: Store, id: BlobId, name: string): Effec
   const external = encodeText(name)
   return locked(store, operation, id, (blob) => {
     if (blob.parentId === "external" && externalName(blob.internalXattrs.get(externalSnapshot)) === name) {
-      return Effect.fail(exists(operation, id, "the external snapshot is its parent already"))
+      return Effect.fail(exists(operation, store.nameOf(id), "the external snapshot is its parent already"))
     }
-    if (!blob.isThin) return Effect.fail(refused(operation, id, "id", "names a blob that is not thin"))
+    if (!blob.isThin) return Effect.fail(refused(operation, store.nameOf(id), "id", "names a blob that is not thin"))
     const check = Effect.scoped(
       Effect.flatMap(Bdev.open(name).pipe(Effect.provide(store.services)), (bdev) => {
         const rule = `has ${bdev.sizeBytes} bytes, not whole clusters`
         return bdev.sizeBytes % store.clusterBytes === 0
           ? Effect.void
-          : Effect.fail(refused(operation, id, "bdev", rule, name))
+          : Effect.fail(refused(operation, store.nameOf(id), "bdev", rule, name))
       })
     )
     return Effect.andThen(check, blob.gate.exclusive(store.change(putExternal(store, blob, external))))
@@ -179,7 +179,7 @@ export const shallowCopy = (
     Effect.fnUntraced(
       function* (blob: BlobState) {
         if (!blob.dataReadOnly && !blob.mdReadOnly) {
-          return yield* Effect.fail(notPermitted(operation, id, "the blob is not read-only"))
+          return yield* Effect.fail(notPermitted(operation, store.nameOf(id), "the blob is not read-only"))
         }
         const target = yield* Bdev.open(name, { write: true })
         if (blob.clusterCount * store.clusterBytes > target.sizeBytes) {

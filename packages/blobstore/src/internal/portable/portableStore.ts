@@ -107,7 +107,7 @@ export class PortableStore implements D.StoreDriver {
         const [open] = store.open.keys()
         return open === undefined
           ? Effect.ensuring(write, Scope.close(store.scope, Exit.void))
-          : Effect.fail(busy(operation, open, "blobs are open"))
+          : Effect.fail(busy(operation, store.nameOf(open), "blobs are open"))
       })
     )
   }

@@ -22,7 +22,7 @@ export const locked = <A, E>(
     store.change(openBlob(store, id)),
     (blob) =>
       Effect.suspend((): Effect.Effect<A, E | IoError> => {
-        if (blob.locked) return Effect.fail(busy(operation, id, "another operation is under way"))
+        if (blob.locked) return Effect.fail(busy(operation, store.nameOf(id), "another operation is under way"))
         blob.locked = true
         return Effect.ensuring(
           Effect.suspend(() => use(blob)),
@@ -39,7 +39,7 @@ export const snapshot = (store: Store, id: BlobId, xattrs: Xattrs): Effect.Effec
   const operation = "Blobstore.snapshot"
   return locked(store, operation, id, (blob) =>
     blob.dataReadOnly || blob.mdReadOnly
-      ? Effect.fail(refused(operation, id, "id", "names a read-only blob"))
+      ? Effect.fail(refused(operation, store.nameOf(id), "id", "names a read-only blob"))
       : blob.gate.exclusive(store.change(makeSnapshot(store, blob, xattrs)))
   )
 }
@@ -148,7 +148,7 @@ export const clone = (store: Store, id: BlobId, xattrs: Xattrs): Effect.Effect<B
   const operation = "Blobstore.clone"
   return locked(store, operation, id, (blob) => {
     if (!blob.dataReadOnly || !blob.mdReadOnly) {
-      return Effect.fail(refused(operation, id, "snapshot", "names a blob that is not read-only"))
+      return Effect.fail(refused(operation, store.nameOf(id), "snapshot", "names a blob that is not read-only"))
     }
     const create = createBlob(store, {
       clusters: blob.clusterCount,

@@ -5,6 +5,7 @@ import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
+import { blobName } from "../blobName.ts"
 import type { BlobId, StoreInfo } from "../driver.ts"
 import { BitSet } from "../format/bitSet.ts"
 import type { StoreLimits } from "../format/blobMeta.ts"
@@ -98,6 +99,10 @@ export class Store {
    */
   change<A, E, R>(body: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {
     return this.lock.withPermit(Effect.uninterruptible(body))
+  }
+
+  nameOf(id: BlobId): string {
+    return blobName(this.device.bdev.name, id)
   }
 
   pageOffset(page: number): number {

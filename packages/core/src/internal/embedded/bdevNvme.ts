@@ -37,6 +37,17 @@ export interface NvmePath {
   readonly settings: NvmeConnectSettings
 }
 
+export interface NvmeBdevControllerOptions {
+  readonly path: NvmePath
+  readonly loss: LossOptions
+  readonly address: HostController["address"]
+  readonly mode: "disable" | "failover" | "multipath"
+  /** Attached by a discovery service. */
+  readonly isDiscovered: boolean
+  /** Whether a flush reaches controllers that have a volatile write cache. */
+  readonly isFlushing: boolean
+}
+
 class NvmeBdev extends NvmeDisk {
   private readonly owner: NvmeBdevController
   /** I/O that waits for the controller. */
@@ -65,7 +76,9 @@ class NvmeBdev extends NvmeDisk {
   override submit(io: BdevIo): void {
     if (io.opcode === Opcode.Reset) return this.resetController(io)
     // As SPDK's module does unless it is told otherwise.
-    if (io.opcode === Opcode.Flush) return io.finish(success)
+    if (io.opcode === Opcode.Flush && !(this.owner.isFlushing && this.properties.hasWriteCache)) {
+      return io.finish(success)
+    }
     super.submit(io)
   }
 
@@ -118,6 +131,10 @@ class NvmeBdev extends NvmeDisk {
 export class NvmeBdevController {
   readonly name: string
   readonly loss: LossOptions
+  readonly mode: "disable" | "failover" | "multipath"
+  readonly isDiscovered: boolean
+  readonly isFlushing: boolean
+  /** The one in use first. */
   readonly paths: Array<NvmePath>
   readonly controller: HostController
   readonly bdevs = new Map<number, NvmeBdev>()
@@ -130,16 +147,14 @@ export class NvmeBdevController {
   private readonly timers = new Set<Timer>()
   private whenEmpty: (() => void) | undefined = undefined
 
-  constructor(
-    registry: BdevRegistry,
-    name: string,
-    options: { readonly path: NvmePath; readonly loss: LossOptions; readonly address: HostController["address"] },
-    onRemoved: () => void
-  ) {
+  constructor(registry: BdevRegistry, name: string, options: NvmeBdevControllerOptions, onRemoved: () => void) {
     this.registry = registry
     this.name = name
     this.paths = [options.path]
     this.loss = options.loss
+    this.mode = options.mode
+    this.isDiscovered = options.isDiscovered
+    this.isFlushing = options.isFlushing
     this.onRemoved = onRemoved
     const { settings, transportId } = options.path
     this.controller = new HostController(registry.context, transportId, options.address, settings, (event) => {
@@ -159,15 +174,37 @@ export class NvmeBdevController {
     return this.controller.state === "ready" ? "enabled" : "failed"
   }
 
-  /** The names of its bdevs. */
-  get connect(): Effect.Effect<ReadonlyArray<string>, SpdkError> {
+  /** By namespace id. */
+  get names(): ReadonlyArray<string> {
+    return [...this.bdevs.values()].toSorted((a, b) => a.nsid - b.nsid).map(({ name }) => name)
+  }
+
+  /** Connects, and makes its bdevs. */
+  get connect(): Effect.Effect<void, SpdkError> {
     return Effect.andThen(
       this.controller.connect,
       Effect.map(this.populate, () => {
         this.controller.onNamespaces = () => Effect.runFork(Effect.ignore(this.populate))
-        return [...this.bdevs.values()].map(({ name }) => name)
       })
     )
+  }
+
+  /** Where to connect when the path in use is lost. */
+  addPath(path: NvmePath): void {
+    this.paths.push(path)
+  }
+
+  /** The one in use is left for the next that there is; the last one goes with the controller. */
+  removePaths(gone: ReadonlyArray<NvmePath>): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      const [inUse] = this.paths
+      const left = this.paths.filter((path) => !gone.includes(path))
+      if (left.length === this.paths.length) return Effect.void
+      if (left.length === 0) return this.remove
+      this.paths.splice(0, this.paths.length, ...left)
+      if (this.paths[0] !== inUse) this.failover()
+      return Effect.void
+    })
   }
 
   /** As asked for by a user: when it fails, the controller is lost. */
@@ -230,24 +267,42 @@ export class NvmeBdevController {
 
   private lost(): void {
     if (this.isRemoved || this.isReconnecting) return
-    const { fastFailSeconds, reconnectDelaySeconds } = this.loss
-    this.lostMicros = this.registry.context.timers.nowMicros()
-    this.isReconnecting = true
     // Without a delay there is one attempt, which I/O does not wait for.
-    this.isFastFailed = reconnectDelaySeconds === 0
-    if (fastFailSeconds > 0) this.after(fastFailSeconds, () => this.failFast())
+    this.startReconnecting(this.loss.reconnectDelaySeconds === 0)
+    this.nextPath()
     this.reconnect()
   }
 
-  private reconnect(): void {
+  /** By the first path, from the one that has been taken away. I/O waits for the attempt. */
+  private failover(): void {
+    // An attempt that is under way looks by itself whether its path is still wanted.
+    if (this.isRemoved || this.isReconnecting) return
+    this.startReconnecting(false)
+    this.reconnect()
+  }
+
+  private startReconnecting(isFastFailed: boolean): void {
+    const { fastFailSeconds } = this.loss
+    this.lostMicros = this.registry.context.timers.nowMicros()
+    this.isReconnecting = true
+    this.isFastFailed = isFastFailed
+    if (fastFailSeconds > 0) this.after(fastFailSeconds, () => this.failFast())
+  }
+
+  private nextPath(): void {
     const [path, ...others] = this.paths
     if (path !== undefined && others.length > 0) this.paths.splice(0, this.paths.length, ...others, path)
+  }
+
+  private reconnect(): void {
     const next = this.paths[0]
     if (next === undefined) return
     const attempt = Effect.flatMap(addressOf(operation, next.transportId, next.settings), (address) => {
       this.controller.address = address
       this.controller.transportId = next.transportId
-      return this.again
+      return Effect.map(this.again, () => {
+        if (!this.paths.includes(next)) this.failover()
+      })
     })
     Effect.runFork(Effect.catch(attempt, () => Effect.sync(() => this.stillLost())))
   }
@@ -257,13 +312,18 @@ export class NvmeBdevController {
     const { lossTimeoutSeconds, reconnectDelaySeconds } = this.loss
     if (reconnectDelaySeconds === 0) {
       this.isReconnecting = false
-      return
+      return this.failFast()
     }
     const seconds = (this.registry.context.timers.nowMicros() - this.lostMicros) / 1e6
     if (lossTimeoutSeconds > 0 && seconds >= lossTimeoutSeconds) {
       this.registry.context.log("error", `${this.name}: the controller did not come back, its bdevs are removed`)
       Effect.runFork(this.remove)
-    } else this.after(reconnectDelaySeconds, () => this.reconnect())
+    } else {
+      this.after(reconnectDelaySeconds, () => {
+        this.nextPath()
+        this.reconnect()
+      })
+    }
   }
 
   private failFast(): void {

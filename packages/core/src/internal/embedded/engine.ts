@@ -36,7 +36,8 @@ export const make = Effect.fnUntraced(function* (
   yield* Effect.addFinalizer(() => withinLimit("Spdk.layer", options.name, state.release))
   const version = packageVersion()
   const table = new RpcTable()
-  addBdevModules(table, state.registry)
+  const nvmeBdevs = addBdevModules(table, state.registry)
+  yield* Effect.addFinalizer(() => withinLimit("Spdk.layer", "NVMe bdevs", nvmeBdevs.close))
   addBdevMethods(table, state.registry)
   const nvmf = addNvmf(table, state.registry)
   yield* Effect.addFinalizer(() =>
@@ -49,6 +50,8 @@ export const make = Effect.fnUntraced(function* (
   let stopServing = () => {}
   addFramework(table, {
     registry: state.registry,
+    nvmeBdevs,
+    nvmf,
     version,
     cores: options.cores,
     startMillis: performance.now(),

@@ -3,6 +3,7 @@
  */
 import * as Effect from "effect/Effect"
 import { type Bdev, ioTypes, type Json } from "./bdev.ts"
+import type { NvmeModule } from "./bdevNvmeModule.ts"
 import type { BdevRegistry } from "./bdevRegistry.ts"
 import { IoStat, type ResetMode, ticksNow, ticksPerSecond } from "./ioStat.ts"
 import { errnoFault, invalidParams, type RpcFault, type RpcTable, trueOrErrno } from "./rpcTable.ts"
@@ -77,7 +78,7 @@ export const addBdevMethods = (table: RpcTable, registry: BdevRegistry): void =>
 }
 
 /** The calls that make the bdevs that there are. SPDK batches what a physical module writes. */
-export const bdevConfig = (registry: BdevRegistry, withBatches: boolean): ReadonlyArray<Json> => {
+export const bdevConfig = (registry: BdevRegistry, nvme: NvmeModule, withBatches: boolean): ReadonlyArray<Json> => {
   const calls: Array<Json> = [{ method: "bdev_set_options", params: { ...registry.options } }]
   for (const module of registry.virtualModules) calls.push(...module.configCalls())
   const callsOf = (moduleName: string) =>
@@ -91,7 +92,7 @@ export const bdevConfig = (registry: BdevRegistry, withBatches: boolean): Readon
     if (withBatches) calls.push(batch)
     else calls.push(...batch)
   }
-  calls.push(...callsOf("aio"), { method: "bdev_wait_for_examine" })
+  calls.push(...callsOf("aio"), ...nvme.configCalls(withBatches), { method: "bdev_wait_for_examine" })
   return calls
 }
 

@@ -9,6 +9,7 @@ import { ErrorModule, moduleName as error } from "./bdevError.ts"
 import { MallocModule, moduleName as malloc } from "./bdevMalloc.ts"
 import { createNull, moduleName as nullModule, resizeNull } from "./bdevNull.ts"
 import { PassthruModule } from "./bdevPassthru.ts"
+import type { NvmeModule } from "./bdevNvmeModule.ts"
 import type { BdevRegistry } from "./bdevRegistry.ts"
 import { SplitModule } from "./bdevSplit.ts"
 import { addBdevNvme } from "./rpcBdevNvme.ts"
@@ -26,9 +27,9 @@ import { EINVAL, strerror } from "./status.ts"
 
 const nameOf = (bdev: Bdev): string => bdev.name
 
-export const addBdevModules = (table: RpcTable, registry: BdevRegistry): void => {
+export const addBdevModules = (table: RpcTable, registry: BdevRegistry): NvmeModule => {
   addDisks(table, registry)
-  addBdevNvme(table, registry)
+  const nvme = addBdevNvme(table, registry)
   addAio(table, registry)
   // The order in which SPDK's modules look at a new bdev, and so which of them gets it.
   const passthru = new PassthruModule(registry)
@@ -40,6 +41,7 @@ export const addBdevModules = (table: RpcTable, registry: BdevRegistry): void =>
   addError(table, registry, errors)
   addSplit(table, split)
   addDelay(table, delay)
+  return nvme
 }
 
 /** Metadata beside the blocks: SPDK's malloc and null bdevs can have it, these cannot. */

@@ -2,27 +2,26 @@
  * The RPC methods of NVMe bdevs.
  */
 import * as Effect from "effect/Effect"
-import { randomUUID } from "node:crypto"
 import type { RpcMethods } from "../../generated/RpcMethods.ts"
-import type { SpdkError } from "../../SpdkError.ts"
 import type { NvmeConnectSettings, NvmeTransportIdFields } from "../engineNvme.ts"
-import { parseUuid } from "../nvme/identify.ts"
-import { nqnOfUuid } from "../nvme/nqn.ts"
-import { type LossOptions, NvmeBdevController, type NvmePath } from "./bdevNvme.ts"
+import type { ChannelThread, Json } from "./bdev.ts"
+import type { LossOptions, NvmeBdevController, NvmePath } from "./bdevNvme.ts"
 import { describePath } from "./bdevNvmeInfo.ts"
+import { NvmeModule } from "./bdevNvmeModule.ts"
+import { changedOptions, isOnlyPolicy, isResilient, lossOf } from "./bdevNvmeOptions.ts"
 import type { BdevRegistry } from "./bdevRegistry.ts"
-import { addressOf } from "./nvme/address.ts"
+import { NvmeChannel } from "./nvme/disk.ts"
+import { addNvmeDiscovery } from "./rpcBdevNvmeDiscovery.ts"
 import { errnoFault, invalidParams, RpcFault, type RpcTable } from "./rpcTable.ts"
-import { EEXIST, EINVAL, EIO, ENODEV, ENOTSUP } from "./status.ts"
+import { EALREADY, EEXIST, EINVAL, EIO, ENODEV, ERANGE } from "./status.ts"
 
 type Attach = RpcMethods["bdev_nvme_attach_controller"]
 
-const EALREADY = 114
 const maxNameBytes = 512
 const defaultIoQueues = 127
 const queueEntries = 128
-const keepAliveMillis = 10_000
-const defaultRetries = 4
+const defaultMaxBdevs = 128
+const defaultConnectMicros = 500_000
 
 /** What this module cannot do is refused. */
 const notHere: ReadonlyArray<keyof Attach> = [
@@ -32,27 +31,38 @@ const notHere: ReadonlyArray<keyof Attach> = [
   "psk",
   "dhchap_key",
   "dhchap_ctrlr_key",
-  "allow_unrecognized_csi",
-  "multipath_opts"
+  "allow_unrecognized_csi"
 ]
 
 const families = { ipv4: "IPv4", ipv6: "IPv6" } as const
 
-export const addBdevNvme = (table: RpcTable, registry: BdevRegistry): void => {
-  const controllers = new Map<string, NvmeBdevController>()
-  const hostUuid = randomUUID()
+export const addBdevNvme = (table: RpcTable, registry: BdevRegistry): NvmeModule => {
+  const module = new NvmeModule(registry)
+  addControllers(table, module)
+  addIoPaths(table, module)
+  addOptions(table, module)
+  addNvmeDiscovery(table, module)
+  return module
+}
+
+const addControllers = (table: RpcTable, module: NvmeModule): void => {
+  const { controllers } = module
   const missing = errnoFault(-ENODEV)
   table.add("bdev_nvme_attach_controller", (params) =>
     Effect.suspend(() => {
-      const fault = refused(params, controllers)
+      const loss = lossOf(params, module.options)
+      const fault = refused(params, loss, controllers)
       if (fault !== undefined) return Effect.fail(fault)
-      const path = pathOf(params, hostUuid)
-      const known = controllers.get(params.name)
-      if (known !== undefined) {
-        known.paths.push(path)
-        return Effect.succeed([...known.bdevs.values()].map(({ name }) => name))
-      }
-      return attach(registry, controllers, params.name, path, lossOf(params))
+      const { max_bdevs: maxBdevs = defaultMaxBdevs, multipath: mode = "multipath", name } = params
+      const path = pathOf(params, module)
+      const known = controllers.get(name)
+      if (known !== undefined) known.addPath(path)
+      const attached =
+        known === undefined ? module.attach({ name, path, loss, mode, isDiscovered: false }) : Effect.succeed(known)
+      // As in SPDK this limits what can be answered: the controller stays attached, with all its bdevs.
+      return Effect.flatMap(attached, ({ names }) =>
+        names.length > maxBdevs ? Effect.fail(errnoFault(-ERANGE)) : Effect.succeed(names)
+      )
     })
   )
   table.add("bdev_nvme_detach_controller", (params) => {
@@ -60,21 +70,16 @@ export const addBdevNvme = (table: RpcTable, registry: BdevRegistry): void => {
     const controller = controllers.get(name)
     if (controller === undefined || controller.isRemoved) return Effect.fail(missing)
     const matches = controller.paths.filter(
-      ({ transportId }) =>
+      ({ settings, transportId }) =>
+        (path.trtype === undefined || path.trtype.toUpperCase() === transportId.trtype) &&
+        (path.adrfam === undefined || path.adrfam.toLowerCase() === transportId.adrfam?.toLowerCase()) &&
         (path.traddr === undefined || path.traddr === transportId.traddr) &&
         (path.trsvcid === undefined || path.trsvcid === transportId.trsvcid) &&
-        (path.subnqn === undefined || path.subnqn === transportId.subnqn)
+        (path.subnqn === undefined || path.subnqn === transportId.subnqn) &&
+        (path.hostaddr === undefined || path.hostaddr === settings.sourceAddress) &&
+        (path.hostsvcid === undefined || path.hostsvcid === settings.sourcePort)
     )
-    if (matches.length === 0) return Effect.fail(missing)
-    // Only some of its paths, and not the one in use.
-    if (matches.length < controller.paths.length && controller.paths[0] !== matches[0]) {
-      for (const one of matches) controller.paths.splice(controller.paths.indexOf(one), 1)
-      return Effect.succeed(true)
-    }
-    if (matches.length < controller.paths.length) {
-      return Effect.fail(invalidParams("the path in use: the embedded engine gives it up only with the controller"))
-    }
-    return Effect.as(controller.remove, true)
+    return matches.length === 0 ? Effect.fail(missing) : Effect.as(controller.removePaths(matches), true)
   })
   table.add("bdev_nvme_reset_controller", ({ cntlid, name }) => {
     const controller = controllers.get(name)
@@ -96,42 +101,23 @@ export const addBdevNvme = (table: RpcTable, registry: BdevRegistry): void => {
   )
 }
 
-const attach = (
-  registry: BdevRegistry,
-  controllers: Map<string, NvmeBdevController>,
-  name: string,
-  path: NvmePath,
-  loss: LossOptions
-): Effect.Effect<ReadonlyArray<string>, RpcFault> =>
-  Effect.flatMap(
-    Effect.mapError(addressOf("bdev_nvme_attach_controller", path.transportId, path.settings), faultOf),
-    (address) => {
-      const controller = new NvmeBdevController(registry, name, { path, loss, address }, () => {
-        if (controllers.get(name) === controller) controllers.delete(name)
-      })
-      controllers.set(name, controller)
-      return Effect.onExit(
-        Effect.mapError(controller.connect, () => errnoFault(-EIO)),
-        (exit) => (exit._tag === "Failure" ? controller.remove : Effect.void)
-      )
-    }
-  )
-
-const faultOf = ({ message, reason }: SpdkError): RpcFault =>
-  new RpcFault(reason._tag === "NotSupported" ? -ENOTSUP : -EINVAL, message)
-
-const refused = (params: Attach, controllers: ReadonlyMap<string, NvmeBdevController>): RpcFault | undefined => {
-  const { name, trtype } = params
+const refused = (
+  params: Attach,
+  loss: LossOptions,
+  controllers: ReadonlyMap<string, NvmeBdevController>
+): RpcFault | undefined => {
+  const { name } = params
   const trouble = (errno: number, message: string): RpcFault => new RpcFault(-errno, message)
   for (const field of notHere) {
     if (params[field] !== undefined && params[field] !== false) {
       return invalidParams(`${field}: the embedded engine does not have it`)
     }
   }
-  if (trtype.toUpperCase() !== "TCP") return trouble(EINVAL, `Failed to parse trtype: ${trtype}`)
-  if (params.adrfam !== undefined && !Object.hasOwn(families, params.adrfam.toLowerCase())) {
-    return trouble(EINVAL, `Failed to parse adrfam: ${params.adrfam}`)
+  if (!isOnlyPolicy(params.multipath_opts)) {
+    return invalidParams("multipath_opts: the embedded engine does not have it")
   }
+  const address = addressFault(params)
+  if (address !== undefined) return address
   if (params.max_bdevs === 0) return trouble(EINVAL, "max_bdevs cannot be zero")
   const known = controllers.get(name)
   if (known !== undefined) {
@@ -159,56 +145,117 @@ const refused = (params: Attach, controllers: ReadonlyMap<string, NvmeBdevContro
     }
   }
   const isNamed = name.length > 0 && name.length < maxNameBytes
-  return isNamed && isResilient(lossOf(params)) ? undefined : errnoFault(-EINVAL)
+  return isNamed && isResilient(loss) ? undefined : errnoFault(-EINVAL)
 }
 
-const lossOf = (params: Attach): LossOptions => ({
-  lossTimeoutSeconds: params.ctrlr_loss_timeout_sec ?? 0,
-  reconnectDelaySeconds: params.reconnect_delay_sec ?? 0,
-  fastFailSeconds: params.fast_io_fail_timeout_sec ?? 0
-})
-
-/** Timeouts that fit together. */
-const isResilient = ({ fastFailSeconds, lossTimeoutSeconds, reconnectDelaySeconds }: LossOptions): boolean => {
-  if (lossTimeoutSeconds < -1) return false
-  if (lossTimeoutSeconds === 0) return reconnectDelaySeconds === 0 && fastFailSeconds === 0
-  if (reconnectDelaySeconds === 0) return false
-  if (fastFailSeconds !== 0 && fastFailSeconds < reconnectDelaySeconds) return false
-  return (
-    lossTimeoutSeconds === -1 || (reconnectDelaySeconds <= lossTimeoutSeconds && fastFailSeconds <= lossTimeoutSeconds)
-  )
+const pathOf = (params: Attach, module: NvmeModule): NvmePath => {
+  const settings: NvmeConnectSettings = {
+    ...connectSettings(module, params.hostnqn),
+    sourceAddress: params.hostaddr ?? "",
+    sourcePort: params.hostsvcid ?? "",
+    ioQueues: Math.min(params.num_io_queues ?? defaultIoQueues, 65_535),
+    connectTimeoutMillis: Math.max(1, Number(params.fabrics_connect_timeout_us ?? defaultConnectMicros) / 1000),
+    headerDigest: params.hdgst ?? false,
+    dataDigest: params.ddgst ?? false
+  }
+  return { transportId: transportIdOf(params, params.subnqn ?? ""), settings }
 }
 
-const pathOf = (params: Attach, hostUuid: string): NvmePath => {
+export const transportIdOf = (
+  params: Pick<Attach, "adrfam" | "traddr" | "trsvcid">,
+  subnqn: string
+): NvmeTransportIdFields => {
   const family = params.adrfam?.toLowerCase()
-  const transportId: NvmeTransportIdFields = {
+  return {
     trtype: "TCP",
     adrfam: family === "ipv4" || family === "ipv6" ? families[family] : undefined,
     traddr: params.traddr,
     trsvcid: params.trsvcid ?? "",
-    subnqn: params.subnqn ?? "",
+    subnqn,
     priority: 0
   }
-  const settings: NvmeConnectSettings = {
-    hostnqn: params.hostnqn ?? nqnOfUuid(hostUuid),
-    hostId: parseUuid(hostUuid),
-    sourceAddress: params.hostaddr ?? "",
-    sourcePort: params.hostsvcid ?? "",
-    ioQueues: Math.min(params.num_io_queues ?? defaultIoQueues, 65_535),
-    ioQueueSize: queueEntries,
-    adminQueueSize: 32,
-    keepAliveMillis,
-    connectTimeoutMillis: Math.max(1, Number(params.fabrics_connect_timeout_us ?? 500_000) / 1000),
-    adminTimeoutMillis: 0,
-    headerDigest: params.hdgst ?? false,
-    dataDigest: params.ddgst ?? false,
-    retries: defaultRetries,
-    psk: undefined,
-    dhchapKey: undefined,
-    dhchapControllerKey: undefined
-  }
-  return { transportId, settings }
 }
+
+/** As SPDK connects when it is told no more than whose name to use. */
+export const connectSettings = (
+  { hostId, hostNqn, options }: NvmeModule,
+  hostnqn: string | undefined
+): NvmeConnectSettings => ({
+  hostnqn: hostnqn ?? hostNqn,
+  hostId,
+  sourceAddress: "",
+  sourcePort: "",
+  ioQueues: defaultIoQueues,
+  ioQueueSize: queueEntries,
+  adminQueueSize: 32,
+  keepAliveMillis: options.keep_alive_timeout_ms,
+  connectTimeoutMillis: defaultConnectMicros / 1000,
+  adminTimeoutMillis: 0,
+  headerDigest: false,
+  dataDigest: false,
+  retries: options.transport_retry_count,
+  psk: undefined,
+  dhchapKey: undefined,
+  dhchapControllerKey: undefined
+})
+
+/** What of the address this host cannot use. */
+export const addressFault = ({ adrfam, trtype }: Pick<Attach, "adrfam" | "trtype">): RpcFault | undefined => {
+  if (trtype.toUpperCase() !== "TCP") return new RpcFault(-EINVAL, `Failed to parse trtype: ${trtype}`)
+  return adrfam === undefined || Object.hasOwn(families, adrfam.toLowerCase())
+    ? undefined
+    : new RpcFault(-EINVAL, `Failed to parse adrfam: ${adrfam}`)
+}
+
+/** The paths of the bdevs, by the thread that has a channel. Of a controller only the path in use is connected. */
+const addIoPaths = (table: RpcTable, { controllers }: NvmeModule): void =>
+  table.add(
+    "bdev_nvme_get_io_paths",
+    ({ name }) => {
+      const threads = new Map<ChannelThread, Array<Json>>()
+      for (const controller of controllers.values()) {
+        for (const bdev of controller.bdevs.values()) {
+          for (const [thread, channel] of bdev.channels) {
+            const paths = threads.get(thread) ?? []
+            threads.set(thread, paths)
+            if (name !== undefined && name !== bdev.name) continue
+            paths.push(
+              describeIoPath(controller, bdev.name, channel instanceof NvmeChannel && channel.queue.state === "up")
+            )
+          }
+        }
+      }
+      return Effect.succeed({
+        poll_groups: [...threads].map(([thread, paths]) => ({ thread: thread.name, io_paths: paths }))
+      })
+    },
+    { isOptional: true, onInvalid: invalidParams("bdev_nvme_get_io_paths requires no parameters") }
+  )
+
+const describeIoPath = ({ controller }: NvmeBdevController, bdevName: string, connected: boolean): Json => {
+  const { subnqn: _, ...transport } = describePath(controller.transportId)
+  return {
+    bdev_name: bdevName,
+    cntlid: controller.facts?.identify.controllerId ?? 0,
+    current: connected,
+    connected,
+    // This host asks for no ANA states, so that a path is as good as its connection.
+    accessible: true,
+    transport
+  }
+}
+
+const addOptions = (table: RpcTable, module: NvmeModule): void =>
+  table.addAnytime(
+    "bdev_nvme_set_options",
+    (params) => {
+      const changed = changedOptions(module.options, params, module.controllers.size > 0)
+      if (changed instanceof RpcFault) return Effect.fail(changed)
+      module.options = changed
+      return Effect.succeed(true)
+    },
+    { isOptional: true }
+  )
 
 const describeController = ({ controller, name, paths, state }: NvmeBdevController) => {
   const [, ...others] = paths

@@ -9,13 +9,18 @@ import type { BdevRegistry } from "./bdevRegistry.ts"
 import { ticksPerSecond } from "./ioStat.ts"
 import { notificationTypes } from "./notifications.ts"
 import type { Poller } from "./poller.ts"
+import type { NvmeModule } from "./bdevNvmeModule.ts"
+import type { Target } from "./nvmf/target.ts"
 import { bdevConfig } from "./rpcBdev.ts"
+import { nvmfConfig } from "./rpcNvmfConfig.ts"
 import { invalidParams, RpcFault, type RpcTable } from "./rpcTable.ts"
 import { EINVAL, strerror } from "./status.ts"
 import type { LogicalThread } from "./thread.ts"
 
 export interface FrameworkContext {
   readonly registry: BdevRegistry
+  readonly nvmeBdevs: NvmeModule
+  readonly nvmf: Target
   readonly version: string
   readonly cores: CpuSet.CpuSet
   readonly startMillis: number
@@ -162,7 +167,7 @@ const describePollers = (thread: LogicalThread): Json => {
   }
 }
 
-const addConfig = (table: RpcTable, { registry }: FrameworkContext): void => {
+const addConfig = (table: RpcTable, { nvmeBdevs, nvmf, registry }: FrameworkContext): void => {
   table.addStartup(
     "framework_start_init",
     () => {
@@ -173,14 +178,18 @@ const addConfig = (table: RpcTable, { registry }: FrameworkContext): void => {
   )
   table.addBlind("framework_wait_init", () => Effect.succeed(true))
   table.addBare("framework_get_subsystems", "'framework_get_subsystems' requires no arguments", () =>
-    Effect.succeed([{ subsystem: "bdev", depends_on: [] }])
+    Effect.succeed([
+      { subsystem: "bdev", depends_on: [] },
+      { subsystem: "nvmf", depends_on: ["bdev"] }
+    ])
   )
   table.add(
     "framework_get_config",
-    ({ name, with_batches: withBatches = false }) =>
-      name === "bdev"
-        ? Effect.succeed(bdevConfig(registry, withBatches))
-        : Effect.fail(invalidParams(`Subsystem '${name}' not found`)),
+    ({ name, with_batches: withBatches = false }) => {
+      if (name === "bdev") return Effect.succeed(bdevConfig(registry, nvmeBdevs, withBatches))
+      if (name === "nvmf") return Effect.succeed(nvmfConfig(nvmf, withBatches))
+      return Effect.fail(invalidParams(`Subsystem '${name}' not found`))
+    },
     { onInvalid: invalidParams("Invalid arguments") }
   )
 }

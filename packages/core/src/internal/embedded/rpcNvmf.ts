@@ -8,6 +8,7 @@ import { nqnRule } from "../nvme/nqn.ts"
 import type { Json } from "./bdev.ts"
 import type { BdevRegistry } from "./bdevRegistry.ts"
 import { claimant, Namespace, Subsystem, Target, type TransportOptions } from "./nvmf/target.ts"
+import { addNvmfSettings } from "./rpcNvmfConfig.ts"
 import { addNvmfListeners, dumpAddress } from "./rpcNvmfListeners.ts"
 import { type Answer, errnoFault, invalidParams, RpcFault, type RpcTable } from "./rpcTable.ts"
 import { ENODEV } from "./status.ts"
@@ -36,6 +37,7 @@ export const onSubsystem = (
 
 export const addNvmf = (table: RpcTable, registry: BdevRegistry): Target => {
   const target = new Target(registry)
+  addNvmfSettings(table, target)
   addTransports(table, target)
   addSubsystems(table, target)
   addNamespaces(table, target)
@@ -98,7 +100,7 @@ const transportOptions = (params: NvmfCreateTransport): TransportOptions | RpcFa
   }
 }
 
-const dumpTransport = (options: TransportOptions) => ({
+export const dumpTransport = (options: TransportOptions) => ({
   trtype: "TCP",
   max_queue_depth: options.max_queue_depth,
   max_io_qpairs_per_ctrlr: options.max_io_qpairs_per_ctrlr,

@@ -45,6 +45,7 @@ type Name = keyof RpcMethods
 export class RpcTable {
   private readonly handlers = new Map<string, Handler>()
   private readonly startupOnly = new Set<string>()
+  private readonly always = new Set<string>()
   private isStarted = true
 
   /** A method whose parameters the generated Schema describes. `onInvalid` is what SPDK's handler answers to others. */
@@ -85,6 +86,16 @@ export class RpcTable {
     this.startupOnly.add(name)
   }
 
+  /** As `add`, for a method that is allowed before the framework starts as after it. */
+  addAnytime<N extends Name>(
+    name: N,
+    run: (params: RpcMethods[N]) => Answer,
+    options: { readonly onInvalid?: RpcFault; readonly isOptional?: boolean } = {}
+  ): void {
+    this.add(name, run, options)
+    this.always.add(name)
+  }
+
   /** Waits for `framework_start_init`, as SPDK does when a configuration is still to come. */
   holdStart(): void {
     this.isStarted = false
@@ -107,7 +118,7 @@ export class RpcTable {
   }
 
   private isAllowed(name: string): boolean {
-    return anytime.has(name) || this.startupOnly.has(name) !== this.isStarted
+    return anytime.has(name) || this.always.has(name) || this.startupOnly.has(name) !== this.isStarted
   }
 }
 

@@ -14,8 +14,10 @@ export const EBUSY = 16
 export const EEXIST = 17
 export const ENODEV = 19
 export const EINVAL = 22
+export const ERANGE = 34
 export const ENOTSUP = 95
 export const ETIMEDOUT = 110
+export const EALREADY = 114
 export const ECANCELED = 125
 
 const nvmeWord = (sct: number, sc: number): number => 0x10000 | ((sct & 0xff) << 8) | (sc & 0xff)
@@ -83,10 +85,12 @@ const messages: { readonly [code: number]: string } = {
   27: "File too large",
   28: "No space left on device",
   30: "Read-only file system",
+  [ERANGE]: "Numerical result out of range",
   36: "File name too long",
   40: "Too many levels of symbolic links",
   [ENOTSUP]: "Operation not supported",
   [ETIMEDOUT]: "Connection timed out",
+  [EALREADY]: "Operation already in progress",
   116: "Stale file handle",
   122: "Disk quota exceeded",
   [ECANCELED]: "Operation canceled"

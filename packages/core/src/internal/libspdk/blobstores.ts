@@ -26,7 +26,10 @@ export const makeBlobstores = (host: BlobstoreHost): EngineBlobstores => ({
   openBlob: (store, id, clearMethod, onEvent) =>
     Effect.map(
       ask((onReply) => host.blobOpen(store.slot, { numbers: [id, clearMethod] }, onEvent, onReply)),
-      (reply) => ({ ...answerOf(reply), descriptor: reply.status === 0 ? descriptorOf(id, reply) : undefined })
+      (reply) => ({
+        ...answerOf(reply),
+        descriptor: reply.status === 0 ? descriptorOf(`${store.bdev}/0x${id.toString(16)}`, reply) : undefined
+      })
     ),
   closeBlob: (descriptor) =>
     Effect.map(
@@ -47,7 +50,7 @@ const answerOf = ({ bytes, status, text }: Reply): BlobstoreAnswer =>
 const ioUnitsIndex = 3
 const readOnlyIndex = 4
 
-const descriptorOf = (id: number, { a, bytes, text }: Reply): Descriptor => {
+const descriptorOf = (name: string, { a, bytes, text }: Reply): Descriptor => {
   const numbers = numbersOf(bytes)
   // Written by our own addon in this process.
   const known: Pick<DescriptorInfo, "blockSizeBytes" | "bufferAlignmentBytes"> = JSON.parse(text)
@@ -57,7 +60,7 @@ const descriptorOf = (id: number, { a, bytes, text }: Reply): Descriptor => {
     writable: numbers[readOnlyIndex] === 0,
     info: {
       ...known,
-      name: `blob 0x${id.toString(16)}`,
+      name,
       productName: "SPDK blob",
       numBlocks: numbers[ioUnitsIndex] ?? 0,
       writeUnitBlocks: 1,

@@ -21,11 +21,19 @@ const eexist = -17
 
 export type StartReason = StartFailed | OptionsClash | InvalidArgument | RpcReason
 
+/** Whose turn it is to configure the SPDK of this process: see `Addon.claimConfig`. */
+export interface ConfigTurn {
+  readonly claim: (text: string) => { readonly status: number; readonly text: string }
+  readonly settle: (isApplied: boolean) => void
+}
+
 /** Speaks to SPDK before its subsystems start, and starts them (`applyConfig` does). */
-export type Configure<E> = (rpc: RpcClient["Service"]) => Effect.Effect<void, E>
+export type Configure<E> = (rpc: RpcClient["Service"], turn: ConfigTurn) => Effect.Effect<void, E>
 
 /** What a start needs of the host. */
-export type StartHost = Pick<Host, "start" | "release" | "listenToLog">
+export type StartHost = Pick<Host, "start" | "release" | "listenToLog"> & {
+  readonly addon: Pick<Host["addon"], "claimConfig" | "settleConfig">
+}
 
 export interface Started {
   readonly rpc: RpcClient["Service"]
@@ -78,7 +86,7 @@ export const start = Effect.fnUntraced(function* <E = never>(
   const directory = yield* privateDirectory
   const socket = path.join(directory, "rpc.sock")
   if (options.rpcSocket !== undefined) yield* claimLink(options.rpcSocket)
-  const { runningKey, started } = yield* acquire(host, options, directory, socket, configure !== undefined)
+  const { runningKey, started, turn } = yield* acquire(host, options, directory, socket, configure !== undefined)
   const removeDirectory = Effect.promise(() => fs.rm(directory, { recursive: true, force: true }))
   const ready = Effect.tapError(Deferred.await(started), () => removeDirectory)
 
@@ -87,7 +95,7 @@ export const start = Effect.fnUntraced(function* <E = never>(
   const rpc = yield* Rpc.make({ address: { path: rpcSocket } })
   if (configure !== undefined) {
     // SPDK cannot start twice: when it refuses its configuration the release of the share lets it start without.
-    yield* Effect.raceFirst(deferUnreachable(configure(rpc)), Effect.andThen(ready, Effect.never))
+    yield* Effect.raceFirst(deferUnreachable(configure(rpc, turn)), Effect.andThen(ready, Effect.never))
     yield* ready
   }
   yield* Effect.promise(() => fs.chmod(rpcSocket, 0o600).catch(() => {}))
@@ -197,6 +205,12 @@ const waitForSocket = (socket: string): Effect.Effect<string> =>
     )
   )
 
+interface Acquired {
+  readonly started: StartDeferred
+  readonly runningKey: () => string
+  readonly turn: ConfigTurn
+}
+
 type StartDeferred = Deferred.Deferred<string, SpdkError<StartFailed | OptionsClash>>
 
 /**
@@ -209,7 +223,7 @@ const acquire = (
   directory: string,
   socket: string,
   waitForRpc: boolean
-): Effect.Effect<{ readonly started: StartDeferred; readonly runningKey: () => string }, never, Scope.Scope> => {
+): Effect.Effect<Acquired, never, Scope.Scope> => {
   const ask = (key: string, answer: (reply: Reply) => void): number =>
     host.start(
       {
@@ -275,7 +289,12 @@ const acquire = (
           if (share !== undefined) host.release(share)
         })
     )
-    return { started, runningKey: () => runningKey }
+    // Nobody configures before the share is asked for.
+    const turn: ConfigTurn = {
+      claim: (text) => host.addon.claimConfig(share ?? 0, text),
+      settle: (isApplied) => host.addon.settleConfig(share ?? 0, isApplied)
+    }
+    return { started, runningKey: () => runningKey, turn }
   })
 }
 

@@ -56,11 +56,6 @@ export const commandIdOf = (bytes: Uint8Array, at: number): number => u16(bytes,
 export const nsidOf = (bytes: Uint8Array, at: number): number => u32(bytes, at + Sqe.nsid)
 /** 1 and 2 are the halves of a fused pair. */
 export const fuseOf = (bytes: Uint8Array, at: number): number => (bytes[at + Sqe.flags] ?? 0) & 3
-/** 0: PRPs, 1 and 2: SGLs. */
-export const psdtOf = (bytes: Uint8Array, at: number): number => (bytes[at + Sqe.flags] ?? 0) >>> 6
-export const slbaOf = (bytes: Uint8Array, at: number): number => u64Number(bytes, at + Sqe.cdw10)
-/** Of read, write, compare and write zeroes, 1's based. */
-export const blocksOf = (bytes: Uint8Array, at: number): number => u16(bytes, at + Sqe.cdw12) + 1
 
 /** PSDT for "SGLs, metadata contiguous", which fabrics want in every command. */
 export const sglFlag = 0x40

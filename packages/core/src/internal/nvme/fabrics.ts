@@ -1,7 +1,7 @@
 /**
  * The commands of NVMe over Fabrics, and the properties of a controller that they read and write.
  */
-import { setU16, setU32, setU64, u16, u32, u64 } from "./bytes.ts"
+import { setU16, setU32, setU64, u16, u32 } from "./bytes.ts"
 import { AdminOpcode, Sqe, sqeBytes } from "./command.ts"
 
 export const FabricsType = {
@@ -133,15 +133,10 @@ export const encodePropertySet = (offset: number, value: bigint, is64: boolean):
   return bytes
 }
 
-export const encodeDisconnect = (): Uint8Array => fabricsCommand(FabricsType.Disconnect)
-
 export const propertySizeOf = (bytes: Uint8Array, at: number): number => (bytes[at + Sqe.cdw10] ?? 0) & 0x7
 export const propertyOffsetOf = (bytes: Uint8Array, at: number): number => u32(bytes, at + Sqe.cdw11)
-export const propertyValueOf = (bytes: Uint8Array, at: number): bigint => u64(bytes, at + Sqe.cdw12)
 
 /** The completion of a connect that was refused for a field: its offset, and whether it is one of the data. */
 export const connectFaultDword0 = (field: number, isInData: boolean): number => field | (isInData ? 0x10000 : 0)
-/** The controller id in the completion of one that was not. */
-export const connectControllerId = (dword0: number): number => dword0 & 0xffff
 /** Non-zero when the controller wants the host to authenticate. */
 export const connectAuthentication = (dword0: number): number => dword0 >>> 16

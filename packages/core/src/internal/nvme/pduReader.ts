@@ -59,6 +59,11 @@ export class PduReader {
     this.owner = owner
   }
 
+  /** Whether the next bytes are those of a PDU's data. */
+  get isInData(): boolean {
+    return this.state === State.Data
+  }
+
   /** From the next PDU on. The owner's, when it reads ICReq or ICResp. */
   agree(format: PduFormat): void {
     this.format = format

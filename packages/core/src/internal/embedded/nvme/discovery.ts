@@ -53,9 +53,16 @@ export const readDiscoveryLog = Effect.fnUntraced(function* (
 
 /** The NVM subsystems among the entries, by transports that have a name here. */
 export const transportIdsOf = (entries: ReadonlyArray<DiscoveryEntry>): ReadonlyArray<NvmeTransportIdFields> =>
-  entries.flatMap((entry) => {
-    const trtype = keyOf({ TCP: DiscoveryTransport.TCP, RDMA: DiscoveryTransport.RDMA }, entry.trtype)
-    if (entry.subtype !== DiscoverySubsystemType.nvme || trtype === undefined) return []
-    const { subnqn, traddr, trsvcid } = entry
-    return [{ trtype, adrfam: keyOf(DiscoveryAddressFamily, entry.adrfam), traddr, trsvcid, subnqn, priority: 0 }]
-  })
+  entries.flatMap((entry) => (entry.subtype === DiscoverySubsystemType.nvme ? transportIdOf(entry) : []))
+
+/** The discovery controllers among the entries, the one that was asked as one of them. */
+export const referralsOf = (entries: ReadonlyArray<DiscoveryEntry>): ReadonlyArray<NvmeTransportIdFields> =>
+  entries.flatMap((entry) => (entry.subtype === DiscoverySubsystemType.nvme ? [] : transportIdOf(entry)))
+
+const transportIdOf = (entry: DiscoveryEntry): ReadonlyArray<NvmeTransportIdFields> => {
+  const trtype = keyOf({ TCP: DiscoveryTransport.TCP, RDMA: DiscoveryTransport.RDMA }, entry.trtype)
+  const { subnqn, traddr, trsvcid } = entry
+  return trtype === undefined
+    ? []
+    : [{ trtype, adrfam: keyOf(DiscoveryAddressFamily, entry.adrfam), traddr, trsvcid, subnqn, priority: 0 }]
+}

@@ -48,10 +48,13 @@ import type { Address, Target, TransportOptions } from "./target.ts"
 const maxH2cData = 131_072
 /** In capsules of admin queues: what the transport specification gives them. */
 const adminInCapsuleBytes = 8192
-/** Taken apart between two looks at what waits to be sent. */
-const sliceBytes = 16 * 1024
+/** Taken apart between two looks at what waits to be sent: a few commands, whose answers may be a thousand times as long. */
+const sliceBytes = 1024
+const dataSliceBytes = 16 * 1024
 /** Bytes that wait to be taken apart; the socket is paused above that. */
 const maxWaitingChunks = 4
+/** One bit for each command id. */
+const idBytes = 8192
 /** From the accept to the connect command. */
 const connectMicros = 30_000_000
 const conflict = Status.CommandIdConflict | dnr
@@ -73,7 +76,7 @@ export class Connection implements PduOwner, IoOwner, Runnable {
   private readonly requests: Array<NvmfRequest> = []
   private readonly free: Array<NvmfRequest> = []
   /** Commands by id, one bit each; made when the queue is connected. */
-  private usedIds = new Uint8Array(8192)
+  private usedIds = empty
   private depth = 1
   private sqHead = 0
   private chunks: Array<Uint8Array> = []
@@ -99,10 +102,11 @@ export class Connection implements PduOwner, IoOwner, Runnable {
       traddr: socket.remoteAddress ?? "",
       trsvcid: String(socket.remotePort ?? "")
     }
-    this.output = new Output(socket, target.blocks)
+    this.output = new Output(socket, target.blocks, () => {
+      if (this.chunks.length > 0) this.schedule()
+    })
     target.connections.add(this)
     socket.on("data", (chunk: Buffer) => this.received(chunk))
-    socket.on("drain", () => this.schedule())
     socket.on("error", () => this.destroy())
     socket.on("close", () => this.destroy())
     this.connectTimer = target.registry.context.timers.after(connectMicros, () => this.destroy())
@@ -115,6 +119,7 @@ export class Connection implements PduOwner, IoOwner, Runnable {
     this.controller = controller
     this.queueId = queueId
     this.depth = queueSize + 1 + (queueId === 0 ? maxAsyncEvents : 0)
+    this.usedIds = new Uint8Array(idBytes)
     this.target.registry.context.timers.cancel(this.connectTimer)
     if (queueId === 0) this.target.stats.adminQueues++
     else this.target.stats.ioQueues++
@@ -132,6 +137,7 @@ export class Connection implements PduOwner, IoOwner, Runnable {
     this.reader.stop()
     this.chunks = []
     this.usedIds = empty
+    this.output.drop()
     this.socket.destroy()
     this.target.connections.delete(this)
     this.target.registry.context.timers.cancel(this.connectTimer)
@@ -141,18 +147,15 @@ export class Connection implements PduOwner, IoOwner, Runnable {
     else if (controller.ioQueues.get(this.queueId) === this) controller.ioQueues.delete(this.queueId)
   }
 
-  /** Ends a command as aborted; false when it runs and its bdev cannot. */
+  /**
+   * Ends a command as aborted; false when its bdev cannot. One whose data the host was asked for goes on as well: the data is on
+   * its way, and a host that had the response already would be told off for sending it.
+   */
   abortCommand(commandId: number): boolean {
-    const request = this.requests.find((one) => one.phase !== Phase.Free && one.commandId === commandId)
+    const request = this.requests.find((one) => one.phase === Phase.Running && one.commandId === commandId)
     if (request === undefined) return false
-    if (request.phase === Phase.Running) {
-      const { namespace } = request
-      return namespace !== undefined && namespace.bdev.supports("abort") && namespace.bdev.abort(request)
-    }
-    if (request.phase !== Phase.Transfer || request === this.current) return false
-    this.respond(request, Status.AbortedByRequest)
-    this.schedule()
-    return true
+    const { namespace } = request
+    return namespace !== undefined && namespace.bdev.supports("abort") && namespace.bdev.abort(request)
   }
 
   /** The answer to a command that no request waits for: an asynchronous event. */
@@ -253,7 +256,7 @@ export class Connection implements PduOwner, IoOwner, Runnable {
     for (let runs = 0; runs < runsPerSlice && !this.isClosed && !output.isFull && !reactor.isExhausted; runs++) {
       const chunk = this.chunks[0]
       if (chunk === undefined) break
-      const end = Math.min(chunk.length, this.chunkAt + sliceBytes)
+      const end = Math.min(chunk.length, this.chunkAt + (this.reader.isInData ? dataSliceBytes : sliceBytes))
       const fault = this.reader.push(
         this.chunkAt === 0 && end === chunk.length ? chunk : chunk.subarray(this.chunkAt, end)
       )
@@ -272,7 +275,7 @@ export class Connection implements PduOwner, IoOwner, Runnable {
     }
     const isWaiting = this.chunks.length > 0
     if (!isWaiting && socket.isPaused()) socket.resume()
-    // When the socket is full, its drain event goes on.
+    // When it is full, what the socket takes goes on.
     return isWaiting && !output.isFull
   }
 
@@ -478,7 +481,7 @@ export class Connection implements PduOwner, IoOwner, Runnable {
       return this.give(request)
     }
     if (typeof answer === "number") return this.respond(request, answer)
-    if (answer.data !== undefined) {
+    if (answer.data !== undefined && request.sglLength > 0) {
       const bytes = answer.data.subarray(0, request.sglLength)
       this.output.data(this.format, request.commandId, bytes, false)
     }

@@ -3,7 +3,8 @@
  */
 import { SlabMemory } from "../memory.ts"
 
-export const blockBytes = 256 * 1024
+/** Two reads of 128 KiB with what is around them. */
+export const blockBytes = 256 * 1024 + 512
 const maxFree = 64
 
 export class OutBlock extends SlabMemory {
@@ -16,14 +17,19 @@ export class OutBlock extends SlabMemory {
 
 export class BlockPool {
   private readonly free: Array<OutBlock> = []
+  /** By connections. */
+  takenBytes = 0
 
   take(neededBytes: number): OutBlock {
     const block = neededBytes <= blockBytes ? this.free.pop() : undefined
-    return block ?? new OutBlock(Math.max(blockBytes, neededBytes))
+    const taken = block ?? new OutBlock(Math.max(blockBytes, neededBytes))
+    this.takenBytes += taken.lengthBytes
+    return taken
   }
 
   give(block: OutBlock): void {
     block.filledBytes = 0
+    this.takenBytes -= block.lengthBytes
     if (block.lengthBytes === blockBytes && this.free.length < maxFree) this.free.push(block)
   }
 }

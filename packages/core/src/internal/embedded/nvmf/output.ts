@@ -17,24 +17,32 @@ import { writeCqe } from "../../nvme/command.ts"
 import { commonHeaderBytes, shortHeaderBytes } from "../../nvme/pdu.ts"
 import type { BlockPool, OutBlock } from "./outBlock.ts"
 
-/** No more commands are read while the socket holds as much. */
-export const maxUnsentBytes = 4 * 1024 * 1024
+/** No more commands are read while blocks of this size wait for the socket: small answers hold large blocks. */
+const maxHeldBytes = 8 * 1024 * 1024
+/** Nor while all connections together hold as much, and this one some of it. */
+const maxSharedBytes = 256 * 1024 * 1024
 
 export class Output {
   private readonly socket: Socket
   private readonly blocks: BlockPool
   private block: OutBlock | undefined
   private full: Array<OutBlock> = []
+  /** Of all blocks that the socket has not taken yet. */
+  private heldBytes = 0
+  private readonly onSent: () => void
   private readonly transfer: Transfer = { commandId: 0, transferTag: 0, offsetBytes: 0, lengthBytes: 0 }
   private readonly cqe = { dword0: 0, dword1: 0, sqHead: 0, commandId: 0, status: 0 }
 
-  constructor(socket: Socket, blocks: BlockPool) {
+  /** `onSent` runs whenever the socket has taken some of it. */
+  constructor(socket: Socket, blocks: BlockPool, onSent: () => void) {
     this.socket = socket
     this.blocks = blocks
+    this.onSent = onSent
   }
 
   get isFull(): boolean {
-    return this.socket.writableLength > maxUnsentBytes
+    const { blocks, heldBytes } = this
+    return heldBytes > maxHeldBytes || (heldBytes > 0 && blocks.takenBytes > maxSharedBytes)
   }
 
   /** A block with room for so much behind what it holds. */
@@ -43,6 +51,7 @@ export class Output {
     if (block !== undefined && block.lengthBytes - block.filledBytes >= lengthBytes) return block
     if (block !== undefined) this.full.push(block)
     block = this.blocks.take(lengthBytes)
+    this.heldBytes += block.lengthBytes
     this.block = block
     return block
   }
@@ -100,7 +109,7 @@ export class Output {
 
   /** To the socket with it. */
   flush(): void {
-    const { block, blocks, full, socket } = this
+    const { block, full, socket } = this
     if (block === undefined) return
     this.block = undefined
     if (full.length > 0) {
@@ -109,12 +118,27 @@ export class Output {
       for (const one of full) this.send(one)
     }
     if (block.filledBytes > 0) this.send(block)
-    else blocks.give(block)
+    else this.give(block)
     if (full.length > 0) socket.uncork()
   }
 
+  /** Nothing more is sent. */
+  drop(): void {
+    for (const one of this.full.splice(0)) this.give(one)
+    if (this.block !== undefined) this.give(this.block)
+    this.block = undefined
+  }
+
   private send(block: OutBlock): void {
-    const { blocks, socket } = this
-    socket.write(block.bytes.subarray(0, block.filledBytes), () => blocks.give(block))
+    // Also called when the socket is destroyed.
+    this.socket.write(block.bytes.subarray(0, block.filledBytes), () => {
+      this.give(block)
+      this.onSent()
+    })
+  }
+
+  private give(block: OutBlock): void {
+    this.heldBytes -= block.lengthBytes
+    this.blocks.give(block)
   }
 }

@@ -1,0 +1,228 @@
+/**
+ * A discovery service: stays connected to a discovery controller, attaches what its log has, detaches what it has no more.
+ *
+ * Everything here runs on the JS thread.
+ */
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as Queue from "effect/Queue"
+import type { SpdkError } from "../../SpdkError.ts"
+import type { NvmeConnectSettings, NvmeControllerEvent, NvmeTransportIdFields } from "../engineNvme.ts"
+import { LogPageId } from "../nvme/logPages.ts"
+import type { Json } from "./bdev.ts"
+import type { LossOptions } from "./bdevNvme.ts"
+import { describePath } from "./bdevNvmeInfo.ts"
+import { lossParams, type NvmeModule } from "./bdevNvmeModule.ts"
+import { addressOf } from "./nvme/address.ts"
+import { HostController } from "./nvme/controller.ts"
+import { readDiscoveryLog, referralsOf, transportIdsOf } from "./nvme/discovery.ts"
+import { EALREADY, ETIMEDOUT } from "./status.ts"
+
+const operation = "bdev_nvme_start_discovery"
+const retryMicros = 1_000_000
+
+type Signal = "changed" | "lost"
+
+interface Found {
+  readonly name: string
+  readonly transportId: NvmeTransportIdFields
+}
+
+export interface DiscoveryOptions {
+  readonly name: string
+  readonly transportId: NvmeTransportIdFields
+  readonly loss: LossOptions
+  readonly isAwaited: boolean
+  /** How to connect, to it and to what it tells of. */
+  readonly settings: NvmeConnectSettings
+}
+
+export const isSameId = (a: NvmeTransportIdFields, b: NvmeTransportIdFields): boolean =>
+  a.traddr === b.traddr && a.trsvcid === b.trsvcid && a.subnqn === b.subnqn && a.trtype === b.trtype
+
+export class DiscoveryService {
+  readonly name: string
+  readonly transportId: NvmeTransportIdFields
+  /** Discovery controllers that may be asked next. SPDK calls them referrals. */
+  referrals: Array<NvmeTransportIdFields>
+  inUse: NvmeTransportIdFields | undefined = undefined
+  private readonly module: NvmeModule
+  private readonly options: DiscoveryOptions
+  private found: Array<Found> = []
+  private index = 0
+  private isStopped = false
+  private readonly signals = Effect.runSync(Queue.unbounded<Signal>())
+  private fiber: Fiber.Fiber<void> | undefined = undefined
+  private onStarted: (errno: number) => void = () => {}
+
+  constructor(module: NvmeModule, options: DiscoveryOptions) {
+    this.module = module
+    this.options = options
+    this.name = options.name
+    this.transportId = options.transportId
+    this.referrals = [options.transportId]
+  }
+
+  /** Begins. 0 once all that the first log has was tried, or -ETIMEDOUT after the limit, and then it has ended. */
+  start(limitMillis: number): Effect.Effect<number> {
+    const { timers } = this.module.registry.context
+    return Effect.callback<number>((resume) => {
+      const timer = limitMillis === 0 ? undefined : timers.after(limitMillis * 1000, () => this.onStarted(-ETIMEDOUT))
+      this.onStarted = (errno) => {
+        this.onStarted = () => {}
+        if (timer !== undefined) timers.cancel(timer)
+        resume(Effect.as(errno === -ETIMEDOUT ? this.stop : Effect.void, errno))
+      }
+      this.fiber = Effect.runFork(this.run)
+    })
+  }
+
+  /** Detaches what it has attached. -EALREADY when that is under way. */
+  readonly stopOnce: Effect.Effect<number> = Effect.suspend(() =>
+    this.isStopped ? Effect.succeed(-EALREADY) : Effect.as(this.stop, 0)
+  )
+
+  readonly stop: Effect.Effect<void> = Effect.suspend(() => {
+    if (this.isStopped) return Effect.void
+    this.isStopped = true
+    return Effect.gen({ self: this }, function* () {
+      if (this.fiber !== undefined) yield* Fiber.interrupt(this.fiber)
+      yield* this.detach(this.found)
+      this.module.discoveries.delete(this.name)
+      this.onStarted(-ETIMEDOUT)
+    })
+  })
+
+  /** A controller has been given up, or somebody has detached it: it is attached again when the log still has it. */
+  controllerGone(name: string): void {
+    if (this.isStopped || !this.found.some((one) => one.name === name)) return
+    this.found = this.found.filter((one) => one.name !== name)
+    this.module.registry.context.timers.after(retryMicros, () => this.signal("changed"))
+  }
+
+  describe() {
+    return {
+      name: this.name,
+      trid: describePath(this.transportId),
+      referrals: this.referrals.map((transportId) => ({ trid: describePath(transportId) }))
+    }
+  }
+
+  configCall(): Json {
+    const { isAwaited, loss, settings } = this.options
+    const { subnqn: _, ...path } = describePath(this.transportId)
+    const params = { name: this.name, hostnqn: settings.hostnqn, ...path, wait_for_attach: isAwaited }
+    return { method: operation, params: { ...params, ...lossParams(loss) } }
+  }
+
+  has(subnqn: string): string | undefined {
+    return this.found.find((one) => one.transportId.subnqn === subnqn)?.name
+  }
+
+  private signal(signal: Signal): void {
+    if (!this.isStopped) Queue.offerUnsafe(this.signals, signal)
+  }
+
+  private readonly run: Effect.Effect<void> = Effect.gen({ self: this }, function* () {
+    for (;;) {
+      const next = this.referrals.shift()
+      if (next === undefined) return
+      this.inUse = next
+      yield* Effect.catch(this.follow(next), ({ message }) =>
+        Effect.sync(() => this.module.registry.context.log("warning", `${operation}: ${this.name}: ${message}`))
+      )
+      this.inUse = undefined
+      this.referrals.push(next)
+      yield* this.pause
+    }
+  })
+
+  private readonly pause: Effect.Effect<void> = Effect.callback((resume) => {
+    const { timers } = this.module.registry.context
+    const timer = timers.after(retryMicros, () => resume(Effect.void))
+    return Effect.sync(() => timers.cancel(timer))
+  })
+
+  /** Until the connection is lost. */
+  private follow(transportId: NvmeTransportIdFields): Effect.Effect<void, SpdkError> {
+    const { settings } = this.options
+    return Effect.flatMap(addressOf(operation, transportId, settings), (address) => {
+      const controller = new HostController(this.module.registry.context, transportId, address, settings, (event) =>
+        this.onEvent(event)
+      )
+      return Effect.andThen(Effect.andThen(Queue.clear(this.signals), controller.connect), this.watch(controller)).pipe(
+        Effect.ensuring(controller.disconnect)
+      )
+    })
+  }
+
+  private onEvent(event: NvmeControllerEvent): void {
+    if (event._tag === "Failed") this.signal("lost")
+    else if (event._tag === "AsyncEvent" && ((event.dword0 >>> 16) & 0xff) === LogPageId.discovery) {
+      this.signal("changed")
+    }
+  }
+
+  private watch(controller: HostController): Effect.Effect<void, SpdkError> {
+    return Effect.gen({ self: this }, function* () {
+      for (;;) {
+        yield* this.update(controller)
+        this.onStarted(0)
+        if ((yield* Queue.take(this.signals)) === "lost") return
+      }
+    })
+  }
+
+  private update(controller: HostController): Effect.Effect<void, SpdkError> {
+    return Effect.gen({ self: this }, function* () {
+      const entries = yield* readDiscoveryLog(controller, operation)
+      this.referrals = [...referralsOf(entries)]
+      const ids = transportIdsOf(entries)
+      const added = ids.filter((id) => !this.found.some((one) => isSameId(one.transportId, id)))
+      yield* Effect.forEach(added, (id) => this.attach(id), { concurrency: "unbounded", discard: true })
+      const lost = this.found.filter((one) => !ids.some((id) => isSameId(one.transportId, id)))
+      this.found = this.found.filter((one) => !lost.includes(one))
+      yield* this.detach(lost)
+    })
+  }
+
+  /** What cannot be attached is tried again when the log changes. */
+  private attach(transportId: NvmeTransportIdFields): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      const { loss, settings } = this.options
+      const { controllers, discoveries, registry } = this.module
+      const path = { transportId, settings }
+      const known = [...discoveries.values()]
+        .map((one) => one.has(transportId.subnqn))
+        .find((name) => name !== undefined)
+      const name = known ?? `${this.name}${this.index++}`
+      const found = { name, transportId }
+      const other = controllers.get(name)
+      this.found.push(found)
+      if (known !== undefined && other !== undefined) return Effect.sync(() => other.addPath(path))
+      const failed = (why: string) =>
+        Effect.sync(() => {
+          this.found = this.found.filter((one) => one !== found)
+          registry.context.log("error", `${operation}: ${transportId.subnqn} is not attached: ${why}`)
+        })
+      if (other !== undefined) return failed(`there is a controller ${name}`)
+      return Effect.catch(
+        Effect.asVoid(this.module.attach({ name, path, loss, mode: "multipath", isDiscovered: true })),
+        ({ message }) => failed(message)
+      )
+    })
+  }
+
+  private detach(all: ReadonlyArray<Found>): Effect.Effect<void> {
+    return Effect.forEach(
+      all,
+      ({ name, transportId }) =>
+        Effect.suspend(() => {
+          const controller = this.module.controllers.get(name)
+          if (controller === undefined || !controller.isDiscovered) return Effect.void
+          return controller.removePaths(controller.paths.filter((path) => isSameId(path.transportId, transportId)))
+        }),
+      { concurrency: "unbounded", discard: true }
+    )
+  }
+}

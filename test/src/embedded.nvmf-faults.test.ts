@@ -1,0 +1,4 @@
+import { suite } from "./suites/nvmfFaults.ts"
+import { embedded } from "./support/engines.ts"
+
+embedded("nvmf faults", suite)

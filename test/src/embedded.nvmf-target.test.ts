@@ -1,0 +1,4 @@
+import { suite } from "./suites/nvmfTarget.ts"
+import { embedded } from "./support/engines.ts"
+
+embedded("nvmf target", suite)
