@@ -238,8 +238,10 @@ export interface NvmeController {
   readonly logPages: NvmeLogPages
   readonly features: NvmeFeatures
   /**
-   * Any command of the admin queue. Commands that make and delete queues, asynchronous event requests and Fabrics commands are
-   * the engine's own, and refused. A status other than success is an error with that status.
+   * Any command of the admin queue. Commands that make and delete queues, aborts, asynchronous event requests and Fabrics
+   * commands are the engine's own, and refused; so is what hands the device memory of this machine for good (doorbell buffers,
+   * the host memory buffer), and Identify or Get Log Page with less memory than they fill. A status other than success is an
+   * error with that status. After a command that changes the format of a namespace, close its handles and reset.
    */
   admin(command: PassthruCommand): Effect.Effect<PassthruResult, AdminError>
   /**

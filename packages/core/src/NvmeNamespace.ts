@@ -65,7 +65,10 @@ export interface NvmeIo extends Omit<BdevIo, "reset"> {
    * controller may leave out all ranges but the first few (DMRL). `unmap` is one range, and so sure to be carried out.
    */
   datasetManagement(ranges: ReadonlyArray<ByteRange>, options: DatasetOptions): Effect.Effect<void, IoError>
-  /** Any command of the I/O queue, to this namespace. A status other than success is an error with that status. */
+  /**
+   * Any command of the I/O queue, to this namespace. One that moves more bytes than it comes with memory for is refused: the
+   * device would not know where to stop. A status other than success is an error with that status.
+   */
   io(command: NamespaceCommand): Effect.Effect<PassthruResult, IoError>
 }
 

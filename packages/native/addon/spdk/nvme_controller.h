@@ -146,6 +146,7 @@ class NvmeController : public std::enable_shared_from_this<NvmeController> {
   void Drop(std::function<void()> dropped);
   void OnDrained();
   void OnFailed();
+  void TellFailed();
   void RemoveNamespaces();
   void StartReset();
   void FinishReset(int status);

@@ -44,6 +44,7 @@ void NvmeController::Drop(std::function<void()> dropped) {
 
 void NvmeController::Fail(const std::string& message) {
   failure_ = message;
+  TellFailed();
   gate_.store(Gate::kLost, std::memory_order_release);
   {
     const std::lock_guard<std::mutex> lock(guard_);
@@ -70,9 +71,11 @@ void NvmeController::OnFailed() {
   state_ = State::kFailed;
   // Found out in the middle of a reset.
   if (removed_) RemoveNamespaces();
-  Tell(removed_ ? NvmeEvent::kRemoved : NvmeEvent::kFailed, 0, failure_);
   RunSettled();
 }
+
+// Before the answers that follow from it: whoever gets one of them finds the controller failed.
+void NvmeController::TellFailed() { Tell(removed_ ? NvmeEvent::kRemoved : NvmeEvent::kFailed, 0, failure_); }
 
 void NvmeController::OnQueuePairLost() {
   if (state_ == State::kReady) broken_ = true;
@@ -144,9 +147,12 @@ void NvmeController::FinishReset(int status) {
   overdue_ = false;
   broken_ = false;
   const std::string reason = std::exchange(reason_, {});
-  for (const Done& done : std::exchange(resets_, {})) done(status, reason);
   if (status != 0) {
     failure_ = "the controller did not come back";
+    TellFailed();
+  }
+  for (const Done& done : std::exchange(resets_, {})) done(status, reason);
+  if (status != 0) {
     gate_.store(Gate::kLost, std::memory_order_release);
     return OnFailed();
   }

@@ -1,4 +1,4 @@
-/** An NVMe/TCP target to talk to: `nvmeTarget.mjs port delayMicros`. Says "ready", and lives until it is killed or its input ends. */
+/** An NVMe/TCP target to talk to: `nvmeTarget.mjs port delayMicros`. Says "ready", takes "add" and "remove", and lives until it is killed or its input ends. */
 import * as Host from "@effect-spdk/native/Host"
 import { mkdtempSync } from "node:fs"
 import { connect } from "node:net"
@@ -65,6 +65,17 @@ await rpc("nvmf_subsystem_add_listener", {
   nqn: subnqn,
   listen_address: { trtype: "TCP", adrfam: "IPv4", traddr: "127.0.0.1", trsvcid: port }
 })
-process.stdin.resume()
+// "remove" and "add" take its first namespace away and bring it back, in the order in which they come.
+let changes = Promise.resolve()
+process.stdin.on("data", (text) => {
+  for (const word of String(text).trim().split("\n")) {
+    const change =
+      word === "add"
+        ? ["nvmf_subsystem_add_ns", { nqn: subnqn, namespace: { bdev_name: "fast", nsid: 1 } }]
+        : ["nvmf_subsystem_remove_ns", { nqn: subnqn, nsid: 1 }]
+    // One that is there already, or is not there, is no news.
+    changes = changes.then(() => rpc(...change)).catch(() => {})
+  }
+})
 process.stdin.once("end", () => process.exit(0))
 console.log("ready")

@@ -229,6 +229,11 @@ export class RawTarget {
     })
   }
 
+  /** Its first namespace comes or goes, after a while. */
+  change(word: "add" | "remove"): void {
+    this.child?.stdin?.write(`${word}\n`)
+  }
+
   /** It says nothing from here on, and its connections stay. */
   stop(): void {
     this.child?.kill("SIGSTOP")

@@ -118,6 +118,11 @@ export class RawSpdk {
     return this.ask((addon, request) => addon.start(request, all))
   }
 
+  /** The number of the last request. */
+  get lastRequest(): number {
+    return this.request
+  }
+
   rpc(method: string, params?: object): Promise<unknown> {
     return call(this.socket, method, params)
   }
