@@ -1,27 +1,18 @@
 /** SPDK's own `blobcli`, on an image file: what it says of a blobstore, and what it gets out of it. */
 import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
-import { spawn, spawnSync } from "node:child_process"
+import { spawn } from "node:child_process"
 import { existsSync, readFileSync, writeFileSync } from "node:fs"
 import { delimiter, join } from "node:path"
-import { fileURLToPath } from "node:url"
-import { scratch, scratchFile } from "./engines.ts"
+import { scratchFile } from "./engines.ts"
+import { noHugepages } from "./noHugepages.ts"
 
 const program = (process.env["PATH"] ?? "")
   .split(delimiter)
   .map((directory) => join(directory, "blobcli"))
   .find((path) => existsSync(path))
 
-/** It asks for hugepages and has no option for less: a preloaded library says so for it. */
-const preload: string | undefined = (() => {
-  if (program === undefined) return undefined
-  const library = join(scratch, "noHugepages.so")
-  const source = fileURLToPath(new URL("../../src/support/noHugepages.c", import.meta.url))
-  const flags = spawnSync("pkg-config", ["--cflags", "spdk_event"], { encoding: "utf8" })
-  const options = ["-D_GNU_SOURCE", "-shared", "-fPIC", ...(flags.stdout ?? "").trim().split(/\s+/).filter(Boolean)]
-  const built = spawnSync("cc", [...options, "-o", library, source, "-ldl"], { encoding: "utf8" })
-  return built.status === 0 ? library : undefined
-})()
+const preload = program === undefined ? undefined : noHugepages()
 
 /** Why there is no blobcli here; undefined when there is. */
 export const blobcliMissing: string | undefined =

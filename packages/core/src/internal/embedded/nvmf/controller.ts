@@ -41,7 +41,7 @@ export class Controller {
   private readonly pendingEvents: Array<number> = []
   /** Notices that wait for the host to read their log page. */
   private masked = new Set<number>()
-  private lastAliveMillis = performance.now()
+  private lastAliveMicros: number
   private keepAliveTimer: Timer | undefined
   isGone = false
 
@@ -65,6 +65,7 @@ export class Controller {
     this.hostNqn = options.hostNqn
     this.hostId = options.hostId
     this.admin = options.admin
+    this.lastAliveMicros = this.nowMicros()
     const wanted = this.rounded(options.keepAliveMillis)
     let events: number = Notice.namespace
     if (options.subsystem.options.anaReporting) events |= Notice.ana
@@ -181,7 +182,7 @@ export class Controller {
   }
 
   keptAlive(): void {
-    this.lastAliveMillis = performance.now()
+    this.lastAliveMicros = this.nowMicros()
   }
 
   setKeepAlive(millis: number): void {
@@ -220,6 +221,10 @@ export class Controller {
     return millis <= least ? least : Math.ceil(millis / (kas * 100)) * kas * 100
   }
 
+  private nowMicros(): number {
+    return this.target.registry.context.timers.nowMicros()
+  }
+
   private stopKeepAlive(): void {
     if (this.keepAliveTimer !== undefined) this.target.registry.context.timers.cancel(this.keepAliveTimer)
     this.keepAliveTimer = undefined
@@ -229,10 +234,10 @@ export class Controller {
     this.stopKeepAlive()
     if (this.keepAliveMillis === 0 || this.isGone) return
     const { log, timers } = this.target.registry.context
-    const leftMillis = this.keepAliveMillis - (performance.now() - this.lastAliveMillis)
-    this.keepAliveTimer = timers.after(Math.max(1, leftMillis) * 1000, () => {
+    const leftMicros = this.lastAliveMicros + this.keepAliveMillis * 1000 - this.nowMicros()
+    this.keepAliveTimer = timers.after(Math.max(1000, leftMicros), () => {
       this.keepAliveTimer = undefined
-      if (performance.now() - this.lastAliveMillis < this.keepAliveMillis) return this.armKeepAlive()
+      if (this.nowMicros() < this.lastAliveMicros + this.keepAliveMillis * 1000) return this.armKeepAlive()
       log(
         "notice",
         `Disconnecting host ${this.hostNqn} from subsystem ${this.subsystem.nqn} due to keep alive timeout.`

@@ -1,0 +1,4 @@
+import { socketPath, suite } from "./suites/nvmfTools.ts"
+import { libspdk } from "./support/engines.ts"
+
+libspdk("nvmf tools", suite, { rpcSocket: socketPath })
