@@ -132,6 +132,15 @@ export const suite = (name: string, layer: EngineLayer, capabilities: Capabiliti
           "the second bdev is found",
           Effect.map(discovery.bdevs, (bdevs) => bdevs.length === 2)
         )
+        // The events come of looks: what comes and goes between two of them is none.
+        yield* until(
+          "the events say that, too",
+          Effect.sync(
+            () =>
+              events.includes(`SubsystemFound ${more.nqn}`) &&
+              events.filter((event) => event === "BdevFound").length === 2
+          )
+        )
         yield* within("the end of the second one", Scope.close(second, Exit.void))
         yield* until(
           "the second subsystem is lost",
