@@ -8,6 +8,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { isMainThread, parentPort, Worker, workerData } from "node:worker_threads"
+import { startOptions } from "./startOptions.mjs"
 
 const result = Host.get()
 if (result._tag === "Missing") throw new Error(result.reason)
@@ -25,25 +26,7 @@ const ask = async (name, target, args) => {
 const start = async () => {
   const directory = mkdtempSync(join(tmpdir(), "espdk-blobstores-"))
   const { status, text } = await promise((answer) =>
-    host.start(
-      {
-        name: "blobstores",
-        cores: `[${host.addon.cores().at(-1)}]`,
-        rpcSocket: join(directory, "rpc.sock"),
-        rpcDirectory: directory,
-        rpcLink: "",
-        logLevel: "error",
-        pciAllowed: [],
-        pciBlocked: [],
-        memoryMiB: 512,
-        hugepages: false,
-        pci: false,
-        adaptive: true,
-        waitForRpc: false,
-        key: "blobstores"
-      },
-      answer
-    )
+    host.start(startOptions("blobstores", directory, `[${host.addon.cores().at(-1)}]`), answer)
   )
   if (status !== 0) throw new Error(`start: status ${status}`)
   return text

@@ -8,6 +8,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { isMainThread, parentPort, Worker, workerData } from "node:worker_threads"
+import { startOptions } from "./startOptions.mjs"
 
 const result = Host.get()
 if (result._tag === "Missing") throw new Error(result.reason)
@@ -18,23 +19,7 @@ const delay = (millis) => new Promise((resolve) => setTimeout(resolve, millis))
 
 const optionsWith = (changes) => {
   const directory = mkdtempSync(join(tmpdir(), "espdk-lifetimes-"))
-  return {
-    name: "lifetimes",
-    cores: `[${host.addon.cores().at(-1)}]`,
-    rpcSocket: join(directory, "rpc.sock"),
-    rpcDirectory: directory,
-    rpcLink: "",
-    logLevel: "error",
-    pciAllowed: [],
-    pciBlocked: [],
-    memoryMiB: 512,
-    hugepages: false,
-    pci: false,
-    adaptive: true,
-    waitForRpc: false,
-    key: "lifetimes",
-    ...changes
-  }
+  return startOptions("lifetimes", directory, `[${host.addon.cores().at(-1)}]`, changes)
 }
 
 const start = (changes) => promise((answer) => host.start(optionsWith(changes), answer))

@@ -5,6 +5,7 @@ import { makeEntry } from "@effect-spdk/native/Queue"
 import { mkdtempSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { startOptions } from "./startOptions.mjs"
 
 const result = Host.get()
 if (result._tag === "Missing") throw new Error(result.reason)
@@ -18,27 +19,7 @@ const promise = (call) =>
     )
   )
 
-await promise((answer) =>
-  host.start(
-    {
-      name: "exit",
-      cores: `[${host.addon.cores().at(-1)}]`,
-      rpcSocket: join(directory, "rpc.sock"),
-      rpcDirectory: directory,
-      rpcLink: "",
-      logLevel: "error",
-      pciAllowed: [],
-      pciBlocked: [],
-      memoryMiB: 512,
-      hugepages: false,
-      pci: false,
-      adaptive: true,
-      waitForRpc: false,
-      key: "exit"
-    },
-    answer
-  )
-)
+await promise((answer) => host.start(startOptions("exit", directory, `[${host.addon.cores().at(-1)}]`), answer))
 const options = {
   trtype: "TCP",
   adrfam: "IPv4",

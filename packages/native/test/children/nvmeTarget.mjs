@@ -4,6 +4,7 @@ import { mkdtempSync } from "node:fs"
 import { connect } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { startOptions } from "./startOptions.mjs"
 
 const [port, delayMicros] = process.argv.slice(2)
 const subnqn = "nqn.2016-06.io.spdk:raw"
@@ -28,24 +29,8 @@ const rpc = (method, params) =>
   })
 
 await new Promise((resolve, reject) =>
-  host.start(
-    {
-      name: "target",
-      cores: `[${host.addon.cores()[0]}]`,
-      rpcSocket,
-      rpcDirectory: directory,
-      rpcLink: "",
-      logLevel: "error",
-      pciAllowed: [],
-      pciBlocked: [],
-      memoryMiB: 512,
-      hugepages: false,
-      pci: false,
-      adaptive: true,
-      waitForRpc: false,
-      key: "target"
-    },
-    ({ status, text }) => (status === 0 ? resolve() : reject(new Error(text)))
+  host.start(startOptions("target", directory, `[${host.addon.cores()[0]}]`), ({ status, text }) =>
+    status === 0 ? resolve() : reject(new Error(text))
   )
 )
 await rpc("bdev_malloc_create", { name: "fast", num_blocks: 65_536, block_size: 512 })
