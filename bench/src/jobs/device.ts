@@ -15,10 +15,19 @@ const blockSize = 4096
 /** The last line of standard output is the answer: nothing else may be on it. */
 const quiet = Logger.layer([])
 
-export const engineLayer = (engine: Engine, polling: "adaptive" | "busy" = "adaptive") =>
+export const engineLayer = (
+  engine: Engine,
+  options: { readonly polling?: "adaptive" | "busy"; readonly core?: number } = {}
+) =>
   (engine === "embedded"
     ? Spdk.layerEmbedded({ name: "bench", memoryMiB })
-    : Spdk.layer({ name: "bench", memoryMiB, cores: `[${reactorCore}]`, polling, logLevel: "error" })
+    : Spdk.layer({
+        name: "bench",
+        memoryMiB,
+        cores: `[${options.core ?? reactorCore}]`,
+        polling: options.polling ?? "adaptive",
+        logLevel: "error"
+      })
   ).pipe(Layer.provideMerge(quiet))
 
 /** Moves this thread, and no other of the process, to a core. */

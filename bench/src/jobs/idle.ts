@@ -21,4 +21,4 @@ export const idle = (job: Job & { readonly kind: "idle" }) =>
     yield* Effect.sleep(watchedMillis)
     const { system, user } = process.cpuUsage(begin.usage)
     return outcome({ cpuPercent: ((user + system) / 1000 / (performance.now() - begin.at)) * 100 })
-  }).pipe(Effect.scoped, Effect.provide(engineLayer("libspdk", job.polling)))
+  }).pipe(Effect.scoped, Effect.provide(engineLayer("libspdk", { polling: job.polling })))

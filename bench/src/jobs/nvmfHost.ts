@@ -4,6 +4,7 @@ import * as Nvme from "@effect-spdk/core/Nvme"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import { type Job, throughput } from "../Job.ts"
+import { javaScriptCore } from "../spawn.ts"
 import { engineLayer, placeJavaScript } from "./device.ts"
 import { type Load, makeLoad, makeOffsets, measureLoad } from "./window.ts"
 
@@ -38,4 +39,5 @@ export const nvmfHost = (job: Job & { readonly kind: "nvmf-host" }) =>
     const { operations, seconds } = yield* measureLoad(load, job.seconds)
     yield* Fiber.join(readers)
     return throughput(operations, seconds, job.depth, job.ioBytes)
-  }).pipe(Effect.scoped, Effect.provide(engineLayer(job.engine)))
+    // The target has the other core to itself, as it has when spdk_nvme_perf is the host: this process lives on one.
+  }).pipe(Effect.scoped, Effect.provide(engineLayer(job.engine, { core: javaScriptCore })))

@@ -8,6 +8,7 @@
         "node/blobstore.cc",
         "node/environment.cc",
         "node/nvme.cc",
+        "node/wake.cc",
         "spdk/blob.cc",
         "spdk/blob_device.cc",
         "spdk/blobstore.cc",

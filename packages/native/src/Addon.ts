@@ -107,8 +107,11 @@ export type PollerAction = (typeof PollerAction)[keyof typeof PollerAction]
 
 export interface Addon {
   readonly version: string
-  attach(onWake: () => void): void
+  /** `events`: there is something to drain. `sharesProcessor`: as of that function, at this moment. */
+  attach(onWake: (events: boolean, sharesProcessor: boolean) => void): void
   keepAlive(alive: boolean): void
+  /** Whether a reactor that has a queue of this thread runs on the very processor that this thread is on now. */
+  sharesProcessor(): boolean
   drain(): { readonly events: ReadonlyArray<AddonEvent>; readonly droppedLogLines: number }
   start(request: number, options: StartOptions): void
   /** `start` is the request number of that call. */

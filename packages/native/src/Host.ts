@@ -76,6 +76,9 @@ export class Host {
   private nextRequest = 1
   private nextPoller = 1
   private scheduled = false
+  private turning = false
+  /** A reactor waits for this processor: there is nothing to look for in the rings before this thread has slept. */
+  private sharesProcessor = false
   private asleep = false
   private idleTurns = 0
   private alive = false
@@ -83,7 +86,7 @@ export class Host {
   constructor(addon: Addon) {
     this.addon = addon
     this.nvme = new HostNvme(addon, (onReply) => this.ask(onReply), this.devices)
-    addon.attach(() => this.onWake())
+    addon.attach((events, sharesProcessor) => this.onWake(events, sharesProcessor))
   }
 
   /** Returns the number of the start, to release it by. */
@@ -262,7 +265,8 @@ export class Host {
   }
 
   private schedule(): void {
-    if (this.scheduled) return
+    // A turn finds out by itself whether there has to be another.
+    if (this.scheduled || this.turning) return
     this.scheduled = true
     this.idleTurns = 0
     if (this.asleep) this.rouse()
@@ -276,13 +280,14 @@ export class Host {
 
   private readonly turn = (): void => {
     this.scheduled = false
+    this.turning = true
     // Until this turn has come to its end: a completion may throw out of it, and others wait behind that one.
     let goesOn = true
     try {
       goesOn = this.drainAll()
     } finally {
-      // A completion may have scheduled the next turn already.
-      if (goesOn && !this.scheduled) {
+      this.turning = false
+      if (goesOn) {
         this.scheduled = true
         setImmediate(this.turn)
       } else {
@@ -300,7 +305,8 @@ export class Host {
     }
     let looks = 0
     let inFlight = true
-    while (inFlight && completed < completionsPerTurn && looks < looksPerTurn) {
+    const most = this.sharesProcessor ? 1 : looksPerTurn
+    while (inFlight && completed < completionsPerTurn && looks < most) {
       inFlight = false
       let drained = 0
       for (const { ring } of this.queues.values()) {
@@ -311,7 +317,9 @@ export class Host {
       looks = drained > 0 ? 0 : looks + 1
     }
     this.idleTurns = completed > 0 ? 0 : this.idleTurns + 1
-    return this.ended.size > 0 || (inFlight && this.idleTurns < idleTurnsBeforeSleep)
+    if (this.idleTurns === 1) this.sharesProcessor = this.addon.sharesProcessor()
+    if (this.ended.size > 0) return true
+    return inFlight && !this.sharesProcessor && this.idleTurns < idleTurnsBeforeSleep
   }
 
   /** From here on reactors wake this thread. */
@@ -333,7 +341,17 @@ export class Host {
     this.holdLoop()
   }
 
-  private onWake(): void {
+  private onWake(events: boolean, sharesProcessor: boolean): void {
+    this.sharesProcessor = sharesProcessor
+    if (events) this.deliverAll()
+    // A turn drains, whatever woke us: a completion, a tick, or only an event.
+    if (this.queues.size === 0 || this.scheduled) return
+    this.idleTurns = 0
+    if (this.asleep) this.rouse()
+    this.turn()
+  }
+
+  private deliverAll(): void {
     const { droppedLogLines, events } = this.addon.drain()
     const lines: Array<LogLine> = []
     for (const event of events) {
@@ -347,8 +365,6 @@ export class Host {
       }
     }
     this.holdLoop()
-    // A turn drains, whatever woke us: a completion, a tick, or only an event.
-    if (this.queues.size > 0) this.schedule()
     if (lines.length > 0 || droppedLogLines > 0) {
       // One SPDK has one log: the oldest listener gets it, or every layer would print every line.
       this.logListeners[0]?.(lines, droppedLogLines)

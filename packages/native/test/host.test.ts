@@ -87,6 +87,25 @@ describe("Host", () => {
     expect(addon.alive).toBe(false)
   })
 
+  it("sleeps at once when a reactor waits for its processor, and looks around otherwise", async () => {
+    const { addon, recorder, spawn } = setUp()
+    const { queue, reactor } = spawn()
+    queue.ring.submit(nop, recorder, 0)
+    await turns(3)
+    expect(reactor.words[Control.jsSleepingWord]).toBe(0)
+    await untilAsleep(reactor)
+    addon.processorIsShared = true
+    for (const entry of reactor.take()) reactor.answerEntry(entry)
+    addon.tell()
+    expect(recorder.seen).toHaveLength(1)
+    queue.ring.submit(nop, recorder, 1)
+    await turns(1)
+    expect(reactor.words[Control.jsSleepingWord]).toBe(1)
+    for (const entry of reactor.take()) reactor.answerEntry(entry)
+    addon.tell()
+    expect(recorder.seen).toHaveLength(2)
+  })
+
   it("holds the event loop while a poller runs, as a timer of Node's does, and not while it is paused or gone", async () => {
     const { addon, host, register, spawn } = setUp()
     const { queue } = spawn()

@@ -2,6 +2,7 @@
 // where the sender cannot be held back (logs, which are counted when dropped); one coalesced wake-up. No Node, no SPDK.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -36,24 +37,30 @@ class Mailbox {
 
   // Any thread. Dropped after Close().
   void Send(Event event) {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    if (closed_) return;
-    if (event.kind == Event::Kind::kLog) {
-      if (log_lines_ >= kMostLogLines) {
-        dropped_log_lines_++;
-        return;
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      if (closed_) return;
+      if (event.kind == Event::Kind::kLog) {
+        if (log_lines_ >= kMostLogLines) {
+          dropped_log_lines_++;
+          return;
+        }
+        log_lines_++;
       }
-      log_lines_++;
+      events_.push_back(std::move(event));
+      if (pending_.exchange(true)) return;
     }
-    events_.push_back(std::move(event));
-    WakeLocked();
+    // Without the lock: whoever wakes up may take it before this thread goes on.
+    wake_();
   }
 
   // Any thread: wakes JavaScript without an event, for completions in a ring.
   void Wake() {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    if (!closed_) WakeLocked();
+    if (!closed_) wake_();
   }
+
+  // The JavaScript thread: there is something to take.
+  bool pending() const { return pending_; }
 
   struct Batch {
     std::vector<Event> events;
@@ -63,7 +70,7 @@ class Mailbox {
   // The JavaScript thread.
   Batch Take() {
     const std::lock_guard<std::mutex> lock(mutex_);
-    waking_ = false;
+    pending_ = false;
     log_lines_ = 0;
     return {std::exchange(events_, {}), std::exchange(dropped_log_lines_, 0)};
   }
@@ -75,19 +82,13 @@ class Mailbox {
   }
 
  private:
-  void WakeLocked() {
-    if (waking_) return;
-    waking_ = true;
-    wake_();
-  }
-
   std::mutex mutex_;
   const std::function<void()> wake_;
   std::vector<Event> events_;
   size_t log_lines_ = 0;
   uint64_t dropped_log_lines_ = 0;
-  bool waking_ = false;
-  bool closed_ = false;
+  std::atomic<bool> pending_{false};
+  std::atomic<bool> closed_{false};
 };
 
 }  // namespace effect_spdk

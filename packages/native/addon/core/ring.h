@@ -112,7 +112,7 @@ class Ring {
 
   bool unpublished() const { return cq_tail_ != cq_published_; }
 
-  // Makes pushed completions visible. True when JavaScript sleeps and this caller must wake it, once.
+  // Makes pushed completions visible. True when JavaScript sleeps, and must be woken by somebody who has TakeWake().
   bool Publish() {
     if (!unpublished()) return false;
     const uint32_t from = cq_published_ & (cq_entries_ - 1);
@@ -124,9 +124,16 @@ class Ring {
     // The store of the tail and the load of the flag must not pass each other: JavaScript sets its flag and then
     // looks at the tail once more.
     Word(layout::control::cq_tail_word).exchange(cq_tail_, std::memory_order_seq_cst);
-    auto sleeping = Word(layout::control::js_sleeping_word);
-    return sleeping.load(std::memory_order_seq_cst) != 0 && sleeping.exchange(0, std::memory_order_seq_cst) != 0;
+    return JavaScriptSleeps();
   }
+
+  bool JavaScriptSleeps() const { return Word(layout::control::js_sleeping_word).load(std::memory_order_seq_cst) != 0; }
+
+  // True for the one who has to wake JavaScript.
+  bool TakeWake() { return Word(layout::control::js_sleeping_word).exchange(0, std::memory_order_seq_cst) != 0; }
+
+  // Completions that JavaScript has been shown and, as far as it says, not looked at.
+  uint32_t Unread() const { return cq_published_ - Word(layout::control::cq_head_word).load(std::memory_order_acquire); }
 
   // The reactor announces that it is about to sleep; it must look at Available() again afterwards.
   void SetReactorSleeping(bool sleeping) {

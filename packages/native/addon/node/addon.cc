@@ -20,17 +20,15 @@ constexpr uint32_t kMostRingEntries = 1u << 16;
 
 std::shared_ptr<Queue> QueueOf(Environment& environment, uint32_t id) { return environment.holdings().queues.Find(id); }
 
-// attach(onWake: () => void): void
+// attach(onWake: (events: boolean, sharesProcessor: boolean) => void): void
 void Attach(const Napi::CallbackInfo& info) {
   auto* data = info.Env().GetInstanceData<InstanceData>();
   if (data->environment != nullptr || !info[0].IsFunction()) {
     Napi::Error::New(info.Env(), "attach takes one function, once").ThrowAsJavaScriptException();
     return;
   }
-  data->environment = std::make_shared<Environment>(info.Env(), info[0].As<Napi::Function>());
-  // Registered after the wake-up function, so it runs before that goes.
-  napi_add_env_cleanup_hook(
-      info.Env(), [](void* context) { static_cast<Environment*>(context)->End(); }, data->environment.get());
+  auto environment = std::make_shared<Environment>(info[0].As<Napi::Function>());
+  if (environment->Start()) data->environment = std::move(environment);
 }
 
 // keepAlive(alive: boolean): void - whether a wake-up that may come holds the event loop.
@@ -39,11 +37,14 @@ void KeepAlive(const Napi::CallbackInfo& info) {
   Arguments arguments(info);
   const bool alive = arguments.Bool(0);
   if (environment == nullptr || !arguments.ok()) return;
-  if (alive) {
-    environment->wake().Ref(info.Env());
-  } else {
-    environment->wake().Unref(info.Env());
-  }
+  environment->watch().HoldLoop(alive);
+}
+
+// sharesProcessor(): boolean
+Napi::Value SharesProcessor(const Napi::CallbackInfo& info) {
+  Environment* environment = Attached(info);
+  if (environment == nullptr) return info.Env().Undefined();
+  return Napi::Boolean::New(info.Env(), environment->SharesProcessor());
 }
 
 // drain(): { events: Array<{kind, id, status, a, b, c, text, bytes?}>, droppedLogLines }
@@ -483,6 +484,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("version", SPDK_VERSION_STRING);
   exports.Set("attach", Napi::Function::New<Attach>(env));
   exports.Set("keepAlive", Napi::Function::New<KeepAlive>(env));
+  exports.Set("sharesProcessor", Napi::Function::New<SharesProcessor>(env));
   exports.Set("drain", Napi::Function::New<Drain>(env));
   exports.Set("start", Napi::Function::New<Start>(env));
   exports.Set("release", Napi::Function::New<Release>(env));

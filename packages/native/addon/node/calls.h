@@ -2,6 +2,7 @@
 #pragma once
 
 #include <napi.h>
+#include <sched.h>
 
 #include <cmath>
 #include <cstdint>
@@ -12,6 +13,7 @@
 
 #include "../spdk/runtime.h"
 #include "environment.h"
+#include "wake.h"
 
 namespace effect_spdk {
 
@@ -100,16 +102,35 @@ class Arguments {
   bool ok_ = true;
 };
 
-class Environment : public std::enable_shared_from_this<Environment> {
+class Environment {
  public:
-  Environment(Napi::Env env, const Napi::Function& on_wake)
-      : wake_(Napi::ThreadSafeFunction::New(env, on_wake, "effect-spdk", 0, 1)) {
-    wake_.Unref(env);
+  explicit Environment(const Napi::Function& on_wake)
+      : on_wake_(Napi::Persistent(on_wake)), context_(on_wake.Env(), "effect-spdk"), signal_(std::make_shared<WakeSignal>()) {
     holdings_ = std::make_shared<Holdings>();
-    holdings_->mailbox = std::make_shared<Mailbox>([wake = wake_] {
-      if (!Runtime::Get().exiting()) wake.NonBlockingCall();
-    });
+    holdings_->mailbox = std::make_shared<Mailbox>([signal = signal_] { signal->Send(); });
     holdings_->slabs = std::make_shared<SlabTable>(kMostSlabs);
+  }
+
+  // False, and an exception, when this thread cannot be woken.
+  bool Start() {
+    watch_ = WakeWatch::Start(on_wake_.Env(), signal_, [this](Napi::Env env) { OnWake(env); }, [this] { End(); });
+    return watch_ != nullptr;
+  }
+
+  Holdings& holdings() { return *holdings_; }
+  const std::shared_ptr<Holdings>& shared_holdings() { return holdings_; }
+  WakeWatch& watch() { return *watch_; }
+  // Whether one of its reactors runs on the processor that this thread is on now: while either works the other waits.
+  bool SharesProcessor() const {
+    const int processor = sched_getcpu();
+    return holdings_->queues.Any([processor](const Queue& queue) { return queue.processor() == processor; });
+  }
+
+ private:
+  void OnWake(Napi::Env env) {
+    const Napi::Value arguments[] = {Napi::Boolean::New(env, holdings_->mailbox->pending()),
+                                     Napi::Boolean::New(env, SharesProcessor())};
+    on_wake_.MakeCallback(env.Global(), {arguments[0], arguments[1]}, context_);
   }
 
   void End() {
@@ -117,12 +138,10 @@ class Environment : public std::enable_shared_from_this<Environment> {
     Runtime::Get().ReleaseAll(holdings_->mailbox);
   }
 
-  Holdings& holdings() { return *holdings_; }
-  const std::shared_ptr<Holdings>& shared_holdings() { return holdings_; }
-  Napi::ThreadSafeFunction& wake() { return wake_; }
-
- private:
-  Napi::ThreadSafeFunction wake_;
+  Napi::FunctionReference on_wake_;
+  Napi::AsyncContext context_;
+  std::shared_ptr<WakeSignal> signal_;
+  WakeWatch* watch_ = nullptr;
   std::shared_ptr<Holdings> holdings_;
 };
 

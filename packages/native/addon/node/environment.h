@@ -2,6 +2,7 @@
 // closed in SPDK's order, without it.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <functional>
@@ -40,6 +41,11 @@ class Registry {
   void Erase(uint32_t id) {
     const std::lock_guard<std::mutex> lock(mutex_);
     values_.erase(id);
+  }
+  template <typename Predicate>
+  bool Any(Predicate predicate) const {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return std::any_of(values_.begin(), values_.end(), [&](const auto& entry) { return predicate(*entry.second); });
   }
   std::map<uint32_t, std::shared_ptr<T>> TakeAll() {
     const std::lock_guard<std::mutex> lock(mutex_);

@@ -1,5 +1,6 @@
 #include "queue.h"
 
+#include <sched.h>
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -20,6 +21,8 @@ constexpr uint32_t kEntriesPerPoll = 256;
 constexpr uint32_t kPrefetchAhead = 3;
 // With fewer requests in flight than this a completion is published by itself, otherwise with those of its turn.
 constexpr uint32_t kPublishAtOnceBelow = 4;
+// How long completions may wait for others before a JavaScript thread that sleeps is woken.
+constexpr uint64_t kWakeDelayMicros = 12;
 
 uint64_t Join(uint32_t low, uint32_t high) { return uint64_t{high} << 32 | low; }
 
@@ -125,8 +128,14 @@ void Queue::Spawn(const Options& options, std::shared_ptr<Mailbox> mailbox, std:
 
 void Queue::Start() {
   poller_ = spdk_poller_register_named(PollThunk, this, 0, "effect_spdk_queue");
-  core_.store(spdk_env_get_current_core(), std::memory_order_relaxed);
-  Runtime::Get().EnterCore(core(), this);
+  wake_delay_ticks_ = kWakeDelayMicros * spdk_get_ticks_hz() / 1000000;
+  EnterCore(spdk_env_get_current_core());
+}
+
+void Queue::EnterCore(uint32_t core) {
+  core_.store(core, std::memory_order_relaxed);
+  processor_.store(sched_getcpu(), std::memory_order_relaxed);
+  Runtime::Get().EnterCore(core, this);
 }
 
 bool Queue::Post(Inbox::Task task) {
@@ -143,8 +152,7 @@ int Queue::Poll() {
   const uint32_t core = spdk_env_get_current_core();
   if (core != this->core()) {
     Runtime::Get().LeaveCore(this->core(), this);
-    core_.store(core, std::memory_order_relaxed);
-    Runtime::Get().EnterCore(core, this);
+    EnterCore(core);
   }
   size_t work = 0;
   if (closing_ || inbox_.pending()) {
@@ -165,6 +173,7 @@ int Queue::Poll() {
     work++;
     Publish();
   }
+  WakeIfDue();
   if (work == 0) {
     TellIdle();
     return SPDK_POLLER_IDLE;
@@ -180,7 +189,21 @@ void Queue::TellIdle() {
 }
 
 void Queue::Publish() {
-  if (ring_->Publish()) mailbox_->Wake();
+  const bool sleeps = ring_->Publish();
+  if (!sleeps || wake_due_ticks_ != 0) return;
+  wake_due_ticks_ = spdk_get_ticks() + wake_delay_ticks_;
+  WakeIfDue();
+}
+
+// Waking a thread costs as much as many completions do: while more of them are on their way it waits a little.
+void Queue::WakeIfDue() {
+  if (wake_due_ticks_ == 0) return;
+  if (ring_->JavaScriptSleeps()) {
+    const uint32_t coming = device_in_flight();
+    if (coming >= kPublishAtOnceBelow && ring_->Unread() < coming && spdk_get_ticks() < wake_due_ticks_) return;
+    if (ring_->TakeWake()) mailbox_->Wake();
+  }
+  wake_due_ticks_ = 0;
 }
 
 uint32_t Queue::ConsumeRing() {

@@ -64,6 +64,8 @@ class Queue : public std::enable_shared_from_this<Queue> {
   // Any thread.
   const std::shared_ptr<RingMemory>& memory() const { return memory_; }
   uint32_t core() const { return core_.load(std::memory_order_relaxed); }
+  // The system's number of the processor under that core; -1 before it runs.
+  int processor() const { return processor_.load(std::memory_order_relaxed); }
   uint64_t thread_id() const { return thread_id_; }
   bool Post(Inbox::Task task);
   void Kick();
@@ -213,6 +215,7 @@ class Queue : public std::enable_shared_from_this<Queue> {
 
   int Poll();
   void Start();
+  void EnterCore(uint32_t core);
   uint32_t ConsumeRing();
   // Returns the slots the entry took, 0 when a pool is empty and it must wait.
   uint32_t TakeEntry(uint32_t available);
@@ -266,6 +269,7 @@ class Queue : public std::enable_shared_from_this<Queue> {
   bool FlushBacklog();
   Request*& Named(uint32_t id) { return by_id_[id & (request_count_ - 1)]; }
   void Publish();
+  void WakeIfDue();
   void TellIdle();
   Channel* FindChannel(uint32_t slot, uint32_t generation);
   ChannelHandle HandleOf(const Channel* channel) const;
@@ -289,6 +293,7 @@ class Queue : public std::enable_shared_from_this<Queue> {
   uint64_t thread_id_ = 0;
   spdk_poller* poller_ = nullptr;
   std::atomic<uint32_t> core_{UINT32_MAX};
+  std::atomic<int> processor_{-1};
   Inbox inbox_;
 
   std::unique_ptr<Request[]> requests_;
@@ -334,6 +339,9 @@ class Queue : public std::enable_shared_from_this<Queue> {
   std::vector<AbortWish> abort_wishes_;
   // When the next of them is due.
   uint64_t next_abort_ticks_ = 0;
+  // When JavaScript is to be woken, at the latest, for completions it has been shown in its sleep; 0: there are none.
+  uint64_t wake_due_ticks_ = 0;
+  uint64_t wake_delay_ticks_ = 0;
   Counter<uint32_t> in_flight_;
   Counter<uint64_t> activity_;
   // Times that a channel was held by a request or an abort, and let go.

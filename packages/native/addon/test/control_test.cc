@@ -84,13 +84,30 @@ TEST("inbox: four threads, nothing lost") {
 TEST("mailbox: one wake for many events, another after they were taken") {
   int wakes = 0;
   Mailbox mailbox([&] { wakes++; });
+  CHECK(!mailbox.pending());
   for (uint32_t i = 0; i < 3; i++) mailbox.Send({.id = i});
-  mailbox.Wake();
-  CHECK(wakes == 1);
+  CHECK(wakes == 1 && mailbox.pending());
   const auto batch = mailbox.Take();
   CHECK(batch.events.size() == 3 && batch.events[2].id == 2);
+  CHECK(!mailbox.pending());
   mailbox.Send({.id = 9});
   CHECK(wakes == 2);
+}
+
+TEST("mailbox: whoever is woken may take what there is before the sender goes on") {
+  size_t taken = 0;
+  Mailbox* reader = nullptr;
+  Mailbox mailbox([&] { taken += reader->Take().events.size(); });
+  reader = &mailbox;
+  for (uint32_t i = 0; i < 3; i++) mailbox.Send({.id = i});
+  CHECK(taken == 3);
+}
+
+TEST("mailbox: a wake for a ring comes without an event") {
+  int wakes = 0;
+  Mailbox mailbox([&] { wakes++; });
+  mailbox.Wake();
+  CHECK(wakes == 1 && !mailbox.pending());
 }
 
 TEST("mailbox: log lines beyond the bound are counted, answers never dropped") {

@@ -105,8 +105,22 @@ TEST("a sleeper is woken once, and only by something new") {
   CHECK(!ring.Publish());
   ring.Push({.id = 1});
   CHECK(ring.Publish());
+  CHECK(ring.JavaScriptSleeps());
+  CHECK(ring.TakeWake());
   ring.Push({.id = 2});
   CHECK(!ring.Publish());
+  CHECK(!ring.TakeWake());
+}
+
+TEST("what has been published and not read is counted") {
+  Memory memory;
+  Ring ring(memory.words.data(), kSq, kCq);
+  for (uint32_t i = 0; i < 3; i++) ring.Push({.id = i});
+  CHECK(ring.Unread() == 0);
+  ring.Publish();
+  CHECK(ring.Unread() == 3);
+  memory.At(layout::control::cq_head_word).store(2);
+  CHECK(ring.Unread() == 1);
 }
 
 TEST("a tick counts as consumed once the head has passed it") {

@@ -10,11 +10,16 @@ export class FakeAddon implements Addon {
   readonly released: Array<number> = []
   alive = false
   kicks = 0
-  private wake = (): void => {}
+  private wake = (_events: boolean, _sharesProcessor: boolean): void => {}
+  /** What the host is told about its processor. */
+  processorIsShared = false
   private events: Array<AddonEvent> = []
 
-  attach(onWake: () => void): void {
+  attach(onWake: (events: boolean, sharesProcessor: boolean) => void): void {
     this.wake = onWake
+  }
+  sharesProcessor(): boolean {
+    return this.processorIsShared
   }
   keepAlive(alive: boolean): void {
     this.alive = alive
@@ -37,7 +42,7 @@ export class FakeAddon implements Addon {
     for (const event of events) {
       this.events.push({ kind: EventKind.Reply, id: 0, status: 0, a: 0, b: 0, c: 0, text: "", ...event })
     }
-    this.wake()
+    this.wake(this.events.length > 0, this.processorIsShared)
   }
 
   ring(queue: number): ArrayBuffer | undefined {
