@@ -34,6 +34,8 @@ interface Peer {
   readonly port: number
   /** All that the host has sent on the last connection. */
   readonly received: () => Buffer
+  /** All that the host sends has come: it has closed its connections. */
+  readonly ended: Effect.Effect<void>
   readonly close: () => void
 }
 
@@ -49,6 +51,7 @@ const peer = (
       received = Buffer.alloc(0)
       sockets.add(socket)
       socket.on("error", () => {})
+      socket.on("close", () => sockets.delete(socket))
       let at = 0
       let count = 0
       socket.on("data", (data) => {
@@ -75,6 +78,13 @@ const peer = (
         Effect.succeed({
           port: typeof address === "object" && address !== null ? address.port : 0,
           received: () => received,
+          ended: Effect.gen(function* () {
+            const deadline = performance.now() + 10_000
+            while (sockets.size > 0) {
+              if (performance.now() > deadline) assert.fail("the host does not close its connection")
+              yield* Effect.promise(() => new Promise((resolve) => setImmediate(resolve)))
+            }
+          }),
           close: () => {
             for (const socket of sockets) socket.destroy()
             server.close()
@@ -111,8 +121,7 @@ const refuses = (
     const liar = yield* peer(first, answer)
     const error = yield* Effect.flip(connect(liar.port))
     assert.strictEqual(error._tag, "SpdkError")
-    // The peer sees the end of the connection when the host has closed it.
-    yield* Effect.sleep("50 millis")
+    yield* liar.ended
     assert.deepStrictEqual(termination(liar.received()), expected)
     liar.close()
   }).pipe(Effect.provide(Spdk.layerEmbedded()))
