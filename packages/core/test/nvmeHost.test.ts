@@ -199,12 +199,13 @@ describe("the embedded NVMe host", () => {
     it.live(`ends the connection: ${name}`, () => refuses(icResp(), upToIdentify(lie), expected))
   }
 
-  const rounds = process.env["EFFECT_SPDK_LONG"] === "1" ? 200_000 : 150
+  // Of whole controllers; nvmeHostPduFuzz.test.ts has the many PDUs.
+  const rounds = process.env["EFFECT_SPDK_LONG"] === "1" ? 5000 : 150
   it.live(
     `noise for answers fails and crashes nothing, ${rounds} rounds`,
     () =>
       Effect.gen(function* () {
-        const seed = Number(process.env["SEED"] ?? Date.now() % 1_000_000)
+        const seed = Number(process.env["EFFECT_SPDK_SEED"] ?? Date.now() % 1_000_000)
         console.log(`seed ${seed}`)
         const random = lcg(seed)
         const honest = [icResp(), response(0, 1), dataFor(0, 0, 4096), r2t(0, 0, 64)]

@@ -149,7 +149,7 @@ export class Wire {
         let turns = 0
         const listen = (): void => {
           if (!isWaiting) return
-          if (++turns % quietTurns === 0) this.send(noise)
+          if (++turns % quietTurns === 0 && this.socket.writableLength < noise.length) this.send(noise)
           setImmediate(listen)
         }
         if (hasChanged) setImmediate(listen)
