@@ -69,8 +69,11 @@ export const suite = (name: string, layer: EngineLayer, capabilities: Capabiliti
           (yield* within("the event", Fiber.join(events))).map((event) => event._tag),
           ["Removed"]
         )
+        yield* until(
+          "its I/O fails",
+          Effect.sync(() => running.load.failed > 0)
+        )
         yield* running.stop
-        assert.isAbove(running.load.failed, 0)
         assert.notInclude([...running.load.reasons], "no SpdkError")
         yield* within("the close", Scope.close(opened, Exit.void))
         yield* until(

@@ -231,12 +231,12 @@ export const connected = (port: number, fields: QueueFields = {}) =>
 /** An enabled controller with one I/O queue. */
 export const withQueue = (port: number, fields: QueueFields = {}) =>
   Effect.gen(function* () {
-    const { keepAliveMillis = 0, queueSize = 31 } = fields
-    const { controllerId, host: admin } = yield* connected(port, { keepAliveMillis })
+    const { keepAliveMillis = 0, queueSize = 31, subsystemNqn = nqn } = fields
+    const { controllerId, host: admin } = yield* connected(port, { keepAliveMillis, subsystemNqn })
     const enable = encodePropertySet(Property.Cc, BigInt(Cc.enable | Cc.entrySizes), false)
     admin.send(capsule(enable))
     const { status } = yield* admin.response
     if (status !== 0) throw new Error(`enable: status ${status.toString(16)}`)
-    const { host: io } = yield* connected(port, { queueId: 1, queueSize, controllerId })
+    const { host: io } = yield* connected(port, { queueId: 1, queueSize, controllerId, subsystemNqn })
     return { admin, io, controllerId }
   })
