@@ -207,7 +207,7 @@ const describeController = (controller: Controller): Uint8Array => {
     nvmCommands: { compare: true, datasetManagement: hasUnmap(controller), writeZeroes: true },
     volatileWriteCache: { present: 1, flushAll: 2 },
     ...(anaReporting ? ana : {}),
-    ioCommandCapsuleSize: 4 + transport.in_capsule_data_size / 16,
+    ioCommandCapsuleSize: 4 + Math.floor(transport.in_capsule_data_size / 16),
     ioResponseCapsuleSize: 1,
     maxSglDescriptors: 1,
     commandRetryDelays: target.retryDelays
