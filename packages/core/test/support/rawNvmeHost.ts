@@ -37,14 +37,20 @@ export const freePort = Effect.callback<number>((resume) => {
 })
 
 /** An embedded engine that exports the malloc bdev M0 of 1 MiB, or the bdev of this name that `more` has made on M0. */
-export const makeTarget = (options: { readonly bdev?: readonly [name: string, method: string, params: object] } = {}) =>
+export const makeTarget = (
+  options: {
+    readonly bdev?: readonly [name: string, method: string, params: object]
+    /** Of `nvmf_create_transport`. */
+    readonly transport?: object
+  } = {}
+) =>
   Effect.gen(function* () {
     const { rpc } = yield* makeEngine({ memoryMiB: 256 })
     const port = yield* freePort
     yield* rpc.call("bdev_malloc_create", { name: "M0", num_blocks: 2048, block_size: 512 })
     const [bdevName = "M0", method, params] = options.bdev ?? []
     if (method !== undefined) yield* rpc.call(method, { ...params })
-    yield* rpc.call("nvmf_create_transport", { trtype: "TCP" })
+    yield* rpc.call("nvmf_create_transport", { trtype: "TCP", ...options.transport })
     yield* rpc.call("nvmf_create_subsystem", { nqn, allow_any_host: true })
     yield* rpc.call("nvmf_subsystem_add_ns", { nqn, namespace: { bdev_name: bdevName } })
     const listen_address = { trtype: "TCP", adrfam: "IPv4", traddr: "127.0.0.1", trsvcid: String(port) }
@@ -101,6 +107,18 @@ export const h2cData = (fields: TransferFields, data: Uint8Array): Uint8Array =>
   bytes.set(data, writeDataHeader(bytes, 0, plainFormat, { type: PduType.H2cData, flags, transfer }))
   return bytes
 }
+
+/** Waits for it, by the real clock: sockets know no other. */
+export const until = (what: string, holds: () => Effect.Effect<boolean, unknown> | boolean) =>
+  Effect.gen(function* () {
+    const end = performance.now() + 20_000
+    for (;;) {
+      const answer = holds()
+      if (typeof answer === "boolean" ? answer : yield* Effect.orDie(answer)) return
+      if (performance.now() > end) throw new Error(`waited too long for: ${what}`)
+      yield* Effect.promise(() => new Promise((resolve) => setTimeout(resolve, 2)))
+    }
+  })
 
 /** What the target has said. */
 export interface Said {

@@ -23,6 +23,8 @@ export class NvmfRequest extends BdevIo {
   sglType = 0
   sglLength = 0
   sglOffset = 0
+  /** Whether the command id is its own: that of a conflict is another's. */
+  hasId = false
   /** What was wrong already when the capsule came. */
   earlyStatus = 0
   /** Of what the host sends. */
@@ -59,6 +61,7 @@ export class NvmfRequest extends BdevIo {
     this.sglType = sglTypeOf(bytes, at)
     this.sglLength = sglLengthOf(bytes, at)
     this.sglOffset = sglOffsetOf(bytes, at)
+    this.hasId = false
     this.earlyStatus = 0
     this.expectedBytes = 0
     this.receivedBytes = 0
