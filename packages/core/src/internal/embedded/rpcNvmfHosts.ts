@@ -4,7 +4,7 @@
 import * as Effect from "effect/Effect"
 import { discoveryNqn, nqnRule } from "../nvme/nqn.ts"
 import type { Target } from "./nvmf/target.ts"
-import { answerTrue, internal, invalid, isTarget, noTarget, onSubsystem } from "./rpcNvmf.ts"
+import { answerTrue, internal, invalid, isTarget, noTarget, onSubsystem } from "./rpcNvmfAnswers.ts"
 import { invalidParams, type RpcTable } from "./rpcTable.ts"
 
 /** What an entry of the discovery log has room for. */

@@ -10,10 +10,9 @@ import type { Json } from "./bdev.ts"
 import { ticksPerSecond } from "./ioStat.ts"
 import { ListenSocket } from "./nvmf/listener.ts"
 import { type Address, addressKey, type Subsystem, type Target } from "./nvmf/target.ts"
-import { answerTrue, internal, invalid, isTarget, onSubsystem } from "./rpcNvmf.ts"
+import { answerTrue, internal, invalid, isTarget, onSubsystem } from "./rpcNvmfAnswers.ts"
+import { dumpAddress } from "./rpcNvmfDumps.ts"
 import { type Answer, type RpcFault, type RpcTable, invalidParams } from "./rpcTable.ts"
-
-export const dumpAddress = ({ adrfam, traddr, trsvcid }: Address) => ({ trtype: "TCP", adrfam, traddr, trsvcid })
 
 const addressOf = (given: NvmfListenAddress): Address | undefined => {
   const { traddr, trsvcid = "", trtype } = given
