@@ -1,11 +1,22 @@
 /** What a host asks of the embedded target at its limits: lengths that lie, durability, and goodbyes. */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
+import * as net from "node:net"
 import { setU32 } from "../src/internal/nvme/bytes.ts"
 import { Sqe } from "../src/internal/nvme/command.ts"
 import { PduType } from "../src/internal/nvme/pdu.ts"
 import { Status } from "../src/internal/nvme/nvmeStatus.ts"
-import { capsule, command, connected, h2cData, makeTarget, nqn, until, withQueue } from "./support/rawNvmeHost.ts"
+import {
+  capsule,
+  command,
+  connected,
+  freePort,
+  h2cData,
+  makeTarget,
+  nqn,
+  until,
+  withQueue
+} from "./support/rawNvmeHost.ts"
 
 const block = new Uint8Array(512).fill(0xab)
 
@@ -94,6 +105,52 @@ describe("the embedded target at its limits", () => {
         io.send(capsule(disconnect), capsule(command({ opcode: 0x02, commandId: 2 })))
         assert.deepInclude(yield* io.response, { commandId: 1, status: 0 })
         yield* queues(1)
+      })
+    )
+  )
+
+  it.effect("two calls for one address at a time: both listen, or both fail", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { port, rpc } = yield* makeTarget()
+        const names = ["nqn.2024-01.io.x:s2", "nqn.2024-01.io.x:s3"]
+        for (const one of names) yield* rpc.call("nvmf_create_subsystem", { nqn: one, allow_any_host: true })
+        const listen = (trsvcid: number) =>
+          Effect.forEach(
+            names,
+            (one) =>
+              Effect.exit(
+                rpc.call("nvmf_subsystem_add_listener", {
+                  nqn: one,
+                  listen_address: { trtype: "TCP", adrfam: "IPv4", traddr: "127.0.0.1", trsvcid: String(trsvcid) }
+                })
+              ),
+            { concurrency: "unbounded" }
+          )
+        const taken = yield* Effect.acquireRelease(
+          Effect.callback<net.Server>((resume) => {
+            const server = net.createServer().listen(0, "127.0.0.1", () => resume(Effect.succeed(server)))
+          }),
+          (server) => Effect.sync(() => void server.close())
+        )
+        const { port: takenPort } = taken.address() as net.AddressInfo // that of TCP
+        for (const exit of yield* listen(takenPort)) assert.strictEqual(exit._tag, "Failure")
+        const free = yield* freePort
+        for (const exit of yield* listen(free)) assert.strictEqual(exit._tag, "Success")
+        for (const one of names) assert.isFalse((yield* connected(free, { subsystemNqn: one })).host.isEnded)
+        assert.isFalse((yield* connected(port)).host.isEnded)
+      })
+    )
+  )
+
+  it.effect("a subsystem of more namespaces than there can be is refused", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { rpc } = yield* makeTarget()
+        const create = (max_namespaces: number) =>
+          rpc.call("nvmf_create_subsystem", { nqn: "nqn.2024-01.io.x:many", max_namespaces })
+        assert.strictEqual((yield* Effect.flip(create(0xffff_ffff))).reason._tag, "RpcFailed")
+        yield* create(0xffff)
       })
     )
   )
