@@ -190,6 +190,22 @@ describe("the embedded NVMe host", () => {
     it.live(`ends the connection: ${name}`, () => refuses(icResp(), upToIdentify(lie), expected))
   }
 
+  for (const [name, answer] of [
+    ["Connect", (id: number, count: number) => (count === 0 ? response(id, 1) : never())],
+    ["the third command", (id: number, count: number) => (count < 3 ? response(id, count === 0 ? 1 : 0) : never())]
+  ] as const) {
+    it.live(`gives up in time when the controller falls silent behind ${name}`, () =>
+      Effect.gen(function* () {
+        const silent = yield* peer(icResp(), answer)
+        const begun = performance.now()
+        const error = yield* Effect.flip(connect(silent.port))
+        assert.strictEqual(error.reason._tag, "TimedOut")
+        assert.isBelow(performance.now() - begun, 20_000)
+        silent.close()
+      }).pipe(Effect.provide(Spdk.layerEmbedded()))
+    )
+  }
+
   const rounds = process.env["EFFECT_SPDK_LONG"] === "1" ? 200_000 : 150
   it.live(
     `noise for answers fails and crashes nothing, ${rounds} rounds`,
