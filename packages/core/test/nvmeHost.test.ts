@@ -4,7 +4,7 @@ import * as Effect from "effect/Effect"
 import * as net from "node:net"
 import * as Nvme from "../src/Nvme.ts"
 import * as Spdk from "../src/Spdk.ts"
-import { setU16, setU32, u16 } from "../src/internal/nvme/bytes.ts"
+import { setU16, setU32, getU16 } from "../src/internal/nvme/bytes.ts"
 import { FatalError, PduType, termFatalError, termField } from "../src/internal/nvme/pdu.ts"
 
 const icResp = (change: (bytes: Uint8Array) => void = () => {}): Uint8Array => {
@@ -61,7 +61,7 @@ const peer = (
             type === PduType.IcReq
               ? first
               : type === PduType.CapsuleCmd
-                ? answer(u16(received, at + 10), count++)
+                ? answer(getU16(received, at + 10), count++)
                 : new Uint8Array(0)
           at += pduBytes
           if (bytes === undefined) socket.destroy()

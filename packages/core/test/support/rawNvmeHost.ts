@@ -2,7 +2,7 @@
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import * as net from "node:net"
-import { setU16, setU32, setU64, u16, u32 } from "../../src/internal/nvme/bytes.ts"
+import { setU16, setU32, setU64, getU16, getU32 } from "../../src/internal/nvme/bytes.ts"
 import { Sqe, sqeBytes, writeSgl } from "../../src/internal/nvme/command.ts"
 import {
   Cc,
@@ -136,11 +136,11 @@ const saidOf = (bytes: Uint8Array): Said => {
   const isResponse = type === PduType.CapsuleResp
   return {
     type,
-    commandId: u16(bytes, isResponse ? 20 : 8),
-    status: isResponse ? (u16(bytes, 22) >>> 1) & 0x7ff : termFatalError(bytes, 0),
-    dword0: u32(bytes, 8),
-    transferTag: u16(bytes, 10),
-    lengthBytes: u32(bytes, 16)
+    commandId: getU16(bytes, isResponse ? 20 : 8),
+    status: isResponse ? (getU16(bytes, 22) >>> 1) & 0x7ff : termFatalError(bytes, 0),
+    dword0: getU32(bytes, 8),
+    transferTag: getU16(bytes, 10),
+    lengthBytes: getU32(bytes, 16)
   }
 }
 
@@ -195,9 +195,9 @@ export class RawHost {
 
   private take(chunk: Uint8Array): void {
     let bytes = this.buffer.length === 0 ? chunk : Buffer.concat([this.buffer, chunk])
-    while (bytes.length >= 8 && bytes.length >= u32(bytes, 4)) {
+    while (bytes.length >= 8 && bytes.length >= getU32(bytes, 4)) {
       this.pdus.push(saidOf(bytes))
-      bytes = bytes.subarray(u32(bytes, 4))
+      bytes = bytes.subarray(getU32(bytes, 4))
     }
     this.buffer = bytes
     this.wake()

@@ -1,7 +1,7 @@
 /**
  * The commands of the admin queue, but those of fabrics. What they tell is in adminIdentify.ts, adminLogPages.ts and adminFeatures.ts.
  */
-import { u16, u32 } from "../../nvme/bytes.ts"
+import { getU16, getU32 } from "../../nvme/bytes.ts"
 import { AdminOpcode, fuseOf, nsidOf, Sqe } from "../../nvme/command.ts"
 import { identifyBytes } from "../../nvme/identify.ts"
 import { dnr, Status } from "../../nvme/nvmeStatus.ts"
@@ -48,9 +48,9 @@ export const adminCommand = (
       controller.keptAlive()
       return Status.Success
     case AdminOpcode.AsyncEventRequest:
-      return controller.requestAsyncEvent(u16(sqe, Sqe.commandId))
+      return controller.requestAsyncEvent(getU16(sqe, Sqe.commandId))
     case AdminOpcode.Abort:
-      return abort(controller, u32(sqe, Sqe.cdw10))
+      return abort(controller, getU32(sqe, Sqe.cdw10))
     default:
       return Status.InvalidOpcode | dnr
   }

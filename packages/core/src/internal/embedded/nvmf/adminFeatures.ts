@@ -1,7 +1,7 @@
 /**
  * Get Features and Set Features of the target.
  */
-import { u32 } from "../../nvme/bytes.ts"
+import { getU32 } from "../../nvme/bytes.ts"
 import { nsidOf, Sqe } from "../../nvme/command.ts"
 import { FeatureId } from "../../nvme/features.ts"
 import { allNamespaces } from "../../nvme/logPages.ts"
@@ -44,10 +44,10 @@ export const getFeatures = (controller: Controller, sqe: Uint8Array, roomBytes: 
     case FeatureId.interruptCoalescing:
       return { dword0: 0 }
     case FeatureId.interruptVector:
-      return { dword0: ((u32(sqe, Sqe.cdw11) & 0xffff) | 0x10000) >>> 0 }
+      return { dword0: ((getU32(sqe, Sqe.cdw11) & 0xffff) | 0x10000) >>> 0 }
     case FeatureId.hostIdentifier:
       // Fabrics know the long form only.
-      if ((u32(sqe, Sqe.cdw11) & 1) === 0 || roomBytes < 16) return invalidField
+      if ((getU32(sqe, Sqe.cdw11) & 1) === 0 || roomBytes < 16) return invalidField
       return { data: controller.hostId }
     default:
       return plainFeatures.has(feature) ? { dword0: controller.features.get(feature) ?? 0 } : invalidField
@@ -56,7 +56,7 @@ export const getFeatures = (controller: Controller, sqe: Uint8Array, roomBytes: 
 
 export const setFeatures = (controller: Controller, sqe: Uint8Array, data: Uint8Array): AdminAnswer => {
   const feature = sqe[Sqe.cdw10] ?? 0
-  const value = u32(sqe, Sqe.cdw11)
+  const value = getU32(sqe, Sqe.cdw11)
   const nsid = nsidOf(sqe, 0)
   if (((sqe[Sqe.cdw10 + 3] ?? 0) & 0x80) !== 0) return Status.FeatureNotSaveable | dnr
   const status = checkFeature(controller, feature, nsid)

@@ -1,7 +1,7 @@
 /**
  * The log pages of the target.
  */
-import { u32, u64Number } from "../../nvme/bytes.ts"
+import { getU32, getU64Number } from "../../nvme/bytes.ts"
 import { nsidOf, Sqe } from "../../nvme/command.ts"
 import {
   allNamespaces,
@@ -26,10 +26,10 @@ const groupsOnlyBit = 0x100
 
 /** `roomBytes` is the host's, and not above what one command may carry. */
 export const getLogPage = (controller: Controller, sqe: Uint8Array, roomBytes: number): AdminAnswer => {
-  const dword10 = u32(sqe, Sqe.cdw10)
+  const dword10 = getU32(sqe, Sqe.cdw10)
   const logPage = dword10 & 0xff
-  const offset = u64Number(sqe, Sqe.cdw12)
-  const lengthBytes = ((dword10 >>> 16) + (u32(sqe, Sqe.cdw11) & 0xffff) * 0x10000 + 1) * 4
+  const offset = getU64Number(sqe, Sqe.cdw12)
+  const lengthBytes = ((dword10 >>> 16) + (getU32(sqe, Sqe.cdw11) & 0xffff) * 0x10000 + 1) * 4
   if (offset % 4 !== 0 || lengthBytes > roomBytes) return invalidField
   const nsid = nsidOf(sqe, 0)
   if (logPage !== LogPageId.health && nsid !== 0 && nsid !== allNamespaces) return invalidField

@@ -2,7 +2,7 @@
  * The commands of I/O queues: checked here, done by the namespace's bdev.
  */
 import { Opcode } from "@effect-spdk/native/Layout"
-import { u32, u64Number } from "../../nvme/bytes.ts"
+import { getU32, getU64Number } from "../../nvme/bytes.ts"
 import { IoOpcode } from "../../nvme/command.ts"
 import { dnr, Status, statusOfWord } from "../../nvme/nvmeStatus.ts"
 import type { IoStatus } from "../status.ts"
@@ -129,8 +129,8 @@ const startDatasetManagement = (
   const bytes = request.room(count * rangeBytes).bytes
   const ranges: Array<readonly [number, number]> = []
   for (let at = 0; at < count * rangeBytes; at += rangeBytes) {
-    const lengthBlocks = u32(bytes, at + 4)
-    const first = u64Number(bytes, at + 8)
+    const lengthBlocks = getU32(bytes, at + 4)
+    const first = getU64Number(bytes, at + 8)
     if (first > namespace.bdev.numBlocks - lengthBlocks) return Status.LbaOutOfRange | dnr
     if (lengthBlocks > 0) ranges.push([first, lengthBlocks])
   }

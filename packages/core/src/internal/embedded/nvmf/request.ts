@@ -1,7 +1,7 @@
 /**
  * A command of a queue, from its capsule to its response. Records are used again and again; a queue has as many as its depth.
  */
-import { u32, u64Number } from "../../nvme/bytes.ts"
+import { getU32, getU64Number } from "../../nvme/bytes.ts"
 import { commandIdOf, nsidOf, Sqe, sglLengthOf, sglOffsetOf, sglTypeOf } from "../../nvme/command.ts"
 import { BdevIo } from "../io.ts"
 import { SlabMemory } from "../memory.ts"
@@ -54,10 +54,10 @@ export class NvmfRequest extends BdevIo {
     this.flags = bytes[at + 1] ?? 0
     this.commandId = commandIdOf(bytes, at)
     this.nsid = nsidOf(bytes, at)
-    this.firstBlock = u64Number(bytes, at + Sqe.cdw10)
-    this.dword10 = u32(bytes, at + Sqe.cdw10)
-    this.dword11 = u32(bytes, at + Sqe.cdw11)
-    this.dword12 = u32(bytes, at + Sqe.cdw12)
+    this.firstBlock = getU64Number(bytes, at + Sqe.cdw10)
+    this.dword10 = getU32(bytes, at + Sqe.cdw10)
+    this.dword11 = getU32(bytes, at + Sqe.cdw11)
+    this.dword12 = getU32(bytes, at + Sqe.cdw12)
     this.sglType = sglTypeOf(bytes, at)
     this.sglLength = sglLengthOf(bytes, at)
     this.sglOffset = sglOffsetOf(bytes, at)
