@@ -2,16 +2,26 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as net from "node:net"
-import { setU32 } from "../src/internal/nvme/bytes.ts"
-import { Sqe } from "../src/internal/nvme/command.ts"
-import { PduType } from "../src/internal/nvme/pdu.ts"
+import { crc32c, setU32 } from "../src/internal/nvme/bytes.ts"
+import { Sqe, writeSgl } from "../src/internal/nvme/command.ts"
+import { encodeConnect, encodeConnectData } from "../src/internal/nvme/fabrics.ts"
+import {
+  capsuleCmdBytes,
+  digestBytes,
+  encodeIcReq,
+  PduFormat,
+  PduType,
+  writeCapsuleCmd
+} from "../src/internal/nvme/pdu.ts"
 import { Status } from "../src/internal/nvme/nvmeStatus.ts"
 import {
   capsule,
   command,
   connected,
+  dial,
   freePort,
   h2cData,
+  hostNqn,
   makeTarget,
   nqn,
   until,
@@ -19,6 +29,17 @@ import {
 } from "./support/rawNvmeHost.ts"
 
 const block = new Uint8Array(512).fill(0xab)
+
+const withDigest = new PduFormat({ headerDigest: false, dataDigest: true, alignment: 0 })
+
+/** A capsule on a connection with data digests; `error` is what is added to the right one. */
+const digested = (sqe: Uint8Array, data: Uint8Array, error = 0): Uint8Array => {
+  const bytes = new Uint8Array(capsuleCmdBytes + data.length + digestBytes)
+  bytes.set(sqe, 8)
+  bytes.set(data, writeCapsuleCmd(bytes, 0, withDigest, data.length))
+  setU32(bytes, bytes.length - digestBytes, crc32c(data, 0, data.length) + error)
+  return bytes
+}
 
 /** Get Log Page of the health log, with room for as much. */
 const getLogPage = (commandId: number, lengthBytes: number): Uint8Array => {
@@ -105,6 +126,41 @@ describe("the embedded target at its limits", () => {
         io.send(capsule(disconnect), capsule(command({ opcode: 0x02, commandId: 2 })))
         assert.deepInclude(yield* io.response, { commandId: 1, status: 0 })
         yield* queues(1)
+      })
+    )
+  )
+
+  it.effect("a wrong data digest of a command with another's id is no answer to that other one", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { port } = yield* makeTarget()
+        const { controllerId } = yield* withQueue(port)
+        const io = yield* dial(port)
+        io.send(encodeIcReq({ version: 0, alignment: 0, headerDigest: false, dataDigest: true, maxR2t: 1 }))
+        assert.strictEqual((yield* io.next)?.type, PduType.IcResp)
+        const connect = encodeConnect({
+          recordFormat: 0,
+          queueId: 2,
+          queueSize: 31,
+          attributes: 0,
+          keepAliveMillis: 0
+        })
+        writeSgl(connect, 0, 0x01, 1024)
+        const hostId = new Uint8Array(16).fill(7)
+        io.send(digested(connect, encodeConnectData({ hostId, controllerId, subsystemNqn: nqn, hostNqn })))
+        assert.strictEqual((yield* io.response).status, 0)
+        io.send(capsule(command({ opcode: 0x01, commandId: 3 })))
+        assert.strictEqual((yield* io.next)?.type, PduType.R2t)
+        const rival = command({ opcode: 0x01, commandId: 3 })
+        writeSgl(rival, 0, 0x01, 512)
+        for (let n = 0; n < 3; n++) {
+          io.send(digested(rival, block, 1))
+          assert.deepInclude(yield* io.response, { commandId: 3, status: Status.CommandIdConflict })
+        }
+        writeSgl(rival, 0, 0x01, 512)
+        rival[Sqe.commandId] = 4
+        io.send(digested(rival, block, 1))
+        assert.deepInclude(yield* io.response, { commandId: 4, status: Status.TransientTransportError })
       })
     )
   )

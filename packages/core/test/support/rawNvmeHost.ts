@@ -26,7 +26,7 @@ import {
 import { makeEngine } from "./embeddedEngine.ts"
 
 export const nqn = "nqn.2024-01.io.x:s1"
-const hostNqn = "nqn.2024-01.io.x:host"
+export const hostNqn = "nqn.2024-01.io.x:host"
 
 export const freePort = Effect.callback<number>((resume) => {
   const server = net.createServer()

@@ -18,6 +18,8 @@ import { EALREADY, EEXIST, EINVAL, EIO, ENODEV, ERANGE } from "./status.ts"
 type Attach = RpcMethods["bdev_nvme_attach_controller"]
 
 const maxNameBytes = 512
+/** What the Connect command has room for. */
+const maxNqnBytes = 223
 const defaultIoQueues = 127
 const queueEntries = 128
 const defaultMaxBdevs = 128
@@ -118,6 +120,10 @@ const refused = (
   }
   const address = addressFault(params)
   if (address !== undefined) return address
+  for (const field of ["subnqn", "hostnqn"] as const) {
+    const nqn = params[field] ?? ""
+    if (Buffer.byteLength(nqn) > maxNqnBytes) return trouble(EINVAL, `${field} too long: ${nqn}`)
+  }
   if (params.max_bdevs === 0) return trouble(EINVAL, "max_bdevs cannot be zero")
   const known = controllers.get(name)
   if (known !== undefined) {
