@@ -4,7 +4,7 @@ import * as Effect from "effect/Effect"
 import * as net from "node:net"
 import { crc32c, setU32 } from "../src/internal/nvme/bytes.ts"
 import { Sqe, writeSgl } from "../src/internal/nvme/command.ts"
-import { encodeConnect, encodeConnectData } from "../src/internal/nvme/fabrics.ts"
+import { Cc, encodeConnect, encodeConnectData, encodePropertySet, Property } from "../src/internal/nvme/fabrics.ts"
 import {
   capsuleCmdBytes,
   digestBytes,
@@ -41,11 +41,11 @@ const digested = (sqe: Uint8Array, data: Uint8Array, error = 0): Uint8Array => {
   return bytes
 }
 
-/** Get Log Page of the health log, with room for as much. */
-const getLogPage = (commandId: number, lengthBytes: number): Uint8Array => {
+/** Get Log Page, of the health log unless it says so, with room for as much. */
+const getLogPage = (commandId: number, lengthBytes: number, logPage = 0x02): Uint8Array => {
   const dwords = lengthBytes / 4 - 1
   const sqe = command({ opcode: 0x02, commandId, nsid: 0xffff_ffff, lengthBytes })
-  setU32(sqe, Sqe.cdw10, 0x02 + (dwords % 0x1_0000) * 0x1_0000)
+  setU32(sqe, Sqe.cdw10, logPage + (dwords % 0x1_0000) * 0x1_0000)
   setU32(sqe, Sqe.cdw11, Math.floor(dwords / 0x1_0000))
   setU32(sqe, Sqe.cdw12, 0)
   return sqe
@@ -226,7 +226,11 @@ describe("the embedded target at its limits", () => {
         }
         yield* refer({ traddr: "192.0.2.1", trsvcid: "4420" })
         const { host } = yield* connected(port, { subsystemNqn: "nqn.2014-08.org.nvmexpress.discovery" })
-        assert.isFalse(host.isEnded)
+        host.send(capsule(encodePropertySet(Property.Cc, BigInt(Cc.enable | Cc.entrySizes), false)))
+        assert.strictEqual((yield* host.response).status, 0)
+        host.send(capsule(getLogPage(1, 4096, 0x70)))
+        assert.deepInclude(yield* host.next, { type: PduType.C2hData, commandId: 1, lengthBytes: 4096 })
+        assert.deepInclude(yield* host.response, { commandId: 1, status: 0 })
       })
     )
   )
