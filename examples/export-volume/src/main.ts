@@ -34,7 +34,7 @@ const hostNqn = "nqn.2026-01.com.example:second-process"
 const lengthBytes = 2 ** 20
 
 const sha256 = (bytes: Uint8Array): string => createHash("sha256").update(bytes).digest("hex")
-const letter = Uint8Array.from({ length: lengthBytes }, (_, index) => (index * 31 + (index >> 8)) % 251)
+const content = Uint8Array.from({ length: lengthBytes }, (_, index) => (index * 31 + (index >> 8)) % 251)
 
 const freePort = Effect.callback<number>((resume) => {
   const server = createServer().listen({ host: "127.0.0.1", port: 0 }, () => {
@@ -96,7 +96,7 @@ const exporter = (file: string | undefined) =>
     )
     const bdev = yield* Bdev.open(volume)
     const found = sha256(yield* bdev.readBytes(0, lengthBytes))
-    if (found !== sha256(letter)) return yield* Effect.die(new Error("the volume does not hold what was written"))
+    if (found !== sha256(content)) return yield* Effect.die(new Error("the volume does not hold what was written"))
     yield* Console.log(`verified: the volume holds what the second process wrote, SHA-256 ${found}`)
   })
 
@@ -105,7 +105,7 @@ const host = (port: string) =>
     const controller = yield* NvmeBdev.attach({ traddr: "127.0.0.1", trsvcid: port, subnqn: nqn, hostnqn: hostNqn })
     const bdev = yield* Bdev.open(`${controller.name}n1`, { write: true })
     yield* Console.log(`the second process sees ${bdev.name} with ${bdev.sizeBytes} bytes, and writes`)
-    yield* bdev.writeBytes(0, letter)
+    yield* bdev.writeBytes(0, content)
     yield* bdev.flush()
   })
 

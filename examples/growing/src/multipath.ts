@@ -25,7 +25,7 @@ const Volume = Layer.effect(
       Stream.runForEach(({ _tag, path }) => Effect.logInfo(_tag, path.transportId.traddr, path.state)),
       Effect.forkScoped
     )
-    return yield* Bdev.open("volumen1", { write: true })
+    return yield* Bdev.open(`${controller.name}n1`, { write: true })
   })
 )
 

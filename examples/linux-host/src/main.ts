@@ -1,8 +1,8 @@
 /**
  * A disk for a Linux host: exports a file over NVMe/TCP, checks the export, and prints the line to attach it with.
  *
- * Needs SPDK or nothing: it takes the engine that is there, or the one of `--engine libspdk` or `--engine embedded`. The Linux host needs the kernel module nvme-tcp,
- * nvme-cli and root. Run it with the address that the host is to use and the host's name, which is in /etc/nvme/hostnqn there:
+ * Needs SPDK or nothing: it takes the engine that is there, or the one of `--engine libspdk` or `--engine embedded`. The Linux host
+ * needs the kernel module nvme-tcp, nvme-cli and root. Run it with the address that the host is to use and the host's name, which is in /etc/nvme/hostnqn there:
  *
  *     node examples/dist/linux-host/src/main.js --traddr 192.0.2.1 --host nqn.2014-08.org.nvmexpress:uuid:... --file disk.img
  *

@@ -57,6 +57,7 @@ export interface ConnectOptions {
   readonly hostId?: string | undefined
   /** The IP address to connect from. Default: the system's choice. */
   readonly sourceAddress?: string | undefined
+  /** The port to connect from, 1 to 65535. Default: the system's choice. */
   readonly sourcePort?: number | undefined
   /** Queue pairs to ask for; the controller may grant fewer. Default 128. */
   readonly ioQueues?: number | undefined
@@ -66,9 +67,9 @@ export interface ConnectOptions {
   readonly adminQueueSize?: number | undefined
   /** How long the controller may hear nothing before it gives the connection up; false: no keep-alive. Default 10 seconds. */
   readonly keepAlive?: Duration.Input | false | undefined
-  /** For everything up to the controller being ready. Default 10 seconds; infinity: no limit. */
+  /** For everything up to the controller being ready, all namespaces listed. Default 10 seconds; infinity: no limit. */
   readonly connectTimeout?: Duration.Input | undefined
-  /** How long a command of the admin queue may take before the connection is given up. Default 30 seconds. */
+  /** How long a command of the admin queue may take before the connection is given up. Default 30 seconds; infinity: no limit. */
   readonly adminTimeout?: Duration.Input | undefined
   /** CRC32C over the headers of NVMe/TCP. Default false. */
   readonly headerDigest?: boolean | undefined
@@ -84,7 +85,14 @@ export interface ConnectOptions {
   readonly dhchapControllerKey?: string | undefined
 }
 
-/** Why there is no connection. `Corrupted`: the controller answered what cannot be. @since 0.1.0 @category errors */
+/**
+ * Why there is no connection. `PermissionDenied`: the subsystem does not let this host in, where the engine can tell; libspdk cannot,
+ * and says `IoFailed` without the NVMe status. `TimedOut`: nobody answered within `connectTimeout`. `Corrupted`: the controller
+ * answered what cannot be.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export type ConnectError = SpdkError<ErrnoReason | Corrupted>
 
 /** @since 0.1.0 @category errors */

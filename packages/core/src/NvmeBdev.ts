@@ -171,8 +171,8 @@ export const attach: (
 )
 
 /**
- * Provides the one bdev of an attached controller, opened for writing unless `readonly`, as `attach` has it. Fails with
- * `NotFound` when the host sees no namespace, and with the first of several.
+ * Attaches a controller, as `attach` does, and provides the bdev of its first namespace, opened for writing unless `readonly`.
+ * `NotFound` when the host sees no namespace.
  *
  * @since 0.1.0
  * @category layers

@@ -106,6 +106,7 @@ export interface SetKeysOptions {
 export interface DiscoverOptions extends Omit<PathOptions, "hostaddr" | "hostsvcid" | "priority">, LossOptions {
   /** Of the discovery service, and the beginning of the names of the bdevs it attaches. Default: generated. */
   readonly name?: string | undefined
+  /** What the host calls itself, to the discovery controller and to what it attaches. Default: as for `attach`. */
   readonly hostnqn?: string | undefined
   /** Waits until what the discovery controller knows at first is attached, at most so long. Default: does not wait. */
   readonly attachTimeout?: Duration.Input | undefined

@@ -61,11 +61,11 @@ export interface PassthruCommand {
   readonly cdw13?: number | undefined
   readonly cdw14?: number | undefined
   readonly cdw15?: number | undefined
-  /** What the command sends: a multiple of 4 bytes. Copied. */
+  /** What the command sends: a multiple of 4 bytes, `maxTransferBytes` and 4 MiB at most. Copied. */
   readonly data?: Uint8Array | undefined
-  /** How much the command answers with, in bytes: a multiple of 4. */
+  /** How much the command answers with: a multiple of 4, `maxTransferBytes` and 4 MiB at most. */
   readonly lengthBytes?: number | undefined
-  /** Instead of `data` and `lengthBytes`: memory that is sent or filled, and not copied. */
+  /** Instead of `data` and `lengthBytes`: memory that is sent or filled, and not copied; `maxTransferBytes` at most. */
   readonly buffer?: DmaBuffer | undefined
 }
 

@@ -4,7 +4,7 @@ import * as Effect from "effect/Effect"
 import * as net from "node:net"
 import * as Nvme from "../src/Nvme.ts"
 import * as Spdk from "../src/Spdk.ts"
-import { setU16, setU32, u16 } from "../src/internal/nvme/bytes.ts"
+import { setU16, setU32, getU16 } from "../src/internal/nvme/bytes.ts"
 import { FatalError, PduType, termFatalError, termField } from "../src/internal/nvme/pdu.ts"
 
 const icResp = (change: (bytes: Uint8Array) => void = () => {}): Uint8Array => {
@@ -64,7 +64,7 @@ const peer = (
             type === PduType.IcReq
               ? first
               : type === PduType.CapsuleCmd
-                ? answer(u16(received, at + 10), count++)
+                ? answer(getU16(received, at + 10), count++)
                 : new Uint8Array(0)
           at += pduBytes
           if (bytes === undefined) socket.destroy()
@@ -197,6 +197,22 @@ describe("the embedded NVMe host", () => {
   ]
   for (const [name, lie, expected] of lies) {
     it.live(`ends the connection: ${name}`, () => refuses(icResp(), upToIdentify(lie), expected))
+  }
+
+  for (const [name, answer] of [
+    ["Connect", (id: number, count: number) => (count === 0 ? response(id, 1) : never())],
+    ["the third command", (id: number, count: number) => (count < 3 ? response(id, count === 0 ? 1 : 0) : never())]
+  ] as const) {
+    it.live(`gives up in time when the controller falls silent behind ${name}`, () =>
+      Effect.gen(function* () {
+        const silent = yield* peer(icResp(), answer)
+        const begun = performance.now()
+        const error = yield* Effect.flip(connect(silent.port))
+        assert.strictEqual(error.reason._tag, "TimedOut")
+        assert.isBelow(performance.now() - begun, 20_000)
+        silent.close()
+      }).pipe(Effect.provide(Spdk.layerEmbedded()))
+    )
   }
 
   // Of whole controllers; nvmeHostPduFuzz.test.ts has the many PDUs.

@@ -16,6 +16,7 @@ import {
   makeTarget,
   nqn,
   type RawHost,
+  until,
   withQueue
 } from "./support/rawNvmeHost.ts"
 
@@ -25,18 +26,6 @@ const read = 0x02
 const write = 0x01
 
 type Rpc = Effect.Success<ReturnType<typeof makeTarget>>["rpc"]
-
-/** Waits for it, by the real clock: sockets know no other. */
-const until = (what: string, holds: () => Effect.Effect<boolean, unknown> | boolean) =>
-  Effect.gen(function* () {
-    const end = performance.now() + 20_000
-    for (;;) {
-      const answer = holds()
-      if (typeof answer === "boolean" ? answer : yield* Effect.orDie(answer)) return
-      if (performance.now() > end) assert.fail(`waited too long for: ${what}`)
-      yield* Effect.promise(() => new Promise((resolve) => setTimeout(resolve, 2)))
-    }
-  })
 
 const controllers = (rpc: Rpc, count: number) =>
   until(`${count} controllers`, () =>

@@ -1,7 +1,7 @@
 /** The NVMe/TCP codec, against PDUs of SPDK and against changed ones. */
 import { assert, describe, it } from "@effect/vitest"
 import { readFileSync } from "node:fs"
-import { crc32c, u16, u32 } from "../src/internal/nvme/bytes.ts"
+import { crc32c, getU16, getU32 } from "../src/internal/nvme/bytes.ts"
 import { decodeConnect, decodeConnectData } from "../src/internal/nvme/fabrics.ts"
 import {
   decodeIcReq,
@@ -66,7 +66,7 @@ describe("PDUs of SPDK", () => {
     const at = writeCapsuleCmd(copy, 0, digests, 1024)
     copy.set(connect.subarray(at, at + 1024), at)
     const crc = crc32c(copy, at, at + 1024)
-    assert.strictEqual(crc, u32(connect, at + 1024))
+    assert.strictEqual(crc, getU32(connect, at + 1024))
     assert.deepStrictEqual(copy.subarray(0, at + 1024), connect.subarray(0, at + 1024))
     const response = bytesOf("connectResponseHeaderDigest")
     const answered = new Uint8Array(response.length)
@@ -76,7 +76,7 @@ describe("PDUs of SPDK", () => {
     assert.deepStrictEqual(answered, response)
     const data = bytesOf("c2hDataDigests")
     const header = new Uint8Array(28)
-    const transfer = { commandId: u16(data, 8), transferTag: 0, offsetBytes: 0, lengthBytes: 512 }
+    const transfer = { commandId: getU16(data, 8), transferTag: 0, offsetBytes: 0, lengthBytes: 512 }
     writeDataHeader(header, 0, digests, { type: PduType.C2hData, flags: 12, transfer })
     assert.deepStrictEqual(header, data.slice(0, 28))
   })

@@ -57,7 +57,7 @@ export type QpairEvent =
   | { readonly _tag: "QpairDisconnected"; readonly qpair: Info.QpairInfo }
 
 /** Who may come, and where: what the discovery subsystem has too. @since 0.1.0 @category models */
-export interface Door {
+export interface SubsystemAccess {
   readonly nqn: string
   readonly info: Effect.Effect<Info.SubsystemInfo, NvmfError>
   readonly listeners: Effect.Effect<ReadonlyArray<Info.ListenerInfo>, NvmfError>
@@ -82,7 +82,7 @@ export interface Door {
  * @since 0.1.0
  * @category models
  */
-export interface Subsystem extends Door {
+export interface Subsystem extends SubsystemAccess {
   /**
    * Exports a bdev (`nvmf_subsystem_add_ns`) until the end of the scope. Hosts that are connected hear of both. `NotFound` without
    * such a bdev, `AlreadyExists` when it is exported already or the nsid or an identifier is taken, `PermissionDenied` when somebody

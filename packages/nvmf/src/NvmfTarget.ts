@@ -41,14 +41,14 @@ import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import { addressKey, addressParams, checkNqn, defaultMaxNamespaces, showAddress } from "./internal/checks.ts"
-import { makeDoor } from "./internal/door.ts"
+import { makeAccess } from "./internal/access.ts"
 import { listSubsystems } from "./internal/refusals.ts"
 import { makeSubsystem } from "./internal/subsystem.ts"
 import { ensureTransport, listTransports } from "./internal/transports.ts"
 import * as Info from "./NvmfInfo.ts"
 import type { ReferralOptions, SubsystemOptions, TargetOptions } from "./NvmfOptions.ts"
 import type { TransportOptions } from "./NvmfTransport.ts"
-import type { Door, NvmfError, Subsystem } from "./NvmfSubsystem.ts"
+import type { SubsystemAccess, NvmfError, Subsystem } from "./NvmfSubsystem.ts"
 
 export * from "./NvmfInfo.ts"
 export type * from "./NvmfOptions.ts"
@@ -81,7 +81,7 @@ export class NvmfTarget extends Context.Service<
      * The discovery subsystem. Whoever reaches a listener of any subsystem may ask it too; a listener of its own tells of
      * all subsystems at an address of its own. It lets anybody in.
      */
-    readonly discovery: Door
+    readonly discovery: SubsystemAccess
     /** Tells hosts of a subsystem elsewhere (`nvmf_discovery_add_referral`), until the end of the scope. */
     readonly addReferral: (options: ReferralOptions) => Effect.Effect<void, NvmfError, Scope.Scope>
     readonly referrals: Effect.Effect<ReadonlyArray<Info.ReferralInfo>, NvmfError>
@@ -95,7 +95,8 @@ const defaultDrainTimeout: Duration.Input = "10 seconds"
 
 /**
  * The target of the SPDK in the context, with these transports. They stay when the target's user is gone: SPDK has no call that
- * takes one down. A transport that is there with other values of the options given here fails with `OptionsClash`.
+ * takes one down. A transport that is there with other values of the options given here fails with `OptionsClash`, as far as SPDK
+ * tells the values: of masked commands and the polling of connections it does not.
  *
  * @since 0.1.0
  * @category constructors
@@ -112,7 +113,7 @@ export const make: (options?: TargetOptions) => Effect.Effect<NvmfTarget["Servic
       transports: listTransports(rpc),
       subsystem: (wanted) => makeSubsystem(rpc, drainTimeout, wanted),
       subsystems: listSubsystems(rpc),
-      discovery: makeDoor(
+      discovery: makeAccess(
         rpc,
         { nqn: discoveryNqn, maxNamespaces: defaultMaxNamespaces, anaReporting: false },
         Effect.acquireRelease

@@ -28,7 +28,7 @@ export interface CommonTransportOptions {
   readonly difInsertOrStrip?: boolean | undefined
   /** How long an abort waits for its command, in seconds. Default 1. */
   readonly abortTimeoutSeconds?: number | undefined
-  /** In microseconds: how often to look for new connections. */
+  /** How often to look for new connections. Default 10,000. */
   readonly acceptorPollRateMicros?: number | undefined
   /** How long sent data may stay without acknowledgement before the connection is given up. Default 0: the system's own. */
   readonly ackTimeoutMillis?: number | undefined
@@ -38,6 +38,7 @@ export interface CommonTransportOptions {
   readonly keepAliveGranularity?: number | undefined
   /** The shortest keep-alive that hosts may ask for, in milliseconds. Default 10000. */
   readonly minKeepAliveMillis?: number | undefined
+  /** Default: none. */
   readonly maskedCommands?: ReadonlyArray<MaskedCommand> | undefined
   /** Default false: compare and write may be fused where the bdev can do it. */
   readonly maskFusedCompareAndWrite?: boolean | undefined
@@ -57,14 +58,17 @@ export interface TcpTransportOptions extends CommonTransportOptions {
 /** NVMe/RDMA. @since 0.1.0 @category options */
 export interface RdmaTransportOptions extends CommonTransportOptions {
   readonly trtype: "RDMA"
-  /** Entries of a completion queue. */
+  /** Entries of a completion queue. Default 4096. */
   readonly numCqe?: number | undefined
   /** Default 4096. */
   readonly maxSrqDepth?: number | undefined
   /** Default false: a shared receive queue where the device has one. */
   readonly noSrq?: boolean | undefined
+  /** Connections that may wait to be accepted. Default 100. */
   readonly acceptorBacklog?: number | undefined
+  /** Sends each work request by itself. Default false. */
   readonly noWrBatching?: boolean | undefined
+  /** Work requests for data that each thread keeps for requests of several pieces. Default 4095. */
   readonly dataWrPoolSize?: number | undefined
 }
 

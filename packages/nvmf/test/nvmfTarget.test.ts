@@ -153,6 +153,23 @@ describe("NvmfTarget", () => {
     })
   )
 
+  it.effect("masked commands that there are not are refused, and none is sent", () =>
+    Effect.gen(function* () {
+      const { calls, client } = world({ nvmf_get_transports: () => [] })
+      for (const [field, value] of [
+        ["maskedCommands", ["nvmcmps", "read"]],
+        ["maskFusedCompareAndWrite", "yes"]
+      ] as const) {
+        // A program in JavaScript, or options from outside, may say anything.
+        const options: object = { trtype: "TCP", [field]: value }
+        const transports = [options as NvmfTarget.TransportOptions]
+        const error = yield* Effect.flip(run(client, () => Effect.void, { transports }))
+        assert.isTrue(isSpdkError(error) && error.reason._tag === "InvalidArgument" && error.reason.field === field)
+      }
+      assert.deepStrictEqual(calls, [])
+    })
+  )
+
   it.effect("options of another transport are refused", () =>
     Effect.gen(function* () {
       const { calls, client } = world({ nvmf_get_transports: () => [] })

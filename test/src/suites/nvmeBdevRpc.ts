@@ -55,6 +55,17 @@ export const suite: NvmeSuite = (name, layer, _capabilities, factory) => {
       })
     )
 
+    check("names that the Connect command has no room for are refused", () =>
+      Effect.gen(function* () {
+        const { name, params } = yield* exportedPath(target)
+        const long = `nqn.2024-01.io.x:${"x".repeat(224 - 17)}`
+        for (const names of [{ hostnqn: long }, { subnqn: long }]) {
+          yield* failsWith(Rpc.call("bdev_nvme_attach_controller", { ...params, ...names }), "InvalidArgument")
+        }
+        assert.notInclude(yield* controllerNames, name)
+      })
+    )
+
     check("max_bdevs limits what is answered and not what is attached", () =>
       Effect.gen(function* () {
         const { name, params, subsystem, target: running } = yield* exportedPath(target)

@@ -35,6 +35,7 @@ export interface NvmeConnectSettings {
   readonly adminQueueSize: number
   /** 0: no keep-alive. */
   readonly keepAliveMillis: number
+  /** For everything up to the controller being ready; 0: no limit. */
   readonly connectTimeoutMillis: number
   /** How long the device may take for a command of the admin queue before the connection is given up; 0: for ever. */
   readonly adminTimeoutMillis: number
@@ -69,7 +70,7 @@ export interface NvmeControllerHandle extends Handle {
   readonly vs: number
   /** As granted by the controller. */
   readonly ioQueues: number
-  /** The most that one command may carry, bytes. */
+  /** The most that one command may carry. */
   readonly maxTransferBytes: number
 }
 

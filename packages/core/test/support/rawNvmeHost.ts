@@ -2,7 +2,7 @@
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import * as net from "node:net"
-import { setU16, setU32, setU64, u16, u32 } from "../../src/internal/nvme/bytes.ts"
+import { setU16, setU32, setU64, getU16, getU32 } from "../../src/internal/nvme/bytes.ts"
 import { Sqe, sqeBytes, writeSgl } from "../../src/internal/nvme/command.ts"
 import {
   Cc,
@@ -26,7 +26,7 @@ import {
 import { makeEngine } from "./embeddedEngine.ts"
 
 export const nqn = "nqn.2024-01.io.x:s1"
-const hostNqn = "nqn.2024-01.io.x:host"
+export const hostNqn = "nqn.2024-01.io.x:host"
 
 export const freePort = Effect.callback<number>((resume) => {
   const server = net.createServer()
@@ -37,14 +37,20 @@ export const freePort = Effect.callback<number>((resume) => {
 })
 
 /** An embedded engine that exports the malloc bdev M0 of 1 MiB, or the bdev of this name that `more` has made on M0. */
-export const makeTarget = (options: { readonly bdev?: readonly [name: string, method: string, params: object] } = {}) =>
+export const makeTarget = (
+  options: {
+    readonly bdev?: readonly [name: string, method: string, params: object]
+    /** Of `nvmf_create_transport`. */
+    readonly transport?: object
+  } = {}
+) =>
   Effect.gen(function* () {
     const { rpc } = yield* makeEngine({ memoryMiB: 256 })
     const port = yield* freePort
     yield* rpc.call("bdev_malloc_create", { name: "M0", num_blocks: 2048, block_size: 512 })
     const [bdevName = "M0", method, params] = options.bdev ?? []
     if (method !== undefined) yield* rpc.call(method, { ...params })
-    yield* rpc.call("nvmf_create_transport", { trtype: "TCP" })
+    yield* rpc.call("nvmf_create_transport", { trtype: "TCP", ...options.transport })
     yield* rpc.call("nvmf_create_subsystem", { nqn, allow_any_host: true })
     yield* rpc.call("nvmf_subsystem_add_ns", { nqn, namespace: { bdev_name: bdevName } })
     const listen_address = { trtype: "TCP", adrfam: "IPv4", traddr: "127.0.0.1", trsvcid: String(port) }
@@ -102,6 +108,18 @@ export const h2cData = (fields: TransferFields, data: Uint8Array): Uint8Array =>
   return bytes
 }
 
+/** Waits for it, by the real clock: sockets know no other. */
+export const until = (what: string, holds: () => Effect.Effect<boolean, unknown> | boolean) =>
+  Effect.gen(function* () {
+    const end = performance.now() + 20_000
+    for (;;) {
+      const answer = holds()
+      if (typeof answer === "boolean" ? answer : yield* Effect.orDie(answer)) return
+      if (performance.now() > end) throw new Error(`waited too long for: ${what}`)
+      yield* Effect.promise(() => new Promise((resolve) => setTimeout(resolve, 2)))
+    }
+  })
+
 /** What the target has said. */
 export interface Said {
   readonly type: number
@@ -118,11 +136,11 @@ const saidOf = (bytes: Uint8Array): Said => {
   const isResponse = type === PduType.CapsuleResp
   return {
     type,
-    commandId: u16(bytes, isResponse ? 20 : 8),
-    status: isResponse ? (u16(bytes, 22) >>> 1) & 0x7ff : termFatalError(bytes, 0),
-    dword0: u32(bytes, 8),
-    transferTag: u16(bytes, 10),
-    lengthBytes: u32(bytes, 16)
+    commandId: getU16(bytes, isResponse ? 20 : 8),
+    status: isResponse ? (getU16(bytes, 22) >>> 1) & 0x7ff : termFatalError(bytes, 0),
+    dword0: getU32(bytes, 8),
+    transferTag: getU16(bytes, 10),
+    lengthBytes: getU32(bytes, 16)
   }
 }
 
@@ -177,9 +195,9 @@ export class RawHost {
 
   private take(chunk: Uint8Array): void {
     let bytes = this.buffer.length === 0 ? chunk : Buffer.concat([this.buffer, chunk])
-    while (bytes.length >= 8 && bytes.length >= u32(bytes, 4)) {
+    while (bytes.length >= 8 && bytes.length >= getU32(bytes, 4)) {
       this.pdus.push(saidOf(bytes))
-      bytes = bytes.subarray(u32(bytes, 4))
+      bytes = bytes.subarray(getU32(bytes, 4))
     }
     this.buffer = bytes
     this.wake()

@@ -2,7 +2,7 @@
  * Options of subsystems, checked in the caller's words before anything is sent: SPDK answers "Invalid parameters" to most of
  * what can be wrong.
  */
-import { type FieldIssue, nqnRule, resolveTransportId } from "@effect-spdk/core/Engine"
+import { type FieldIssue, isUuid, nqnRule, resolveTransportId } from "@effect-spdk/core/Engine"
 import { failInvalid, type InvalidArgument, type SpdkError } from "@effect-spdk/core/SpdkError"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
@@ -12,7 +12,6 @@ type Checked<A = void> = Effect.Effect<A, SpdkError<InvalidArgument>>
 
 export const defaultMaxNamespaces = 32
 const maxCntlid = 0xffef
-const uuidPattern = /^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$/
 
 export const checkNqn = (operation: string, field: string, nqn: string): Checked => {
   const rule = nqnRule(nqn)
@@ -71,9 +70,7 @@ export const checkNamespace = (options: NamespaceOptions, traits: SubsystemTrait
     integerIssue("anaGroup", anaGroup, 1, traits.maxNamespaces) ??
     hexIssue("nguid", nguid, 32) ??
     hexIssue("eui64", eui64, 16) ??
-    (uuid === undefined || uuidPattern.test(uuid)
-      ? undefined
-      : { field: "uuid", rule: "is not a UUID", value: uuid }) ??
+    (uuid === undefined || isUuid(uuid) ? undefined : { field: "uuid", rule: "is not a UUID", value: uuid }) ??
     (options.bdev === "" ? { field: "bdev", rule: "is empty" } : undefined) ??
     (options.persistReservationsIn === "" ? { field: "persistReservationsIn", rule: "is empty" } : undefined)
   return Effect.andThen(

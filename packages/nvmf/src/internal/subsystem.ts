@@ -21,7 +21,7 @@ import {
   defaultMaxNamespaces,
   type SubsystemTraits
 } from "./checks.ts"
-import { type Hold, makeDoor, removeListener, unlessGone } from "./door.ts"
+import { type Hold, makeAccess, removeListener, unlessGone } from "./access.ts"
 import { explainNamespace, explainSubsystem, type Failed, findSubsystem } from "./refusals.ts"
 
 type Client = Rpc.RpcClient["Service"]
@@ -86,7 +86,7 @@ const handle = (rpc: Client, traits: SubsystemTraits, hold: Hold): Subsystem => 
     callDecoded(rpc, Schema.Array(Info.QpairInfo), "nvmf_subsystem_get_qpairs", { nqn })
   )
   return {
-    ...makeDoor(rpc, traits, hold),
+    ...makeAccess(rpc, traits, hold),
     addNamespace: (options) => addNamespace(rpc, traits, hold, options),
     controllers,
     qpairs,

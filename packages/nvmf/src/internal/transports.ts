@@ -8,7 +8,7 @@ import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import * as Info from "../NvmfInfo.ts"
-import type { TransportOptions } from "../NvmfTransport.ts"
+import type { MaskedCommand, TransportOptions } from "../NvmfTransport.ts"
 
 type Client = Rpc.RpcClient["Service"]
 type Params = Rpc.RpcMethods["nvmf_create_transport"]
@@ -62,6 +62,8 @@ const tables: Readonly<Record<TransportOptions["trtype"], Table>> = {
   }
 }
 
+const maskable: ReadonlyArray<MaskedCommand> = ["nvmcmps", "nvmdsmsv", "nvmwzsv", "reservs", "nvmcpys"]
+
 const operation = "NvmfTarget.make"
 
 /** The parameters by their names, checked. */
@@ -69,6 +71,13 @@ export const transportParams = (options: TransportOptions): Effect.Effect<Params
   const table: Table | undefined = Object.hasOwn(tables, options.trtype) ? tables[options.trtype] : undefined
   if (table === undefined) {
     return failInvalid(operation, "trtype", `is none of ${Object.keys(tables).join(", ")}`, options.trtype)
+  }
+  const { maskFusedCompareAndWrite = false, maskedCommands = [] } = options
+  const flag = flagRule(maskFusedCompareAndWrite)
+  if (flag !== undefined) return failInvalid(operation, "maskFusedCompareAndWrite", flag, maskFusedCompareAndWrite)
+  const unknown = maskedCommands.find((one) => !maskable.includes(one))
+  if (unknown !== undefined) {
+    return failInvalid(operation, "maskedCommands", `has one that is none of ${maskable.join(", ")}`, unknown)
   }
   const params: Record<string, unknown> = { trtype: options.trtype }
   for (const [field, value] of Object.entries(options)) {
@@ -85,7 +94,7 @@ export const transportParams = (options: TransportOptions): Effect.Effect<Params
     ...params,
     trtype: options.trtype,
     masked_oncs: options.maskedCommands,
-    masked_fuses: options.maskFusedCompareAndWrite === true ? ["fcws"] : undefined
+    masked_fuses: maskFusedCompareAndWrite ? ["fcws"] : undefined
   })
 }
 

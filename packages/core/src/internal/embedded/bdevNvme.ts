@@ -9,13 +9,14 @@ import * as Effect from "effect/Effect"
 import type { SpdkError } from "../../SpdkError.ts"
 import type { NvmeConnectSettings, NvmeTransportIdFields } from "../engineNvme.ts"
 import { isDnr, sctOf, Status } from "../nvme/nvmeStatus.ts"
+import type { IoType } from "./bdev.ts"
 import { describeNvme } from "./bdevNvmeInfo.ts"
 import type { BdevRegistry } from "./bdevRegistry.ts"
 import type { BdevIo } from "./io.ts"
 import { addressOf } from "./nvme/address.ts"
+import { coalesced } from "./nvme/coalesced.ts"
 import { HostController } from "./nvme/controller.ts"
-import { ioStatusOf, NvmeDisk } from "./nvme/disk.ts"
-import { ioTypesOf } from "./nvme/host.ts"
+import { ioStatusOf, ioTypesOf, NvmeDisk } from "./nvme/disk.ts"
 import { describeNamespace, type NamespaceFacts } from "./nvme/initialise.ts"
 import { success } from "./status.ts"
 import type { Timer } from "./timers.ts"
@@ -68,7 +69,7 @@ class NvmeBdev extends NvmeDisk {
         optimalIoBoundaryBlocks: facts.optimalIoBoundaryBlocks,
         numaId: -1
       },
-      new Set([...ioTypesOf(controller), "reset"])
+      new Set<IoType>([...ioTypesOf(controller), "reset"])
     )
     this.owner = owner
   }
@@ -184,7 +185,7 @@ export class NvmeBdevController {
     return Effect.andThen(
       this.controller.connect,
       Effect.map(this.populate, () => {
-        this.controller.onNamespaces = () => Effect.runFork(Effect.ignore(this.populate))
+        this.controller.onNamespaces = coalesced(Effect.ignore(this.populate))
       })
     )
   }

@@ -15,7 +15,7 @@ import { describePath } from "./bdevNvmeInfo.ts"
 import { lossParams, type NvmeModule } from "./bdevNvmeModule.ts"
 import { addressOf } from "./nvme/address.ts"
 import { HostController } from "./nvme/controller.ts"
-import { readDiscoveryLog, referralsOf, transportIdsOf } from "./nvme/discovery.ts"
+import { readDiscoveryEntries, referralsOf, transportIdsOf } from "./nvme/discovery.ts"
 import { EALREADY, ETIMEDOUT } from "./status.ts"
 
 const operation = "bdev_nvme_start_discovery"
@@ -51,6 +51,8 @@ export class DiscoveryService {
   private found: Array<Found> = []
   private index = 0
   private isStopped = false
+  /** A "changed" waits among the signals. */
+  private isChangeKnown = false
   private readonly signals = Effect.runSync(Queue.unbounded<Signal>())
   private fiber: Fiber.Fiber<void> | undefined = undefined
   private onStarted: (errno: number) => void = () => {}
@@ -119,8 +121,11 @@ export class DiscoveryService {
     return this.found.find((one) => one.transportId.subnqn === subnqn)?.name
   }
 
+  /** However many changes are told of before somebody looks, that is one. */
   private signal(signal: Signal): void {
-    if (!this.isStopped) Queue.offerUnsafe(this.signals, signal)
+    if (this.isStopped || (signal === "changed" && this.isChangeKnown)) return
+    if (signal === "changed") this.isChangeKnown = true
+    Queue.offerUnsafe(this.signals, signal)
   }
 
   private readonly run: Effect.Effect<void> = Effect.gen({ self: this }, function* () {
@@ -166,6 +171,7 @@ export class DiscoveryService {
   private watch(controller: HostController): Effect.Effect<void, SpdkError> {
     return Effect.gen({ self: this }, function* () {
       for (;;) {
+        this.isChangeKnown = false
         yield* this.update(controller)
         this.onStarted(0)
         if ((yield* Queue.take(this.signals)) === "lost") return
@@ -175,7 +181,7 @@ export class DiscoveryService {
 
   private update(controller: HostController): Effect.Effect<void, SpdkError> {
     return Effect.gen({ self: this }, function* () {
-      const entries = yield* readDiscoveryLog(controller, operation)
+      const entries = yield* readDiscoveryEntries(controller, operation)
       this.referrals = [...referralsOf(entries)]
       const ids = transportIdsOf(entries)
       const added = ids.filter((id) => !this.found.some((one) => isSameId(one.transportId, id)))

@@ -3,7 +3,7 @@
  */
 import * as Effect from "effect/Effect"
 import type { RpcMethods } from "../../generated/RpcMethods.ts"
-import type { NvmeConnectSettings, NvmeTransportIdFields } from "../engineNvme.ts"
+import type { NvmeConnectSettings } from "../engineNvme.ts"
 import type { ChannelThread, Json } from "./bdev.ts"
 import type { LossOptions, NvmeBdevController, NvmePath } from "./bdevNvme.ts"
 import { describePath } from "./bdevNvmeInfo.ts"
@@ -11,6 +11,13 @@ import { NvmeModule } from "./bdevNvmeModule.ts"
 import { changedOptions, isOnlyPolicy, isResilient, lossOf } from "./bdevNvmeOptions.ts"
 import type { BdevRegistry } from "./bdevRegistry.ts"
 import { NvmeChannel } from "./nvme/disk.ts"
+import {
+  addressFault,
+  connectSettings,
+  defaultConnectMicros,
+  defaultIoQueues,
+  transportIdOf
+} from "./rpcBdevNvmeConnect.ts"
 import { addNvmeDiscovery } from "./rpcBdevNvmeDiscovery.ts"
 import { errnoFault, invalidParams, RpcFault, type RpcTable } from "./rpcTable.ts"
 import { EALREADY, EEXIST, EINVAL, EIO, ENODEV, ERANGE } from "./status.ts"
@@ -18,10 +25,9 @@ import { EALREADY, EEXIST, EINVAL, EIO, ENODEV, ERANGE } from "./status.ts"
 type Attach = RpcMethods["bdev_nvme_attach_controller"]
 
 const maxNameBytes = 512
-const defaultIoQueues = 127
-const queueEntries = 128
+/** What the Connect command has room for. */
+const maxNqnBytes = 223
 const defaultMaxBdevs = 128
-const defaultConnectMicros = 500_000
 
 /** What this module cannot do is refused. */
 const notHere: ReadonlyArray<keyof Attach> = [
@@ -33,8 +39,6 @@ const notHere: ReadonlyArray<keyof Attach> = [
   "dhchap_ctrlr_key",
   "allow_unrecognized_csi"
 ]
-
-const families = { ipv4: "IPv4", ipv6: "IPv6" } as const
 
 export const addBdevNvme = (table: RpcTable, registry: BdevRegistry): NvmeModule => {
   const module = new NvmeModule(registry)
@@ -118,6 +122,10 @@ const refused = (
   }
   const address = addressFault(params)
   if (address !== undefined) return address
+  for (const field of ["subnqn", "hostnqn"] as const) {
+    const nqn = params[field] ?? ""
+    if (Buffer.byteLength(nqn) > maxNqnBytes) return trouble(EINVAL, `${field} too long: ${nqn}`)
+  }
   if (params.max_bdevs === 0) return trouble(EINVAL, "max_bdevs cannot be zero")
   const known = controllers.get(name)
   if (known !== undefined) {
@@ -159,52 +167,6 @@ const pathOf = (params: Attach, module: NvmeModule): NvmePath => {
     dataDigest: params.ddgst ?? false
   }
   return { transportId: transportIdOf(params, params.subnqn ?? ""), settings }
-}
-
-export const transportIdOf = (
-  params: Pick<Attach, "adrfam" | "traddr" | "trsvcid">,
-  subnqn: string
-): NvmeTransportIdFields => {
-  const family = params.adrfam?.toLowerCase()
-  return {
-    trtype: "TCP",
-    adrfam: family === "ipv4" || family === "ipv6" ? families[family] : undefined,
-    traddr: params.traddr,
-    trsvcid: params.trsvcid ?? "",
-    subnqn,
-    priority: 0
-  }
-}
-
-/** As SPDK connects when it is told no more than whose name to use. */
-export const connectSettings = (
-  { hostId, hostNqn, options }: NvmeModule,
-  hostnqn: string | undefined
-): NvmeConnectSettings => ({
-  hostnqn: hostnqn ?? hostNqn,
-  hostId,
-  sourceAddress: "",
-  sourcePort: "",
-  ioQueues: defaultIoQueues,
-  ioQueueSize: queueEntries,
-  adminQueueSize: 32,
-  keepAliveMillis: options.keep_alive_timeout_ms,
-  connectTimeoutMillis: defaultConnectMicros / 1000,
-  adminTimeoutMillis: 0,
-  headerDigest: false,
-  dataDigest: false,
-  retries: options.transport_retry_count,
-  psk: undefined,
-  dhchapKey: undefined,
-  dhchapControllerKey: undefined
-})
-
-/** What of the address this host cannot use. */
-export const addressFault = ({ adrfam, trtype }: Pick<Attach, "adrfam" | "trtype">): RpcFault | undefined => {
-  if (trtype.toUpperCase() !== "TCP") return new RpcFault(-EINVAL, `Failed to parse trtype: ${trtype}`)
-  return adrfam === undefined || Object.hasOwn(families, adrfam.toLowerCase())
-    ? undefined
-    : new RpcFault(-EINVAL, `Failed to parse adrfam: ${adrfam}`)
 }
 
 /** The paths of the bdevs, by the thread that has a channel. Of a controller only the path in use is connected. */

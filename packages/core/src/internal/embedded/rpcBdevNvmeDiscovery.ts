@@ -6,7 +6,7 @@ import { discoveryNqn } from "../nvme/nqn.ts"
 import { DiscoveryService, isSameId } from "./bdevNvmeDiscovery.ts"
 import type { NvmeModule } from "./bdevNvmeModule.ts"
 import { lossOf } from "./bdevNvmeOptions.ts"
-import { addressFault, connectSettings, transportIdOf } from "./rpcBdevNvme.ts"
+import { addressFault, connectSettings, transportIdOf } from "./rpcBdevNvmeConnect.ts"
 import { errnoFault, type RpcTable, trueOrErrno } from "./rpcTable.ts"
 import { EEXIST, ENOENT } from "./status.ts"
 

@@ -1,40 +1,21 @@
 /**
- * The RPC methods of the NVMe-oF target, in SPDK's names and words: transports, subsystems, namespaces. Hosts and referrals are in
- * rpcNvmfHosts.ts, listeners and what is told about connections in rpcNvmfListeners.ts, what is saved in rpcNvmfConfig.ts.
+ * The RPC methods of the NVMe-oF target, in SPDK's names and words: transports and subsystems. Namespaces are in rpcNvmfNamespaces.ts,
+ * hosts and referrals in rpcNvmfHosts.ts, listeners and what is told about connections in rpcNvmfListeners.ts, what is saved in
+ * rpcNvmfConfig.ts.
  */
 import * as Effect from "effect/Effect"
-import type { NvmfCreateTransport } from "../../generated/RpcNvmf.ts"
+import type { NvmfCreateSubsystem, NvmfCreateTransport } from "../../generated/RpcNvmf.ts"
 import { nqnRule } from "../nvme/nqn.ts"
-import type { Json } from "./bdev.ts"
 import type { BdevRegistry } from "./bdevRegistry.ts"
-import { claimant, Namespace, Subsystem, Target, type TransportOptions } from "./nvmf/target.ts"
+import { Subsystem, Target, type TransportOptions } from "./nvmf/target.ts"
+import { answerTrue, internal, invalid, isTarget, noTarget, onSubsystem } from "./rpcNvmfAnswers.ts"
 import { addNvmfSettings } from "./rpcNvmfConfig.ts"
+import { dumpSubsystem, dumpTransport, fixedTransportOptions } from "./rpcNvmfDumps.ts"
 import { addHosts, addReferrals } from "./rpcNvmfHosts.ts"
-import { addNvmfListeners, dumpAddress } from "./rpcNvmfListeners.ts"
+import { addNvmfListeners } from "./rpcNvmfListeners.ts"
+import { addNamespaces } from "./rpcNvmfNamespaces.ts"
 import { type Answer, errnoFault, invalidParams, RpcFault, type RpcTable } from "./rpcTable.ts"
 import { ENODEV } from "./status.ts"
-import * as Uuid from "./uuid.ts"
-
-export const invalid = invalidParams()
-export const internal = (message = "Internal error"): RpcFault => new RpcFault(-32603, message)
-export const noTarget = internal("Unable to find a target.")
-
-export const answerTrue: Answer = Effect.succeed(true)
-
-/** The only target has this name; no name means it too. */
-export const isTarget = (target: Target, name: string | undefined): boolean =>
-  name === undefined || name === target.name
-
-/** Runs on a subsystem; SPDK says "Invalid parameters" when there is none. */
-export const onSubsystem = (
-  target: Target,
-  params: { readonly nqn: string; readonly tgt_name?: string | undefined },
-  run: (subsystem: Subsystem) => Answer
-): Answer => {
-  if (!isTarget(target, params.tgt_name)) return Effect.fail(noTarget)
-  const subsystem = target.subsystems.get(params.nqn)
-  return subsystem === undefined ? Effect.fail(invalid) : run(subsystem)
-}
 
 export const addNvmf = (table: RpcTable, registry: BdevRegistry): Target => {
   const target = new Target(registry)
@@ -59,26 +40,17 @@ const defaults = {
   min_kato: 10_000
 } satisfies TransportOptions
 
-/** What this target cannot do differently: the values that SPDK has by default. */
-const fixed = {
-  iobuf_small_cache_size: 0xffff_ffff,
-  iobuf_large_cache_size: 0xffff_ffff,
-  dif_insert_or_strip: false,
-  zcopy: false,
-  sock_priority: 0,
-  abort_timeout_sec: 1,
-  ack_timeout: 0,
-  data_wr_pool_size: 0,
-  disable_command_passthru: false
-} as const
-
 const settable: ReadonlySet<string> = new Set(["trtype", "tgt_name", ...Object.keys(defaults)])
+
+const isFixed = (name: string, value: unknown): boolean =>
+  Object.hasOwn(fixedTransportOptions, name) &&
+  fixedTransportOptions[name as keyof typeof fixedTransportOptions] === value
 
 const transportOptions = (params: NvmfCreateTransport): TransportOptions | RpcFault => {
   for (const [name, value] of Object.entries(params)) {
     // What is switched off is not asked for; rpc.py sends all switches of all transports.
     if (settable.has(name) || value === undefined || value === false) continue
-    if (!(name in fixed) || fixed[name as keyof typeof fixed] !== value) {
+    if (!isFixed(name, value)) {
       return invalidParams(`${name}: the embedded engine's target cannot be set to ${JSON.stringify(value)}`)
     }
   }
@@ -100,19 +72,6 @@ const transportOptions = (params: NvmfCreateTransport): TransportOptions | RpcFa
     in_capsule_data_size: Math.min(options.in_capsule_data_size, maxIoSize)
   }
 }
-
-export const dumpTransport = (options: TransportOptions) => ({
-  trtype: "TCP",
-  max_queue_depth: options.max_queue_depth,
-  max_io_qpairs_per_ctrlr: options.max_io_qpairs_per_ctrlr,
-  in_capsule_data_size: options.in_capsule_data_size,
-  max_io_size: options.max_io_size,
-  max_aq_depth: options.max_aq_depth,
-  ...fixed,
-  c2h_success: options.c2h_success,
-  kas: options.kas,
-  min_kato: options.min_kato
-})
 
 const addTransports = (table: RpcTable, target: Target): void => {
   const onInvalid = invalid
@@ -150,49 +109,44 @@ const addTransports = (table: RpcTable, target: Target): void => {
 
 const isText = (text: string, maxLength: number): boolean => /^[\x20-\x7e]*$/.test(text) && text.length <= maxLength
 
+/** More than this is a mistake, and memory: there is an ANA state for each, in every listener. */
+const maxNamespaces = 0xffff
+
+const createSubsystem = (target: Target, params: NvmfCreateSubsystem): Answer => {
+  const { max_cntlid: max = 0xffef, min_cntlid: min = 1, model_number: model, nqn, serial_number: serial } = params
+  if (!isText(serial ?? "", 20) || !isText(model ?? "", 40)) return Effect.fail(invalid)
+  if (params.passthrough === true || params.enable_nssr === true) {
+    const field = params.passthrough === true ? "passthrough" : "enable_nssr"
+    return Effect.fail(invalidParams(`${field}: the embedded engine's target does not have it`))
+  }
+  if (params.max_discard_size_kib !== undefined || params.max_write_zeroes_size_kib !== undefined) {
+    return Effect.fail(invalidParams("max_discard_size_kib, max_write_zeroes_size_kib: use dmrsl and wzsl"))
+  }
+  if (!isTarget(target, params.tgt_name)) return Effect.fail(internal(`Unable to find target ${params.tgt_name}`))
+  const isFull = target.subsystems.size >= target.maxSubsystems || (params.max_namespaces ?? 0) > maxNamespaces
+  if (isFull || target.subsystems.has(nqn) || nqnRule(nqn) !== undefined) {
+    return Effect.fail(internal(`Unable to create subsystem ${nqn}`))
+  }
+  if (min > max || min < 1 || max > 0xffef) return Effect.fail(invalidParams(`Invalid cntlid range [${min}-${max}]`))
+  const options = {
+    nqn,
+    isDiscovery: false,
+    serialNumber: serial ?? "00000000000000000000",
+    modelNumber: model ?? "SPDK bdev Controller",
+    maxNamespaces: params.max_namespaces || 32,
+    anaReporting: params.ana_reporting ?? false,
+    minControllerId: min,
+    maxControllerId: max,
+    dmrsl: params.dmrsl ?? 2_097_152,
+    wzsl: params.wzsl ?? 12
+  }
+  target.subsystems.set(nqn, new Subsystem(options, params.allow_any_host ?? false))
+  return answerTrue
+}
+
 const addSubsystems = (table: RpcTable, target: Target): void => {
   const onInvalid = invalid
-  table.add(
-    "nvmf_create_subsystem",
-    (params) => {
-      const { max_cntlid: max = 0xffef, min_cntlid: min = 1, model_number: model, nqn, serial_number: serial } = params
-      if (!isText(serial ?? "", 20) || !isText(model ?? "", 40)) return Effect.fail(invalid)
-      if (params.passthrough === true || params.enable_nssr === true) {
-        const field = params.passthrough === true ? "passthrough" : "enable_nssr"
-        return Effect.fail(invalidParams(`${field}: the embedded engine's target does not have it`))
-      }
-      if (params.max_discard_size_kib !== undefined || params.max_write_zeroes_size_kib !== undefined) {
-        return Effect.fail(invalidParams("max_discard_size_kib, max_write_zeroes_size_kib: use dmrsl and wzsl"))
-      }
-      if (!isTarget(target, params.tgt_name)) return Effect.fail(internal(`Unable to find target ${params.tgt_name}`))
-      const isFull = target.subsystems.size >= target.maxSubsystems
-      if (isFull || target.subsystems.has(nqn) || nqnRule(nqn) !== undefined) {
-        return Effect.fail(internal(`Unable to create subsystem ${nqn}`))
-      }
-      if (min > max || min < 1 || max > 0xffef)
-        return Effect.fail(invalidParams(`Invalid cntlid range [${min}-${max}]`))
-      target.subsystems.set(
-        nqn,
-        new Subsystem(
-          {
-            nqn,
-            isDiscovery: false,
-            serialNumber: serial ?? "00000000000000000000",
-            modelNumber: model ?? "SPDK bdev Controller",
-            maxNamespaces: params.max_namespaces || 32,
-            anaReporting: params.ana_reporting ?? false,
-            minControllerId: min,
-            maxControllerId: max,
-            dmrsl: params.dmrsl ?? 2_097_152,
-            wzsl: params.wzsl ?? 12
-          },
-          params.allow_any_host ?? false
-        )
-      )
-      return answerTrue
-    },
-    { onInvalid }
-  )
+  table.add("nvmf_create_subsystem", (params) => createSubsystem(target, params), { onInvalid })
   table.add("nvmf_delete_subsystem", (params) => onSubsystem(target, params, (found) => remove(target, found)), {
     onInvalid
   })
@@ -232,142 +186,3 @@ const remove = (target: Target, subsystem: Subsystem): Answer =>
     }
     done()
   })
-
-const dumpSubsystem = (subsystem: Subsystem): Json => {
-  const { options } = subsystem
-  const common = {
-    nqn: options.nqn,
-    subtype: options.isDiscovery ? "Discovery" : "NVMe",
-    listen_addresses: subsystem.listeners.map(({ address }) => dumpAddress(address)),
-    allow_any_host: subsystem.allowAnyHost,
-    hosts: subsystem.hosts.map((nqn) => ({ nqn }))
-  }
-  if (options.isDiscovery) return common
-  return {
-    ...common,
-    serial_number: options.serialNumber,
-    model_number: options.modelNumber,
-    max_namespaces: options.maxNamespaces,
-    passthrough: false,
-    min_cntlid: options.minControllerId,
-    max_cntlid: options.maxControllerId,
-    dmrsl: options.dmrsl,
-    wzsl: options.wzsl,
-    namespaces: subsystem.sortedNamespaces().map(({ anaGroup, bdev, ids, nsid }) => ({
-      nsid,
-      bdev_name: bdev.name,
-      name: bdev.name,
-      ...(ids.nguid === undefined ? {} : { nguid: ids.nguid }),
-      ...(ids.eui64 === undefined ? {} : { eui64: ids.eui64 }),
-      uuid: ids.uuid,
-      ...(options.anaReporting ? { anagrpid: anaGroup } : {})
-    }))
-  }
-}
-
-const hexOr = (given: string | undefined, digits: number): string | undefined | RpcFault => {
-  if (given === undefined || /^0*$/.test(given))
-    return given === undefined || given.length === digits ? undefined : invalid
-  return given.length === digits && /^[0-9a-fA-F]*$/.test(given) ? given.toUpperCase() : invalid
-}
-
-const freeNsid = (subsystem: Subsystem): number => {
-  for (let nsid = 1; nsid <= subsystem.options.maxNamespaces; nsid++) if (!subsystem.namespaces.has(nsid)) return nsid
-  return 0
-}
-
-const addNamespaces = (table: RpcTable, target: Target): void => {
-  const onInvalid = invalid
-  table.add(
-    "nvmf_subsystem_add_ns",
-    (params) =>
-      onSubsystem(target, params, (subsystem) => {
-        const { namespace } = params
-        const nsid = namespace.nsid || freeNsid(subsystem)
-        const { isDiscovery, maxNamespaces } = subsystem.options
-        const anaGroup = namespace.anagrpid || nsid
-        const nguid = hexOr(namespace.nguid, 32)
-        const eui64 = hexOr(namespace.eui64, 16)
-        if (nguid instanceof RpcFault || eui64 instanceof RpcFault) return Effect.fail(invalid)
-        if (namespace.ptpl_file !== undefined || namespace.hide_metadata === true) {
-          const field = namespace.ptpl_file === undefined ? "hide_metadata" : "ptpl_file"
-          return Effect.fail(invalidParams(`${field}: the embedded engine's target does not have it`))
-        }
-        if (isDiscovery || nsid === 0 || nsid > maxNamespaces || anaGroup > maxNamespaces) return Effect.fail(invalid)
-        if (subsystem.namespaces.has(nsid)) return Effect.fail(invalid)
-        const { registry } = target
-        const descriptor = registry.open(namespace.bdev_name, true, (event) => {
-          if (event === "removed") subsystem.removeNamespace(nsid)
-          else {
-            const changed = subsystem.namespaces.get(nsid)
-            if (changed !== undefined) subsystem.namespaceChanged(changed)
-          }
-        })
-        if (typeof descriptor === "number") return Effect.fail(invalid)
-        if (!Number.isInteger(Math.log2(descriptor.bdev.blockSize)) || registry.claim(descriptor, claimant) !== 0) {
-          registry.close(descriptor)
-          return Effect.fail(invalid)
-        }
-        const { uuid } = descriptor.bdev.properties
-        const made = new Namespace(target, {
-          nsid,
-          ids: {
-            uuid: Uuid.normalize(namespace.uuid) ?? uuid,
-            nguid: nguid ?? uuid.replaceAll("-", "").toUpperCase(),
-            eui64
-          },
-          descriptor,
-          isVisibleToAll: namespace.no_auto_visible !== true,
-          anaGroup
-        })
-        subsystem.namespaces.set(nsid, made)
-        subsystem.namespaceChanged(made)
-        return Effect.succeed(nsid)
-      }),
-    { onInvalid }
-  )
-  table.add(
-    "nvmf_subsystem_remove_ns",
-    (params) =>
-      onSubsystem(target, params, (subsystem) =>
-        Effect.callback((resume) => {
-          if (!subsystem.removeNamespace(params.nsid, () => resume(answerTrue))) resume(Effect.fail(invalid))
-        })
-      ),
-    { onInvalid }
-  )
-  table.add(
-    "nvmf_subsystem_set_ns_ana_group",
-    (params) =>
-      onSubsystem(target, params, (subsystem) => {
-        const namespace = subsystem.namespaces.get(params.nsid)
-        const isGroup = params.anagrpid >= 1 && params.anagrpid <= subsystem.options.maxNamespaces
-        if (namespace === undefined || !isGroup) return Effect.fail(invalid)
-        namespace.anaGroup = params.anagrpid
-        subsystem.namespaceChanged(namespace)
-        return answerTrue
-      }),
-    { onInvalid }
-  )
-  const addVisibility = (name: "nvmf_ns_add_host" | "nvmf_ns_remove_host", visible: boolean): void =>
-    table.add(
-      name,
-      (params) =>
-        onSubsystem(target, params, (subsystem) => {
-          const namespace = subsystem.namespaces.get(params.nsid)
-          if (namespace === undefined || namespace.isVisibleToAll || nqnRule(params.host) !== undefined) {
-            return Effect.fail(invalid)
-          }
-          if (namespace.hosts.has(params.host) === visible) return answerTrue
-          if (visible) namespace.hosts.add(params.host)
-          else namespace.hosts.delete(params.host)
-          for (const controller of subsystem.controllers.values()) {
-            if (controller.hostNqn === params.host) controller.namespaceChanged(namespace.nsid)
-          }
-          return answerTrue
-        }),
-      { onInvalid }
-    )
-  addVisibility("nvmf_ns_add_host", true)
-  addVisibility("nvmf_ns_remove_host", false)
-}

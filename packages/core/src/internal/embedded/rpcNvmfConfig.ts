@@ -4,8 +4,8 @@
 import * as Effect from "effect/Effect"
 import type { Json } from "./bdev.ts"
 import type { Subsystem, Target } from "./nvmf/target.ts"
-import { answerTrue, dumpTransport, invalid } from "./rpcNvmf.ts"
-import { dumpAddress } from "./rpcNvmfListeners.ts"
+import { answerTrue, invalid } from "./rpcNvmfAnswers.ts"
+import { dumpAddress, dumpTransport } from "./rpcNvmfDumps.ts"
 import { invalidParams, type RpcTable } from "./rpcTable.ts"
 
 /** What this target cannot do differently: the values that SPDK has by default. */

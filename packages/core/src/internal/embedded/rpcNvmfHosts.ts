@@ -2,10 +2,16 @@
  * The RPC methods of the NVMe-oF target about who may come, and where else to look.
  */
 import * as Effect from "effect/Effect"
-import { nqnRule } from "../nvme/nqn.ts"
+import { discoveryNqn, nqnRule } from "../nvme/nqn.ts"
 import type { Target } from "./nvmf/target.ts"
-import { answerTrue, internal, invalid, isTarget, noTarget, onSubsystem } from "./rpcNvmf.ts"
+import { answerTrue, internal, invalid, isTarget, noTarget, onSubsystem } from "./rpcNvmfAnswers.ts"
 import { invalidParams, type RpcTable } from "./rpcTable.ts"
+
+/** What an entry of the discovery log has room for. */
+const maxAddressBytes = 255
+const maxServiceIdBytes = 31
+
+const families: { readonly [name: string]: string } = { ipv4: "IPv4", ipv6: "IPv6" }
 
 export const addHosts = (table: RpcTable, target: Target): void => {
   const onInvalid = invalid
@@ -56,17 +62,19 @@ export const addReferrals = (table: RpcTable, target: Target): void => {
     "nvmf_discovery_add_referral",
     ({ address, secure_channel: secure = false, subnqn = "", tgt_name: name }) => {
       if (!isTarget(target, name)) return Effect.fail(noTarget)
-      if (address.trtype.toUpperCase() !== "TCP" || address.traddr.length > 255) return Effect.fail(invalid)
+      const { traddr, trsvcid = "" } = address
+      const adrfam = families[address.adrfam?.toLowerCase() ?? "ipv4"]
+      if (address.trtype.toUpperCase() !== "TCP" || adrfam === undefined) return Effect.fail(invalid)
+      if (Buffer.byteLength(traddr) > maxAddressBytes) return Effect.fail(invalid)
       if (Buffer.byteLength(subnqn) > 223) return Effect.fail(invalidParams("Invalid subsystem NQN"))
-      const { adrfam = "IPv4", traddr, trsvcid = "" } = address
       if (trsvcid === "") return Effect.fail(internal("Service ID is required."))
-      if (trsvcid.length > 31) return Effect.fail(invalid)
+      if (Buffer.byteLength(trsvcid) > maxServiceIdBytes) return Effect.fail(invalid)
       const referral = {
         trtype: "TCP",
-        adrfam: adrfam.toLowerCase() === "ipv6" ? "IPv6" : "IPv4",
+        adrfam,
         traddr,
         trsvcid,
-        subnqn: subnqn === "" ? "nqn.2014-08.org.nvmexpress.discovery" : subnqn,
+        subnqn: subnqn === "" ? discoveryNqn : subnqn,
         secure
       }
       // A second one of the same place changes nothing.
@@ -79,7 +87,7 @@ export const addReferrals = (table: RpcTable, target: Target): void => {
   )
   table.add(
     "nvmf_discovery_remove_referral",
-    ({ address, subnqn = "nqn.2014-08.org.nvmexpress.discovery", tgt_name: name }) => {
+    ({ address, subnqn = discoveryNqn, tgt_name: name }) => {
       if (!isTarget(target, name)) return Effect.fail(noTarget)
       const { traddr, trsvcid = "" } = address
       const index = target.referrals.findIndex((one) => isSame(one, { traddr, trsvcid, subnqn }))

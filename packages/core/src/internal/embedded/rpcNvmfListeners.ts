@@ -8,12 +8,10 @@ import type { AnaState } from "../nvme/logPages.ts"
 import { formatUuid } from "../nvme/identify.ts"
 import type { Json } from "./bdev.ts"
 import { ticksPerSecond } from "./ioStat.ts"
-import { ListenSocket } from "./nvmf/listener.ts"
 import { type Address, addressKey, type Subsystem, type Target } from "./nvmf/target.ts"
-import { answerTrue, internal, invalid, isTarget, onSubsystem } from "./rpcNvmf.ts"
+import { answerTrue, internal, invalid, isTarget, onSubsystem } from "./rpcNvmfAnswers.ts"
+import { dumpAddress } from "./rpcNvmfDumps.ts"
 import { type Answer, type RpcFault, type RpcTable, invalidParams } from "./rpcTable.ts"
-
-export const dumpAddress = ({ adrfam, traddr, trsvcid }: Address) => ({ trtype: "TCP", adrfam, traddr, trsvcid })
 
 const addressOf = (given: NvmfListenAddress): Address | undefined => {
   const { traddr, trsvcid = "", trtype } = given
@@ -90,22 +88,20 @@ export const addNvmfListeners = (table: RpcTable, target: Target): void => {
 const addListener = (target: Target, subsystem: Subsystem, address: Address, anaState: AnaState): Answer =>
   Effect.callback((resume) => {
     if (subsystem.listenerAt(address) !== undefined) return resume(Effect.fail(invalid))
-    const added = (socket: ListenSocket): void => {
-      socket.users++
-      subsystem.addListener(address, anaState)
-      target.discoveryChanged()
-      resume(answerTrue)
-    }
-    const key = addressKey(address)
-    const there = target.sockets.get(key)
-    if (there !== undefined) return added(there)
-    const socket = new ListenSocket(target, address)
-    // Taken at once, so that two calls at a time do not listen twice.
-    target.sockets.set(key, socket)
-    socket.listen((error) => {
-      if (error === undefined) return added(socket)
-      target.sockets.delete(key)
-      target.registry.context.log("error", `nvmf: ${address.traddr} port ${address.trsvcid}: ${error.message}`)
+    const socket = target.listenSocket(address)
+    socket.users++
+    socket.whenListening((error) => {
+      // Meanwhile the subsystem may have gone, or got this listener by another call.
+      const isWanted = target.subsystems.get(subsystem.nqn) === subsystem && subsystem.listenerAt(address) === undefined
+      if (error === undefined && isWanted) {
+        subsystem.addListener(address, anaState)
+        target.discoveryChanged()
+        return resume(answerTrue)
+      }
+      if (error !== undefined) {
+        target.registry.context.log("error", `nvmf: ${address.traddr} port ${address.trsvcid}: ${error.message}`)
+      }
+      target.stopListening(address)
       resume(Effect.fail(invalid))
     })
   })

@@ -1,6 +1,7 @@
 /**
  * SPDK's NVMe driver by way of the addon.
  */
+import type { NvmeConnectOptions } from "@effect-spdk/native/Addon"
 import type { Host, OnReply, Reply } from "@effect-spdk/native/Host"
 import type { HostNvme, NvmeData } from "@effect-spdk/native/HostNvme"
 import { Opcode } from "@effect-spdk/native/Layout"
@@ -98,6 +99,9 @@ const scan = (
         .map((traddr) => ({ ...transportId, traddr }))
   )
 
+/** A setting that the addon does not have would be accepted and ignored: there is no value for it. */
+type NotIgnored = { readonly [K in Exclude<keyof NvmeConnectSettings, keyof NvmeConnectOptions>]: never }
+
 const connect = (
   host: HostNvme,
   transportId: NvmeTransportIdFields,
@@ -107,7 +111,7 @@ const connect = (
   Effect.callback<NvmeControllerHandle, SpdkError>((resume) => {
     let answered = false
     let wanted = true
-    const options = {
+    const options: NvmeConnectOptions & NotIgnored = {
       ...transportId,
       ...settings,
       adrfam: transportId.adrfam ?? "",

@@ -26,7 +26,7 @@ export const discoverTransportIds = (
         (connected) => withinLimit(operation, resource, nvme.disconnect(connected)),
         { interruptible: true }
       )
-      const { subsystems } = yield* readDiscovery(new AdminQueue(nvme, handle, bounce, resource), operation)
+      const subsystems = yield* readDiscovery(new AdminQueue(nvme, handle, bounce, resource), operation)
       return subsystems.flatMap((subsystem) =>
         subsystem.type === "nvme" && subsystem.transportId !== undefined ? [subsystem.transportId] : []
       )

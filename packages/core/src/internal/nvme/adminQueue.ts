@@ -11,7 +11,7 @@ import type { EngineNvme, NvmeControllerHandle } from "../engineNvme.ts"
 import type { IoError } from "../ioCompletion.ts"
 import { type DmaBufferImpl, unpin } from "../ioMemory.ts"
 import { onlyReasons } from "../reasons.ts"
-import { completionOf, encodeCommand } from "./adminCommand.ts"
+import { completionOf, encodeCommand } from "./passthruCommand.ts"
 import type { Malformed } from "./struct.ts"
 
 /** All of `IoReason`. */

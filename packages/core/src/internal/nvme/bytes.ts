@@ -4,16 +4,17 @@
  */
 import { crc32c as update } from "@node-rs/crc32"
 
-export const u16 = (bytes: Uint8Array, at: number): number => (bytes[at] ?? 0) | ((bytes[at + 1] ?? 0) << 8)
+export const getU16 = (bytes: Uint8Array, at: number): number => (bytes[at] ?? 0) | ((bytes[at + 1] ?? 0) << 8)
 
-export const u32 = (bytes: Uint8Array, at: number): number =>
+export const getU32 = (bytes: Uint8Array, at: number): number =>
   ((bytes[at] ?? 0) | ((bytes[at + 1] ?? 0) << 8) | ((bytes[at + 2] ?? 0) << 16) | ((bytes[at + 3] ?? 0) << 24)) >>> 0
 
 /** A 64-bit field as a number: exact below 2^53, and beyond every real bound above that. */
-export const u64Number = (bytes: Uint8Array, at: number): number => u32(bytes, at) + u32(bytes, at + 4) * 4_294_967_296
+export const getU64Number = (bytes: Uint8Array, at: number): number =>
+  getU32(bytes, at) + getU32(bytes, at + 4) * 4_294_967_296
 
-export const u64 = (bytes: Uint8Array, at: number): bigint =>
-  BigInt(u32(bytes, at)) | (BigInt(u32(bytes, at + 4)) << 32n)
+export const getU64 = (bytes: Uint8Array, at: number): bigint =>
+  BigInt(getU32(bytes, at)) | (BigInt(getU32(bytes, at + 4)) << 32n)
 
 export const setU16 = (bytes: Uint8Array, at: number, value: number): void => {
   bytes[at] = value

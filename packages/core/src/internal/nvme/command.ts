@@ -2,7 +2,7 @@
  * Submission and completion queue entries: where their fields are, and the opcodes. Functions take the bytes of a chunk and the
  * position of the entry in it, because they run per I/O.
  */
-import { setU16, setU32, u16, u32, u64Number } from "./bytes.ts"
+import { setU16, setU32, getU16, getU32, getU64Number } from "./bytes.ts"
 import { statusField } from "./nvmeStatus.ts"
 
 export const sqeBytes = 64
@@ -52,8 +52,8 @@ export const Sqe = {
   cdw15: 60
 } as const
 
-export const commandIdOf = (bytes: Uint8Array, at: number): number => u16(bytes, at + Sqe.commandId)
-export const nsidOf = (bytes: Uint8Array, at: number): number => u32(bytes, at + Sqe.nsid)
+export const commandIdOf = (bytes: Uint8Array, at: number): number => getU16(bytes, at + Sqe.commandId)
+export const nsidOf = (bytes: Uint8Array, at: number): number => getU32(bytes, at + Sqe.nsid)
 /** 1 and 2 are the halves of a fused pair. */
 export const fuseOf = (bytes: Uint8Array, at: number): number => (bytes[at + Sqe.flags] ?? 0) & 3
 
@@ -69,9 +69,9 @@ export const SglType = {
 } as const
 
 export const sglTypeOf = (bytes: Uint8Array, at: number): number => bytes[at + Sqe.sgl + 15] ?? 0
-export const sglLengthOf = (bytes: Uint8Array, at: number): number => u32(bytes, at + Sqe.sgl + 8)
+export const sglLengthOf = (bytes: Uint8Array, at: number): number => getU32(bytes, at + Sqe.sgl + 8)
 /** Of `InCapsule`: the offset in the capsule's data. */
-export const sglOffsetOf = (bytes: Uint8Array, at: number): number => u64Number(bytes, at + Sqe.sgl)
+export const sglOffsetOf = (bytes: Uint8Array, at: number): number => getU64Number(bytes, at + Sqe.sgl)
 
 /** The data pointer of a command of `lengthBytes`, and the flag that says it is one. */
 export const writeSgl = (bytes: Uint8Array, at: number, type: 0x01 | 0x5a, lengthBytes: number): void => {

@@ -12,7 +12,7 @@ import type { Input } from "../../NvmeTransportId.ts"
 import { failInvalid, type SpdkErrorOf } from "../../SpdkError.ts"
 import type { NvmeConnectSettings, NvmeTransportIdFields } from "../engineNvme.ts"
 import { parseUuid } from "./identify.ts"
-import { nqnOfUuid, nqnRule } from "./nqn.ts"
+import { isUuid, nqnOfUuid, nqnRule } from "./nqn.ts"
 import { parseTransportId, resolveTransportId } from "./transportId.ts"
 
 type Checked<A> = Effect.Effect<A, SpdkErrorOf<"InvalidArgument">>
@@ -158,6 +158,3 @@ const hostIdOf = (hostId: string | undefined, hostnqn: string): Uint8Array => {
   const uuid = hostId ?? hostnqn.slice(-36)
   return isUuid(uuid) ? parseUuid(uuid) : new Uint8Array(createHash("sha256").update(hostnqn).digest().subarray(0, 16))
 }
-
-const isUuid = (uuid: unknown): boolean =>
-  typeof uuid === "string" && /^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$/.test(uuid)

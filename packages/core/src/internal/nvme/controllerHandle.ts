@@ -43,7 +43,7 @@ import type {
 import { openDescriptor } from "../openBlocks.ts"
 import { onlyReasons } from "../reasons.ts"
 import { withinLimit } from "../release.ts"
-import { refusedCommand } from "./adminCommand.ts"
+import { refusedCommand } from "./passthruCommand.ts"
 import { AdminQueue, decodedOr, ioReasons } from "./adminQueue.ts"
 import { decodeAsyncEvent } from "./asyncEvent.ts"
 import { AdminOpcode } from "./command.ts"
@@ -234,7 +234,7 @@ class NvmeControllerImpl implements NvmeController {
       Effect.flatMap(
         openDescriptor({
           engine: this.engine,
-          open: (onEvent) => ioReasons(nvme.openNamespace(handle, nsid, onEvent)),
+          open: (onEvent) => controlReasons(nvme.openNamespace(handle, nsid, onEvent)),
           close: (descriptor) => nvme.closeNamespace(descriptor),
           operation: "NvmeNamespace",
           noun: "namespace"

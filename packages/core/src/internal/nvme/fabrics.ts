@@ -1,7 +1,7 @@
 /**
  * The commands of NVMe over Fabrics, and the properties of a controller that they read and write.
  */
-import { setU16, setU32, setU64, u16, u32 } from "./bytes.ts"
+import { setU16, setU32, setU64, getU16, getU32 } from "./bytes.ts"
 import { AdminOpcode, Sqe, sqeBytes } from "./command.ts"
 
 export const FabricsType = {
@@ -26,8 +26,6 @@ export const Csts = { ready: 0x1, fatal: 0x2, shutdownMask: 0xc, shutdownComplet
 
 export const connectDataBytes = 1024
 const nqnFieldBytes = 256
-
-export const discoveryNqn = "nqn.2014-08.org.nvmexpress.discovery"
 
 /** Asks for any controller of the subsystem. */
 export const dynamicControllerId = 0xffff
@@ -79,11 +77,11 @@ export const encodeConnect = (command: ConnectCommand): Uint8Array => {
 }
 
 export const decodeConnect = (bytes: Uint8Array, at: number): ConnectCommand => ({
-  recordFormat: u16(bytes, at + ConnectField.recordFormat),
-  queueId: u16(bytes, at + ConnectField.queueId),
-  queueSize: u16(bytes, at + ConnectField.queueSize),
+  recordFormat: getU16(bytes, at + ConnectField.recordFormat),
+  queueId: getU16(bytes, at + ConnectField.queueId),
+  queueSize: getU16(bytes, at + ConnectField.queueSize),
   attributes: bytes[at + 46] ?? 0,
-  keepAliveMillis: u32(bytes, at + ConnectField.keepAlive)
+  keepAliveMillis: getU32(bytes, at + ConnectField.keepAlive)
 })
 
 export const encodeConnectData = (data: ConnectData): Uint8Array => {
@@ -101,7 +99,7 @@ export const decodeConnectData = (bytes: Uint8Array): ConnectData | number => {
   if (subsystemNqn === undefined) return ConnectField.subsystemNqn
   const hostNqn = nqnAt(bytes, ConnectField.hostNqn)
   if (hostNqn === undefined) return ConnectField.hostNqn
-  return { hostId: bytes.slice(0, 16), controllerId: u16(bytes, ConnectField.controllerId), subsystemNqn, hostNqn }
+  return { hostId: bytes.slice(0, 16), controllerId: getU16(bytes, ConnectField.controllerId), subsystemNqn, hostNqn }
 }
 
 const nqnBytes = (nqn: string): Uint8Array => {
@@ -134,7 +132,7 @@ export const encodePropertySet = (offset: number, value: bigint, is64: boolean):
 }
 
 export const propertySizeOf = (bytes: Uint8Array, at: number): number => (bytes[at + Sqe.cdw10] ?? 0) & 0x7
-export const propertyOffsetOf = (bytes: Uint8Array, at: number): number => u32(bytes, at + Sqe.cdw11)
+export const propertyOffsetOf = (bytes: Uint8Array, at: number): number => getU32(bytes, at + Sqe.cdw11)
 
 /** The completion of a connect that was refused for a field: its offset, and whether it is one of the data. */
 export const connectFaultDword0 = (field: number, isInData: boolean): number => field | (isInData ? 0x10000 : 0)

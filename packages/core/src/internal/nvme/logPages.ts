@@ -115,8 +115,9 @@ export type FirmwareLog = DecodedOf<typeof firmwareLog>
 
 /** What has changed since the log was read last. */
 export interface ChangedNamespaces {
-  /** Empty together with `more`: more than 1,024 have changed, so look at all. */
+  /** Empty with `overflow`. */
   readonly namespaceIds: ReadonlyArray<number>
+  /** More than 1,024 have changed: look at all. */
   readonly overflow: boolean
 }
 

@@ -4,11 +4,12 @@
 import * as Effect from "effect/Effect"
 import type { LogPageOptions, NvmeLogPages, QueryError } from "../../NvmeController.ts"
 import type { DiscoveredSubsystem, IdentifyController } from "../../NvmeData.ts"
-import { Busy, failInvalid, SpdkError } from "../../SpdkError.ts"
+import { failInvalid } from "../../SpdkError.ts"
 import type { IoError } from "../ioCompletion.ts"
-import { type AdminQueue, decodedOr, noData } from "./adminQueue.ts"
+import { type AdminQueue, decodedOr } from "./adminQueue.ts"
 import { AdminOpcode } from "./command.ts"
 import { subsystemOf } from "./discovered.ts"
+import { readDiscoveryLog } from "./discoveryLog.ts"
 import * as log from "./logPages.ts"
 import type { Malformed } from "./struct.ts"
 import type * as Result from "effect/Result"
@@ -17,8 +18,6 @@ import type * as Result from "effect/Result"
 const maxLogBytes = 64 * 2 ** 20
 /** Enough for a million namespaces; a controller that claims more has fewer. */
 const maxAnaBytes = 4 * 2 ** 20
-/** How often the discovery log may change while it is read. */
-const maxGenerations = 16
 
 export const readLog = (
   queue: AdminQueue,
@@ -127,7 +126,7 @@ export const makeLogPages = (
       log.commandEffectsLog.decode
     ),
     ana: readAna(queue, identify),
-    discovery: Effect.map(readDiscovery(queue, "NvmeController.logPages.discovery"), ({ subsystems }) => subsystems)
+    discovery: readDiscovery(queue, "NvmeController.logPages.discovery")
   }
 }
 
@@ -161,42 +160,18 @@ const readAna = (queue: AdminQueue, identify: Effect.Effect<IdentifyController, 
   })
 }
 
-export interface DiscoveryLog {
-  readonly generation: bigint
-  readonly subsystems: ReadonlyArray<DiscoveredSubsystem>
-}
-
-/** The header, the entries, and the header again: another generation means that the entries may be a mixture. */
-export const readDiscovery = (queue: AdminQueue, operation: string): Effect.Effect<DiscoveryLog, QueryError> => {
-  const logPage = log.LogPageId.discovery
-  const header = Effect.flatMap(
-    readLog(queue, operation, { logPage, nsid: 0, lengthBytes: log.discoveryHeaderBytes }),
-    (bytes) => decodedOr(operation, queue.resource, log.decodeDiscoveryHeader(bytes))
+/** Of a discovery controller: all entries of one generation. */
+export const readDiscovery = (
+  queue: AdminQueue,
+  operation: string
+): Effect.Effect<ReadonlyArray<DiscoveredSubsystem>, QueryError> =>
+  Effect.map(
+    readDiscoveryLog<IoError>({
+      operation,
+      resource: queue.resource,
+      maxReadBytes: queue.maxDataBytes,
+      read: (offsetBytes, lengthBytes) =>
+        readLog(queue, operation, { logPage: log.LogPageId.discovery, nsid: 0, lengthBytes, offsetBytes })
+    }),
+    (entries) => entries.map(subsystemOf)
   )
-  const entries = (records: number) =>
-    records === 0
-      ? Effect.succeed(noData)
-      : readLog(queue, operation, {
-          logPage,
-          nsid: 0,
-          lengthBytes: records * log.discoveryEntryBytes,
-          offsetBytes: log.discoveryHeaderBytes
-        })
-  const attempt = (left: number): Effect.Effect<DiscoveryLog, QueryError> =>
-    Effect.gen(function* () {
-      const { generation, records } = yield* header
-      const bytes = yield* entries(records)
-      const after = yield* header
-      if (after.generation === generation) {
-        const decoded = Array.from({ length: records }, (_, i) =>
-          log.decodeDiscoveryEntry(bytes.subarray(i * log.discoveryEntryBytes))
-        )
-        const all = yield* Effect.forEach(decoded, (entry) => decodedOr(operation, queue.resource, entry))
-        return { generation, subsystems: all.map(subsystemOf) }
-      }
-      if (left > 0) return yield* attempt(left - 1)
-      const detail = `the discovery log changed ${maxGenerations} times while it was read`
-      return yield* Effect.fail(new SpdkError({ reason: new Busy({ operation, resource: queue.resource, detail }) }))
-    })
-  return attempt(maxGenerations - 1)
-}

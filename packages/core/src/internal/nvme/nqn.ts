@@ -11,7 +11,10 @@ const maxNqnBytes = 223
 /** "nqn.yyyy-mm" */
 const minNqnBytes = 11
 const maxLabelCharacters = 63
-const uuidPattern = /^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$/
+
+/** The form with dashes, in any case. */
+export const isUuid = (uuid: unknown): uuid is string =>
+  typeof uuid === "string" && /^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$/.test(uuid)
 
 /** The rule that the name breaks, as the end of a sentence about it; undefined when it breaks none. */
 export const nqnRule = (nqn: unknown): string | undefined => {
@@ -23,7 +26,7 @@ export const nqnRule = (nqn: unknown): string | undefined => {
   if (bytes < minNqnBytes) return `is shorter than the ${minNqnBytes} bytes of "nqn.yyyy-mm"`
   if (nqn === discoveryNqn) return undefined
   if (nqn.startsWith(uuidPrefix)) {
-    return uuidPattern.test(nqn.slice(uuidPrefix.length)) ? undefined : `has no UUID behind "${uuidPrefix}"`
+    return isUuid(nqn.slice(uuidPrefix.length)) ? undefined : `has no UUID behind "${uuidPrefix}"`
   }
   if (!nqn.startsWith("nqn.")) return 'does not start with "nqn."'
   const date = /^nqn\.\d{4}-(\d{2})\./.exec(nqn)

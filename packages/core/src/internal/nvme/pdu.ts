@@ -2,7 +2,7 @@
  * The PDUs of the NVMe/TCP transport specification 1.0 and 1.1: layout, encoding, and the checks of what a peer sends. Nothing
  * here knows sockets. Encoders write into the caller's bytes, because some of them run per I/O.
  */
-import { crc32c, setU16, setU32, u16, u32 } from "./bytes.ts"
+import { crc32c, setU16, setU32, getU16, getU32 } from "./bytes.ts"
 
 export const PduType = {
   IcReq: 0x00,
@@ -148,7 +148,7 @@ export const checkCommonHeader = (
   if (bytes[at + 2] !== headerBytes) {
     return headerFault(HeaderField.HeaderLength, `HLEN ${bytes[at + 2]} of a PDU whose header has ${headerBytes} bytes`)
   }
-  const pduBytes = u32(bytes, at + 4)
+  const pduBytes = getU32(bytes, at + 4)
   if (!hasHeaderDigest(type)) return checkUndigested(type, pduBytes)
   const flags = bytes[at + 1] ?? 0
   if (((flags & PduFlag.HeaderDigest) !== 0) !== format.headerDigest) {
@@ -178,7 +178,7 @@ const checkData = (
   at: number,
   { format, fullHeaderBytes }: { readonly fullHeaderBytes: number; readonly format: PduFormat }
 ): PduFault | undefined => {
-  const pduBytes = u32(bytes, at + 4)
+  const pduBytes = getU32(bytes, at + 4)
   const dataOffset = bytes[at + 3] ?? 0
   const trailerBytes = format.dataDigest ? digestBytes : 0
   if ((((bytes[at + 1] ?? 0) & PduFlag.DataDigest) !== 0) !== format.dataDigest) {
@@ -240,7 +240,7 @@ const encodeIc = (type: number, pdu: Omit<IcReq, "maxR2t">, last: number): Uint8
 const decodeIc = (bytes: Uint8Array, at: number): Omit<IcReq, "maxR2t"> => {
   const digests = bytes[at + 11] ?? 0
   return {
-    version: u16(bytes, at + 8),
+    version: getU16(bytes, at + 8),
     alignment: bytes[at + 10] ?? 0,
     headerDigest: (digests & 1) !== 0,
     dataDigest: (digests & 2) !== 0
@@ -252,11 +252,11 @@ export const encodeIcResp = (pdu: IcResp): Uint8Array => encodeIc(PduType.IcResp
 
 export const decodeIcReq = (bytes: Uint8Array, at: number): IcReq => ({
   ...decodeIc(bytes, at),
-  maxR2t: u32(bytes, at + 12) + 1
+  maxR2t: getU32(bytes, at + 12) + 1
 })
 export const decodeIcResp = (bytes: Uint8Array, at: number): IcResp => ({
   ...decodeIc(bytes, at),
-  maxH2cData: u32(bytes, at + 12)
+  maxH2cData: getU32(bytes, at + 12)
 })
 
 /** The largest HPDA and CPDA that the specification has. */
@@ -275,8 +275,8 @@ export const encodeTermReq = (type: 0x02 | 0x03, fault: PduFault): Uint8Array =>
 }
 
 /** Fields of a termination request's header. */
-export const termFatalError = (bytes: Uint8Array, at: number): number => u16(bytes, at + 8)
-export const termField = (bytes: Uint8Array, at: number): number => u32(bytes, at + 10)
+export const termFatalError = (bytes: Uint8Array, at: number): number => getU16(bytes, at + 8)
+export const termField = (bytes: Uint8Array, at: number): number => getU32(bytes, at + 10)
 
 /**
  * The header of a command capsule around the command, which stands at `at + commonHeaderBytes` already and with it all that the
@@ -315,10 +315,10 @@ export interface Transfer {
   lengthBytes: number
 }
 
-export const transferCommandId = (bytes: Uint8Array, at: number): number => u16(bytes, at + 8)
-export const transferTag = (bytes: Uint8Array, at: number): number => u16(bytes, at + 10)
-export const transferOffset = (bytes: Uint8Array, at: number): number => u32(bytes, at + 12)
-export const transferLength = (bytes: Uint8Array, at: number): number => u32(bytes, at + 16)
+export const transferCommandId = (bytes: Uint8Array, at: number): number => getU16(bytes, at + 8)
+export const transferTag = (bytes: Uint8Array, at: number): number => getU16(bytes, at + 10)
+export const transferOffset = (bytes: Uint8Array, at: number): number => getU32(bytes, at + 12)
+export const transferLength = (bytes: Uint8Array, at: number): number => getU32(bytes, at + 16)
 
 /** Offsets for faults of transfers. */
 export const TransferField = { CommandId: 8, TransferTag: 10, Offset: 12, Length: 16 } as const

@@ -2,7 +2,7 @@
  * PDUs out of the chunks of a socket. A header that is whole in its chunk is read there; data goes to its owner in pieces, as the
  * chunks bring it, and is never gathered here. So a reader holds one header at most, whatever the peer says about lengths.
  */
-import { crc32c, u32 } from "./bytes.ts"
+import { crc32c, getU32 } from "./bytes.ts"
 import {
   checkCommonHeader,
   commonHeaderBytes,
@@ -154,7 +154,7 @@ export class PduReader {
 
   private checkHeader(bytes: Uint8Array, at: number, headerBytes: number): PduFault | undefined {
     const type = bytes[at] ?? 0
-    const pduBytes = u32(bytes, at + 4)
+    const pduBytes = getU32(bytes, at + 4)
     this.type = type
     this.flags = bytes[at + 1] ?? 0
     if (!hasHeaderDigest(type)) {
@@ -163,9 +163,9 @@ export class PduReader {
       return undefined
     }
     const { dataDigest, headerDigest } = this.format
-    if (headerDigest && crc32c(bytes, at, at + headerBytes) !== u32(bytes, at + headerBytes)) {
+    if (headerDigest && crc32c(bytes, at, at + headerBytes) !== getU32(bytes, at + headerBytes)) {
       const message = "the header digest is wrong"
-      return new PduFault(FatalError.HeaderDigestError, u32(bytes, at + headerBytes), message)
+      return new PduFault(FatalError.HeaderDigestError, getU32(bytes, at + headerBytes), message)
     }
     const hasData = pduBytes > this.neededBytes(bytes, at)
     this.dataBytes = hasData ? pduBytes - (bytes[at + 3] ?? 0) - (dataDigest ? digestBytes : 0) : 0
@@ -206,7 +206,7 @@ export class PduReader {
     while (at < chunk.length && this.partialBytes < digestBytes) partial[this.partialBytes++] = chunk[at++] ?? 0
     if (this.partialBytes < digestBytes) return at
     this.partialBytes = 0
-    return this.ended(u32(partial, 0) === this.digest) ?? at
+    return this.ended(getU32(partial, 0) === this.digest) ?? at
   }
 
   private ended(isDigestRight: boolean): PduFault | undefined {

@@ -153,7 +153,7 @@ export const bytesField = (offset: number, length: number): Field<Uint8Array> =>
   }
 })
 
-const text = (view: DataView, start: number, length: number): Uint8Array =>
+const bytesAt = (view: DataView, start: number, length: number): Uint8Array =>
   new Uint8Array(view.buffer, view.byteOffset + start, length)
 
 /** ASCII filled up with spaces. What is no printable ASCII reads as "?"; a NUL ends it, because some devices fill with NUL. */
@@ -162,7 +162,7 @@ export const ascii = (offset: number, length: number): Field<string> => ({
   length,
   get: (view, base) => {
     let read = ""
-    for (const byte of text(view, base + offset, length)) {
+    for (const byte of bytesAt(view, base + offset, length)) {
       if (byte === 0) break
       read += byte >= 0x20 && byte < 0x7f ? String.fromCharCode(byte) : "?"
     }
@@ -172,7 +172,7 @@ export const ascii = (offset: number, length: number): Field<string> => ({
     if (!/^[\x20-\x7e]*$/.test(value) || value.length > length) {
       throw new RangeError(`${JSON.stringify(value)} is not at most ${length} characters of printable ASCII`)
     }
-    const bytes = text(view, base + offset, length)
+    const bytes = bytesAt(view, base + offset, length)
     bytes.fill(0x20)
     for (let i = 0; i < value.length; i++) bytes[i] = value.charCodeAt(i)
   }
@@ -185,7 +185,7 @@ export const utf8 = (offset: number, length: number): Field<string> => ({
   offset,
   length,
   get: (view, base) => {
-    const bytes = text(view, base + offset, length)
+    const bytes = bytesAt(view, base + offset, length)
     const end = bytes.indexOf(0)
     // A copy: the decoder takes no memory that is shared.
     return decoder.decode(bytes.slice(0, end < 0 ? length : end))
@@ -193,7 +193,7 @@ export const utf8 = (offset: number, length: number): Field<string> => ({
   set: (view, base, value) => {
     const bytes = new TextEncoder().encode(value)
     if (bytes.byteLength >= length) throw new RangeError(`${bytes.byteLength} bytes and a NUL do not fit ${length}`)
-    const target = text(view, base + offset, length)
+    const target = bytesAt(view, base + offset, length)
     target.fill(0)
     target.set(bytes)
   }
@@ -204,14 +204,14 @@ export const padded = (offset: number, length: number): Field<string> => ({
   offset,
   length,
   get: (view, base) => {
-    const bytes = text(view, base + offset, length)
+    const bytes = bytesAt(view, base + offset, length)
     const end = bytes.indexOf(0)
     return decoder.decode(bytes.slice(0, end < 0 ? length : end)).trimEnd()
   },
   set: (view, base, value) => {
     const bytes = new TextEncoder().encode(value)
     if (bytes.byteLength > length) throw new RangeError(`${bytes.byteLength} bytes do not fit ${length}`)
-    const target = text(view, base + offset, length)
+    const target = bytesAt(view, base + offset, length)
     target.fill(0x20)
     target.set(bytes)
   }
@@ -234,14 +234,14 @@ export const identifier = (offset: number, length: number): Field<string | undef
   offset,
   length,
   get: (view, base) => {
-    const bytes = text(view, base + offset, length)
+    const bytes = bytesAt(view, base + offset, length)
     return bytes.every((byte) => byte === 0) ? undefined : toHex(bytes)
   },
   set: (view, base, value) => {
     if (value === undefined) return
     const bytes = fromHex(value)
     if (bytes.byteLength !== length) throw new RangeError(`${value} has not ${length} bytes`)
-    text(view, base + offset, length).set(bytes)
+    bytesAt(view, base + offset, length).set(bytes)
   }
 })
 

@@ -2,7 +2,7 @@
  * Commands of the admin queue as Effects, for the host's own use and for its users.
  */
 import * as Effect from "effect/Effect"
-import { fromNvme, IoFailed, SpdkError } from "../../../SpdkError.ts"
+import { fromNvme, type SpdkError } from "../../../SpdkError.ts"
 import { setU32 } from "../../nvme/bytes.ts"
 import { AdminOpcode, Sqe } from "../../nvme/command.ts"
 import { encodePropertyGet, encodePropertySet, Property } from "../../nvme/fabrics.ts"
@@ -10,6 +10,7 @@ import { identifyBytes } from "../../nvme/identify.ts"
 import { isDnr, scOf, sctOf, Status } from "../../nvme/nvmeStatus.ts"
 import type { Timer, Timers } from "../timers.ts"
 import type { HostCommand } from "./hostCommand.ts"
+import { limited, lost } from "./hostErrors.ts"
 import type { QueuePair } from "./queuePair.ts"
 
 export interface AdminAnswer {
@@ -18,17 +19,26 @@ export interface AdminAnswer {
   readonly status: number
 }
 
+/** For commands of the host's own when those of its users have no limit: as SPDK's initialisation has it. */
+const ownTimeoutMillis = 30_000
+
+export interface AdminCommandsOptions {
+  readonly timers: Timers
+  /** Of errors. */
+  readonly resource: string
+  /** 0: no limit. */
+  readonly timeoutMillis: number
+  /** A command was not answered in time. It is still on its way. */
+  readonly onTimeout: () => void
+}
+
 export class AdminCommands {
   readonly queue: QueuePair
-  private readonly timers: Timers
-  private readonly timeoutMillis: number
-  private readonly onTimeout: () => void
+  private readonly options: AdminCommandsOptions
 
-  constructor(queue: QueuePair, timers: Timers, timeoutMillis: number, onTimeout: () => void) {
+  constructor(queue: QueuePair, options: AdminCommandsOptions) {
     this.queue = queue
-    this.timers = timers
-    this.timeoutMillis = timeoutMillis
-    this.onTimeout = onTimeout
+    this.options = options
   }
 
   /** `done` runs once, with the completion in the command, which is given back after it. */
@@ -59,13 +69,14 @@ export class AdminCommands {
     options: { readonly first?: boolean; readonly onInterrupt?: (command: HostCommand) => void } = {}
   ): Effect.Effect<AdminAnswer> {
     return Effect.callback<AdminAnswer>((resume) => {
+      const { onTimeout, timeoutMillis, timers } = this.options
       let timer: Timer | undefined
       let isDone = false
       let whenDone: (() => void) | undefined
       const command = this.queue.take({
         commandDone: (ended) => {
           isDone = true
-          if (timer !== undefined) this.timers.cancel(timer)
+          if (timer !== undefined) timers.cancel(timer)
           resume(Effect.succeed({ dword0: ended.dword0, dword1: ended.dword1, status: ended.status }))
           this.queue.give(ended)
           whenDone?.()
@@ -73,7 +84,7 @@ export class AdminCommands {
       })
       command.sqe.set(sqe)
       prepare(command)
-      if (this.timeoutMillis > 0) timer = this.timers.after(this.timeoutMillis * 1000, this.onTimeout)
+      if (timeoutMillis > 0) timer = timers.after(timeoutMillis * 1000, onTimeout)
       if (options.first === true) this.queue.sendFirst(command)
       else this.queue.submit(command)
       return Effect.callback<void>((letGo) => {
@@ -84,14 +95,18 @@ export class AdminCommands {
     })
   }
 
-  /** One of the host's own, whose failure is an error. */
+  /** One of the host's own, whose failure is an error, and which always ends. */
   command(operation: string, sqe: Uint8Array, data?: Uint8Array): Effect.Effect<AdminAnswer, SpdkError> {
-    return Effect.flatMap(
-      this.run(sqe, (command) => {
-        command.plain = data
-        command.lengthBytes = data?.length ?? 0
-      }),
-      (answer) => checked(operation, answer)
+    const { resource } = this.options
+    const run = this.run(sqe, (command) => {
+      command.plain = data
+      command.lengthBytes = data?.length ?? 0
+    })
+    return limited(
+      operation,
+      resource,
+      this.options.timeoutMillis || ownTimeoutMillis,
+      Effect.flatMap(run, (answer) => checked(operation, resource, answer))
     )
   }
 
@@ -140,11 +155,15 @@ export const commandOf = (opcode: number, nsid: number, cdw10: number): Uint8Arr
 }
 
 /** The answer of a command that must not fail. A queue that was closed under it says so by this status. */
-export const checked = (operation: string, answer: AdminAnswer): Effect.Effect<AdminAnswer, SpdkError> => {
+export const checked = (
+  operation: string,
+  resource: string,
+  answer: AdminAnswer
+): Effect.Effect<AdminAnswer, SpdkError> => {
   const { status } = answer
   if (status === 0) return Effect.succeed(answer)
   if (status === Status.AbortedSqDeletion) {
-    return Effect.fail(new SpdkError({ reason: new IoFailed({ operation, detail: "the connection was lost" }) }))
+    return Effect.fail(lost(operation, resource, "the connection was lost"))
   }
-  return Effect.fail(fromNvme(sctOf(status), scOf(status), isDnr(status), { operation }))
+  return Effect.fail(fromNvme(sctOf(status), scOf(status), isDnr(status), { operation, resource }))
 }

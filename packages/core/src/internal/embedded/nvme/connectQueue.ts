@@ -2,13 +2,13 @@
  * From nothing to a queue that takes commands: the TCP connection, ICReq and ICResp, and the Connect command of fabrics.
  */
 import * as Effect from "effect/Effect"
-import { fromErrno, fromNvme, NotSupported, PermissionDenied, SpdkError, TimedOut } from "../../../SpdkError.ts"
+import { fromErrno, fromNvme, NotSupported, PermissionDenied, SpdkError } from "../../../SpdkError.ts"
 import { connectAuthentication, encodeConnect, encodeConnectData } from "../../nvme/fabrics.ts"
 import { isDnr, scOf, sctOf, Status } from "../../nvme/nvmeStatus.ts"
 import { EIO, errnoOf } from "../status.ts"
 import type { HostController } from "./controller.ts"
-import { lost } from "./controller.ts"
 import type { HostCommand } from "./hostCommand.ts"
+import { limited, lost } from "./hostErrors.ts"
 import type { ConnectionFailure, QueuePair } from "./queuePair.ts"
 
 export interface QueueParameters {
@@ -25,23 +25,13 @@ export const connectQueue = (
   operation: string,
   parameters: QueueParameters
 ): Effect.Effect<{ readonly dword0: number }, SpdkError> => {
-  const { resource, settings } = controller
-  const { connectTimeoutMillis } = settings
+  const { resource } = controller
+  const { connectTimeoutMillis } = controller.settings
   const connect = Effect.andThen(
     open(controller, queue, operation, parameters.inCapsuleBytes),
     sendConnect(controller, queue, operation, parameters)
   )
-  const limited =
-    connectTimeoutMillis === 0
-      ? connect
-      : Effect.timeoutOrElse(connect, {
-          duration: connectTimeoutMillis,
-          orElse: () =>
-            Effect.fail(
-              new SpdkError({ reason: new TimedOut({ operation, resource, limitMillis: connectTimeoutMillis }) })
-            )
-        })
-  return Effect.onExit(limited, (exit) =>
+  return Effect.onExit(limited(operation, resource, connectTimeoutMillis, connect), (exit) =>
     Effect.sync(() => {
       if (exit._tag === "Failure" && queue.state === "opening") queue.close("down")
     })

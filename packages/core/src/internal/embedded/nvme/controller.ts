@@ -6,18 +6,22 @@
  */
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
-import { IoFailed, SpdkError } from "../../../SpdkError.ts"
+import type { SpdkError } from "../../../SpdkError.ts"
 import type { NvmeConnectSettings, NvmeControllerEvent, NvmeTransportIdFields } from "../../engineNvme.ts"
+import { decodeAsyncEvent } from "../../nvme/asyncEvent.ts"
 import { AdminOpcode, Sqe } from "../../nvme/command.ts"
 import { setU16 } from "../../nvme/bytes.ts"
-import { Cc, Csts, discoveryNqn, dynamicControllerId } from "../../nvme/fabrics.ts"
-import { LogPageId } from "../../nvme/logPages.ts"
+import { Cc, Csts, dynamicControllerId } from "../../nvme/fabrics.ts"
+import { changedNamespacesBytes, LogPageId } from "../../nvme/logPages.ts"
+import { discoveryNqn } from "../../nvme/nqn.ts"
 import type { ChannelThread } from "../bdev.ts"
 import type { Reactor } from "../reactor.ts"
 import type { Timer, Timers } from "../timers.ts"
 import { AdminCommands } from "./adminCommands.ts"
 import { connectQueue } from "./connectQueue.ts"
+import { coalesced } from "./coalesced.ts"
 import type { HostCommand } from "./hostCommand.ts"
+import { lost } from "./hostErrors.ts"
 import { type ControllerFacts, initialise, readActiveNamespaces } from "./initialise.ts"
 import type { LinkAddress } from "./link.ts"
 import { type ConnectionFailure, type QueueOwner, QueuePair } from "./queuePair.ts"
@@ -55,6 +59,8 @@ export class HostController implements QueueOwner {
   private lastFailure = "the connection is lost"
   /** Tells one connection from the next. */
   private era = 0
+  /** Dword 0 of the last notice of namespaces. */
+  private namespacesNotice = 0
 
   constructor(
     context: HostContext,
@@ -76,9 +82,13 @@ export class HostController implements QueueOwner {
         reactor: context.reactor,
         owner: this
       }),
-      context.timers,
-      settings.adminTimeoutMillis,
-      () => this.fail({ message: "a command of the admin queue was not answered in time", error: undefined })
+      {
+        timers: context.timers,
+        resource: resourceOf(transportId),
+        timeoutMillis: settings.adminTimeoutMillis,
+        onTimeout: () =>
+          this.fail({ message: "a command of the admin queue was not answered in time", error: undefined })
+      }
     )
   }
 
@@ -179,8 +189,7 @@ export class HostController implements QueueOwner {
   }
 
   get resource(): string {
-    const { traddr, trsvcid } = this.transportId
-    return `${this.transportId.subnqn} at ${traddr}:${trsvcid}`
+    return resourceOf(this.transportId)
   }
 
   private readonly establish = (operation: string): Effect.Effect<void, SpdkError> =>
@@ -288,27 +297,34 @@ export class HostController implements QueueOwner {
         if (era !== this.era || command.status !== 0) return
         this.armEvent(era)
         const { dword0 } = command
-        const isNamespaces = (dword0 & 0x7) === 2 && ((dword0 >>> 8) & 0xff) === 0
-        if (!isNamespaces) return this.onEvent({ _tag: "AsyncEvent", dword0 })
-        // The log has to be read before the controller tells of the next change.
-        const update = Effect.andThen(
-          Effect.ignore(this.admin.getLogPage("NvmeController.events", LogPageId.changedNamespaces, 4096)),
-          Effect.map(readActiveNamespaces(this, "NvmeController.events"), (ids) => {
-            this.activeNamespaces = ids
-            this.onNamespaces()
-          })
-        )
-        Effect.runFork(
-          Effect.andThen(
-            Effect.ignore(update),
-            Effect.sync(() => {
-              if (era === this.era) this.onEvent({ _tag: "AsyncEvent", dword0 })
-            })
-          )
-        )
+        if (decodeAsyncEvent(dword0)._tag !== "NamespaceAttributeChanged") {
+          return this.onEvent({ _tag: "AsyncEvent", dword0 })
+        }
+        this.namespacesNotice = dword0
+        this.namespacesChanged()
       }
     )
   }
+
+  /** After a notice. The log has to be read before the controller tells of the next change. */
+  private readonly namespacesChanged = coalesced(
+    Effect.suspend(() => {
+      const { era, namespacesNotice: dword0 } = this
+      const operation = "NvmeController.events"
+      const readLog = this.admin.getLogPage(operation, LogPageId.changedNamespaces, changedNamespacesBytes)
+      const update = Effect.map(readActiveNamespaces(this, operation), (ids) => {
+        if (era !== this.era) return
+        this.activeNamespaces = ids
+        this.onNamespaces()
+      })
+      return Effect.andThen(
+        Effect.andThen(Effect.ignore(readLog), Effect.ignore(update)),
+        Effect.sync(() => {
+          if (era === this.era) this.onEvent({ _tag: "AsyncEvent", dword0 })
+        })
+      )
+    })
+  )
 
   private armKeepAlive(era: number): void {
     const { keepAliveMillis } = this.settings
@@ -331,5 +347,4 @@ export class HostController implements QueueOwner {
   }
 }
 
-export const lost = (operation: string, resource: string, detail: string): SpdkError =>
-  new SpdkError({ reason: new IoFailed({ operation, resource, detail }) })
+const resourceOf = ({ subnqn, traddr, trsvcid }: NvmeTransportIdFields): string => `${subnqn} at ${traddr}:${trsvcid}`

@@ -214,3 +214,19 @@ const range = (sqe: Uint8Array, block: number, blocks: number): void => {
   setU64Number(sqe, Sqe.cdw10, block)
   setU16(sqe, Sqe.cdw12, blocks - 1)
 }
+
+/** What a namespace of this controller can do as a bdev. */
+export const ioTypesOf = (controller: HostController): ReadonlySet<IoType> => {
+  const commands = controller.facts?.identify.nvmCommands
+  return new Set<IoType>([
+    "read",
+    "write",
+    "flush",
+    "nvme_io",
+    "abort",
+    ...(commands?.datasetManagement === true ? (["unmap"] as const) : []),
+    ...(commands?.writeZeroes === true ? (["write_zeroes"] as const) : []),
+    ...(commands?.compare === true ? (["compare"] as const) : []),
+    ...(commands?.copy === true ? (["copy"] as const) : [])
+  ])
+}

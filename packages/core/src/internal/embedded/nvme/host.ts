@@ -10,14 +10,16 @@ import type { Descriptor } from "../../engine.ts"
 import type { EngineNvme, NvmeControllerHandle } from "../../engineNvme.ts"
 import { type DmaBufferImpl, unpin } from "../../ioMemory.ts"
 import { cqeBytes, sqeBytes } from "../../nvme/command.ts"
-import { discoveryNqn } from "../../nvme/fabrics.ts"
+import { discoveryNqn } from "../../nvme/nqn.ts"
 import type { EngineState } from "../engineState.ts"
 import { nextGeneration } from "../handles.ts"
 import { addressOf } from "./address.ts"
+import { coalesced } from "./coalesced.ts"
 import { HostController } from "./controller.ts"
-import { NvmeDisk } from "./disk.ts"
-import { readDiscoveryLog, transportIdsOf } from "./discovery.ts"
+import { ioTypesOf, NvmeDisk } from "./disk.ts"
+import { readDiscoveryEntries, transportIdsOf } from "./discovery.ts"
 import { completionBytes } from "./hostConnection.ts"
+import { limited } from "./hostErrors.ts"
 import { describeNamespace } from "./initialise.ts"
 
 interface OpenNamespace {
@@ -56,8 +58,8 @@ export class NvmeHost implements EngineNvme {
       const address = yield* addressOf(operation, id, settings)
       const controller = new HostController(this.state.hostContext, id, address, settings, () => {})
       return yield* Effect.acquireUseRelease(
-        controller.connect,
-        () => Effect.map(readDiscoveryLog(controller, operation), transportIdsOf),
+        limited(operation, controller.resource, settings.connectTimeoutMillis, controller.connect),
+        () => Effect.map(readDiscoveryEntries(controller, operation), transportIdsOf),
         () => controller.disconnect
       )
     })
@@ -66,7 +68,7 @@ export class NvmeHost implements EngineNvme {
     Effect.gen({ self: this }, function* () {
       const address = yield* addressOf("Nvme.connect", transportId, settings)
       const controller = new HostController(this.state.hostContext, transportId, address, settings, onEvent)
-      yield* controller.connect
+      yield* limited("Nvme.connect", controller.resource, settings.connectTimeoutMillis, controller.connect)
       return this.opened(controller)
     })
 
@@ -238,7 +240,7 @@ export class NvmeHost implements EngineNvme {
     const open = new OpenController(controller)
     this.generations[slot] = generation
     this.controllers[slot] = open
-    controller.onNamespaces = () => this.namespacesChanged(open)
+    controller.onNamespaces = coalesced(this.namespacesChanged(open))
     const { facts, transportId } = controller
     return {
       slot,
@@ -256,38 +258,25 @@ export class NvmeHost implements EngineNvme {
   }
 
   /** Tells those who hold namespaces what has become of them. */
-  private namespacesChanged({ controller, namespaces }: OpenController): void {
-    for (const { disk } of namespaces) {
-      if (disk.state !== "ready") continue
-      if (!controller.activeNamespaces.includes(disk.nsid)) this.remove(disk)
-      else {
-        const resize = Effect.map(describeNamespace(controller, "NvmeController.events", disk.nsid), (facts) => {
-          if (facts === undefined) this.remove(disk)
-          else this.state.registry.resizeTo(disk, facts.numBlocks)
-        })
-        Effect.runFork(Effect.ignore(resize))
-      }
-    }
+  private namespacesChanged({ controller, namespaces }: OpenController): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      const ready = [...namespaces].filter(({ disk }) => disk.state === "ready")
+      const active = ready.filter(({ disk }) => controller.activeNamespaces.includes(disk.nsid))
+      for (const { disk } of ready.filter((one) => !active.includes(one))) this.remove(disk)
+      return Effect.forEach(
+        active,
+        ({ disk }) =>
+          Effect.map(describeNamespace(controller, "NvmeController.events", disk.nsid), (facts) => {
+            if (disk.state !== "ready") return
+            if (facts === undefined) this.remove(disk)
+            else this.state.registry.resizeTo(disk, facts.numBlocks)
+          }).pipe(Effect.ignore),
+        { concurrency: "unbounded", discard: true }
+      )
+    })
   }
 
   private remove(disk: NvmeDisk): void {
     this.state.registry.unregister(disk)
   }
-}
-
-export const ioTypesOf = (
-  controller: HostController
-): ReadonlySet<"read" | "write" | "flush" | "unmap" | "write_zeroes" | "nvme_io" | "compare" | "copy" | "abort"> => {
-  const commands = controller.facts?.identify.nvmCommands
-  return new Set([
-    "read",
-    "write",
-    "flush",
-    "nvme_io",
-    "abort",
-    ...(commands?.datasetManagement === true ? (["unmap"] as const) : []),
-    ...(commands?.writeZeroes === true ? (["write_zeroes"] as const) : []),
-    ...(commands?.compare === true ? (["compare"] as const) : []),
-    ...(commands?.copy === true ? (["copy"] as const) : [])
-  ] as const)
 }

@@ -4,7 +4,7 @@
  *
  * Everything here runs on the JS thread.
  */
-import { setU32, u16, u32 } from "../../nvme/bytes.ts"
+import { setU32, getU16, getU32 } from "../../nvme/bytes.ts"
 import { Cqe, cqeBytes, SglType, writeSgl } from "../../nvme/command.ts"
 import { Status, statusOfField } from "../../nvme/nvmeStatus.ts"
 import {
@@ -197,7 +197,7 @@ export class HostConnection implements LinkOwner, PduOwner {
 
   /** A completion. */
   private complete(bytes: Uint8Array, at: number): PduFault | undefined {
-    const commandId = u16(bytes, at + Cqe.commandId)
+    const commandId = getU16(bytes, at + Cqe.commandId)
     const command = this.owner.find(commandId)
     if (command === undefined) {
       return headerFault(
@@ -205,9 +205,9 @@ export class HostConnection implements LinkOwner, PduOwner {
         `a completion for command ${commandId}, which is not on its way`
       )
     }
-    command.dword0 = u32(bytes, at + Cqe.dword0)
-    command.dword1 = u32(bytes, at + Cqe.dword1)
-    this.end(command, statusOfField(u16(bytes, at + Cqe.status)))
+    command.dword0 = getU32(bytes, at + Cqe.dword0)
+    command.dword1 = getU32(bytes, at + Cqe.dword1)
+    this.end(command, statusOfField(getU16(bytes, at + Cqe.status)))
     return undefined
   }
 

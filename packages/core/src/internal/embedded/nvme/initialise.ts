@@ -2,8 +2,7 @@
  * What happens between the first Connect and a controller that is ready: properties, enable, identify, features.
  */
 import * as Effect from "effect/Effect"
-import * as Result from "effect/Result"
-import { IoFailed, SpdkError, TimedOut } from "../../../SpdkError.ts"
+import { Corrupted, IoFailed, SpdkError, TimedOut } from "../../../SpdkError.ts"
 import { Cc, Csts, Property } from "../../nvme/fabrics.ts"
 import { FeatureId } from "../../nvme/features.ts"
 import {
@@ -16,8 +15,8 @@ import {
   namespaceFormat,
   namespaceListEntries
 } from "../../nvme/identify.ts"
-import type { Malformed } from "../../nvme/struct.ts"
 import type { HostController } from "./controller.ts"
+import { decodedOr } from "./hostErrors.ts"
 
 export interface ControllerFacts {
   readonly cap: bigint
@@ -39,19 +38,6 @@ const pollMillis = 5
 /** Notices: namespace attribute, firmware activation, ANA change; and of the discovery log. */
 const wantedEvents = 0x8000_0b00
 
-export const orFailed = <A>(
-  operation: string,
-  resource: string,
-  result: Result.Result<A, Malformed>
-): Effect.Effect<A, SpdkError> =>
-  Result.isSuccess(result)
-    ? Effect.succeed(result.success)
-    : Effect.fail(
-        new SpdkError({
-          reason: new IoFailed({ operation, resource, detail: `${result.failure.where} ${result.failure.rule}` })
-        })
-      )
-
 export const initialise = Effect.fnUntraced(function* (
   controller: HostController,
   operation: string,
@@ -69,7 +55,7 @@ export const initialise = Effect.fnUntraced(function* (
   const cc = Cc.entrySizes | Cc.enable
   yield* admin.setCc(operation, cc)
   yield* awaitReady(controller, operation, readyMillis, Csts.ready)
-  const identify = yield* orFailed(
+  const identify = yield* decodedOr(
     operation,
     resource,
     identifyController.decode(yield* admin.identify(operation, Cns.controller, 0))
@@ -125,7 +111,10 @@ const awaitReady = Effect.fnUntraced(function* (
   return yield* Effect.fail(new SpdkError({ reason: new TimedOut({ operation, resource, limitMillis }) }))
 })
 
-/** Pages of 1,024 ids. */
+/** More than this is taken for a lie: each is asked for, and remembered. */
+const maxNamespaces = 2 ** 20
+
+/** Pages of 1,024 ids, each in rising order, so that this ends. */
 export const readActiveNamespaces = Effect.fnUntraced(function* (
   { admin, resource }: HostController,
   operation: string
@@ -133,12 +122,17 @@ export const readActiveNamespaces = Effect.fnUntraced(function* (
   const all: Array<number> = []
   for (;;) {
     const after = all.at(-1) ?? 0
-    const page = yield* orFailed(
+    const page = yield* decodedOr(
       operation,
       resource,
       decodeNamespaceList(yield* admin.identify(operation, Cns.activeNamespaces, after))
     )
     all.push(...page.filter((id) => id > after))
+    if (all.length > maxNamespaces) {
+      const rule = `has more than ${maxNamespaces} entries`
+      const reason = new Corrupted({ operation, resource, where: "the list of namespaces", rule })
+      return yield* Effect.fail(new SpdkError({ reason }))
+    }
     if (page.length < namespaceListEntries || (all.at(-1) ?? 0) === after) return all
   }
 })
@@ -162,16 +156,16 @@ export const describeNamespace = Effect.fnUntraced(function* (
   operation: string,
   nsid: number
 ): Effect.fn.Return<NamespaceFacts | undefined, SpdkError> {
-  const identify = yield* orFailed(
+  const identify = yield* decodedOr(
     operation,
     resource,
     identifyNamespace.decode(yield* admin.identify(operation, Cns.namespace, nsid))
   )
   if (identify.numBlocks === 0n) return undefined
-  const format = yield* orFailed(operation, resource, namespaceFormat(identify))
+  const format = yield* decodedOr(operation, resource, namespaceFormat(identify))
   const hasDescriptors = facts !== undefined && facts.vs >= 0x1_0300
   const descriptors = hasDescriptors
-    ? yield* orFailed(operation, resource, decodeDescriptors(yield* admin.identify(operation, Cns.descriptors, nsid)))
+    ? yield* decodedOr(operation, resource, decodeDescriptors(yield* admin.identify(operation, Cns.descriptors, nsid)))
     : {}
   return {
     nsid,

@@ -1,7 +1,7 @@
 /**
  * The commands of fabrics: connect, properties, disconnect.
  */
-import { u64 } from "../../nvme/bytes.ts"
+import { getU64 } from "../../nvme/bytes.ts"
 import { Sqe } from "../../nvme/command.ts"
 import {
   connectDataBytes,
@@ -122,7 +122,7 @@ const getProperty = (controller: Controller, sqe: Uint8Array): FabricsAnswer => 
 
 const setProperty = (controller: Controller, sqe: Uint8Array): FabricsAnswer => {
   if (propertySizeOf(sqe, 0) !== 0) return invalidParameter
-  const value = Number(u64(sqe, Sqe.cdw12) & 0xffffffffn)
+  const value = Number(getU64(sqe, Sqe.cdw12) & 0xffffffffn)
   switch (propertyOffsetOf(sqe, 0)) {
     case Property.Cc:
       return controller.setConfiguration(value) ? { status: Status.Success } : invalidParameter

@@ -144,7 +144,7 @@ export class Controller {
     return state === "change" ? Status.AnaTransition : Status.Success
   }
 
-  /** True when it was taken and will be answered by an event. */
+  /** An event that waits for it, or "later" when it waits for one; or why neither. */
   requestAsyncEvent(commandId: number): number | "later" | { readonly dword0: number } {
     if (this.asyncRequests.length >= maxAsyncEvents) return Status.AsyncEventLimitExceeded | dnr
     const pending = this.pendingEvents.shift()
@@ -211,8 +211,9 @@ export class Controller {
     this.masked.add(logPage)
     const dword0 = encodeAsyncEvent(AsyncEventType.notice, info, logPage)
     const commandId = this.asyncRequests.shift()
-    if (commandId === undefined) this.pendingEvents.push(dword0)
-    else this.admin.respondLater(commandId, Status.Success, dword0)
+    // A host that reads log pages and asks for no events is told of each page once.
+    if (commandId !== undefined) this.admin.respondLater(commandId, Status.Success, dword0)
+    else if (!this.pendingEvents.includes(dword0)) this.pendingEvents.push(dword0)
   }
 
   private rounded(millis: number): number {

@@ -2,7 +2,7 @@
  * The commands of I/O queues: checked here, done by the namespace's bdev.
  */
 import { Opcode } from "@effect-spdk/native/Layout"
-import { u32, u64Number } from "../../nvme/bytes.ts"
+import { getU32, getU64Number } from "../../nvme/bytes.ts"
 import { IoOpcode } from "../../nvme/command.ts"
 import { dnr, Status, statusOfWord } from "../../nvme/nvmeStatus.ts"
 import type { IoStatus } from "../status.ts"
@@ -13,6 +13,8 @@ import type { Namespace } from "./target.ts"
 
 const invalidField = Status.InvalidField | dnr
 const deallocateBit = 4
+/** Of dword 12, Force Unit Access: the data is durable when the command ends. */
+const fuaBit = 0x4000_0000
 const rangeBytes = 16
 
 /** Submits the command; or it is answered with the status that comes back. */
@@ -127,8 +129,8 @@ const startDatasetManagement = (
   const bytes = request.room(count * rangeBytes).bytes
   const ranges: Array<readonly [number, number]> = []
   for (let at = 0; at < count * rangeBytes; at += rangeBytes) {
-    const lengthBlocks = u32(bytes, at + 4)
-    const first = u64Number(bytes, at + 8)
+    const lengthBlocks = getU32(bytes, at + 4)
+    const first = getU64Number(bytes, at + 8)
     if (first > namespace.bdev.numBlocks - lengthBlocks) return Status.LbaOutOfRange | dnr
     if (lengthBlocks > 0) ranges.push([first, lengthBlocks])
   }
@@ -156,12 +158,20 @@ export const ioStatus = (connection: Connection, request: NvmfRequest, namespace
     nextRange(connection, request, namespace)
     return undefined
   }
+  if (isStillVolatile(request, namespace)) return submit(connection, request, namespace, Opcode.Flush)
   if (request.expected !== undefined) {
     const read = request.memory?.bytes.subarray(0, request.expected.length)
     if (read === undefined || Buffer.compare(read, request.expected) !== 0) return Status.CompareFailure | dnr
   }
   return Status.Success
 }
+
+/** Whether FUA asks for a flush, which bdevs do not know as a property of a write. */
+const isStillVolatile = ({ command, dword12, opcode }: NvmfRequest, { bdev }: Namespace): boolean =>
+  (command === IoOpcode.Write || command === IoOpcode.WriteZeroes) &&
+  opcode !== Opcode.Flush &&
+  (dword12 & fuaBit) !== 0 &&
+  bdev.supports("flush")
 
 const statusOf = (request: NvmfRequest, { errno, nvme }: IoStatus): number => {
   const known = statusOfWord(nvme)

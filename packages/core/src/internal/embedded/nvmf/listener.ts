@@ -10,8 +10,11 @@ const maxConnections = 16_384
 
 export class ListenSocket {
   readonly address: Address
-  private readonly server: Net.Server
+  /** Subsystems that listen here, or are about to. */
   users = 0
+  private readonly server: Net.Server
+  /** Who asked before it was known; undefined once it listens. */
+  private waiting: Array<(error: Error | undefined) => void> | undefined = []
 
   constructor(target: Target, address: Address) {
     this.address = address
@@ -21,25 +24,26 @@ export class ListenSocket {
       else Connection.accept(target, transport, socket, address)
     })
     this.server.maxConnections = maxConnections
+    const port = Number(address.trsvcid)
+    // Later errors are accepts that fail (out of descriptors): they concern the one who wanted in.
+    this.server.on("error", (error) => this.known(error))
+    this.server.listen({ host: address.traddr, port, ipv6Only: address.adrfam === "IPv6" }, () => this.known(undefined))
   }
 
   /** `done` gets what the system says when the address cannot be listened on. */
-  listen(done: (error: Error | undefined) => void): void {
-    const { server } = this
-    const onError = (error: Error): void => done(error)
-    server.once("error", onError)
-    server.listen(
-      { host: this.address.traddr, port: Number(this.address.trsvcid), ipv6Only: this.address.adrfam === "IPv6" },
-      () => {
-        server.removeListener("error", onError)
-        // An accept that fails (out of descriptors) concerns the one who wanted in.
-        server.on("error", () => {})
-        done(undefined)
-      }
-    )
+  whenListening(done: (error: Error | undefined) => void): void {
+    if (this.waiting === undefined) done(undefined)
+    else this.waiting.push(done)
   }
 
   close(): void {
     this.server.close()
+  }
+
+  private known(error: Error | undefined): void {
+    const { waiting } = this
+    if (error === undefined) this.waiting = undefined
+    else if (waiting !== undefined) this.waiting = []
+    for (const done of waiting ?? []) done(error)
   }
 }

@@ -1,7 +1,7 @@
 /**
  * A command of a queue, from its capsule to its response. Records are used again and again; a queue has as many as its depth.
  */
-import { u32, u64Number } from "../../nvme/bytes.ts"
+import { getU32, getU64Number } from "../../nvme/bytes.ts"
 import { commandIdOf, nsidOf, Sqe, sglLengthOf, sglOffsetOf, sglTypeOf } from "../../nvme/command.ts"
 import { BdevIo } from "../io.ts"
 import { SlabMemory } from "../memory.ts"
@@ -23,6 +23,8 @@ export class NvmfRequest extends BdevIo {
   sglType = 0
   sglLength = 0
   sglOffset = 0
+  /** Whether the command id is its own: that of a conflict is another's. */
+  hasId = false
   /** What was wrong already when the capsule came. */
   earlyStatus = 0
   /** Of what the host sends. */
@@ -52,13 +54,14 @@ export class NvmfRequest extends BdevIo {
     this.flags = bytes[at + 1] ?? 0
     this.commandId = commandIdOf(bytes, at)
     this.nsid = nsidOf(bytes, at)
-    this.firstBlock = u64Number(bytes, at + Sqe.cdw10)
-    this.dword10 = u32(bytes, at + Sqe.cdw10)
-    this.dword11 = u32(bytes, at + Sqe.cdw11)
-    this.dword12 = u32(bytes, at + Sqe.cdw12)
+    this.firstBlock = getU64Number(bytes, at + Sqe.cdw10)
+    this.dword10 = getU32(bytes, at + Sqe.cdw10)
+    this.dword11 = getU32(bytes, at + Sqe.cdw11)
+    this.dword12 = getU32(bytes, at + Sqe.cdw12)
     this.sglType = sglTypeOf(bytes, at)
     this.sglLength = sglLengthOf(bytes, at)
     this.sglOffset = sglOffsetOf(bytes, at)
+    this.hasId = false
     this.earlyStatus = 0
     this.expectedBytes = 0
     this.receivedBytes = 0

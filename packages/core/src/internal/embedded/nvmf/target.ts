@@ -9,7 +9,7 @@ import type { BdevDescriptor } from "../bdevDescriptor.ts"
 import type { BdevRegistry } from "../bdevRegistry.ts"
 import type { Connection } from "./connection.ts"
 import type { Controller } from "./controller.ts"
-import type { ListenSocket } from "./listener.ts"
+import { ListenSocket } from "./listener.ts"
 import { BlockPool } from "./outBlock.ts"
 
 export const claimant = "NVMe-oF Target"
@@ -285,6 +285,17 @@ export class Target {
       })
     }
     return entries
+  }
+
+  /** The socket of this address, made when there is none. Each subsystem counts itself as a user. */
+  listenSocket(address: Address): ListenSocket {
+    const key = addressKey(address)
+    let socket = this.sockets.get(key)
+    if (socket === undefined) {
+      socket = new ListenSocket(this, address)
+      this.sockets.set(key, socket)
+    }
+    return socket
   }
 
   /** One subsystem fewer listens there. */

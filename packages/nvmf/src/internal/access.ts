@@ -10,7 +10,7 @@ import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Info from "../NvmfInfo.ts"
 import type { HostOptions, ListenerOptions } from "../NvmfOptions.ts"
-import type { Door, Host, Listener } from "../NvmfSubsystem.ts"
+import type { SubsystemAccess, Host, Listener } from "../NvmfSubsystem.ts"
 import {
   addressKey,
   addressParams,
@@ -30,7 +30,7 @@ export type Hold = <A>(
   release: (made: A) => Effect.Effect<void>
 ) => Effect.Effect<A, Failed, Scope.Scope>
 
-export const makeDoor = (rpc: Client, traits: SubsystemTraits, hold: Hold): Door => ({
+export const makeAccess = (rpc: Client, traits: SubsystemTraits, hold: Hold): SubsystemAccess => ({
   nqn: traits.nqn,
   info: findSubsystem(rpc, traits.nqn),
   listeners: Effect.andThen(

@@ -7,7 +7,7 @@ import { isDmaBuffer } from "../../DmaBuffer.ts"
 import { fromNvme, invalid, type InvalidArgument, type Released, released, type SpdkError } from "../../SpdkError.ts"
 import type { IoError } from "../ioCompletion.ts"
 import { Cqe, Direction, directionOf, Sqe, sqeBytes } from "./command.ts"
-import { u16, u32 } from "./bytes.ts"
+import { getU16, getU32 } from "./bytes.ts"
 import { isDnr, scOf, sctOf, statusOfField } from "./nvmeStatus.ts"
 import { viewOf } from "./struct.ts"
 
@@ -50,9 +50,9 @@ export const completionOf = (
   operation: string,
   resource: string
 ): Effect.Effect<CompletionWords, IoError> => {
-  const status = statusOfField(u16(bytes, Cqe.status))
+  const status = statusOfField(getU16(bytes, Cqe.status))
   return sctOf(status) === 0 && scOf(status) === 0
-    ? Effect.succeed({ dword0: u32(bytes, Cqe.dword0), dword1: u32(bytes, Cqe.dword1) })
+    ? Effect.succeed({ dword0: getU32(bytes, Cqe.dword0), dword1: getU32(bytes, Cqe.dword1) })
     : Effect.fail(fromNvme(sctOf(status), scOf(status), isDnr(status), { operation, resource }))
 }
 

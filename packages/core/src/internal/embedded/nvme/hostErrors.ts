@@ -1,0 +1,35 @@
+/**
+ * How the host fails: with what a controller has said where it has said something, and never without an end.
+ */
+import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
+import { Corrupted, IoFailed, SpdkError, TimedOut } from "../../../SpdkError.ts"
+import type { Malformed } from "../../nvme/struct.ts"
+
+/** No connection, or none any more. */
+export const lost = (operation: string, resource: string, detail: string): SpdkError =>
+  new SpdkError({ reason: new IoFailed({ operation, resource, detail }) })
+
+/** What a controller sent, decoded, or `Corrupted`. */
+export const decodedOr = <A>(
+  operation: string,
+  resource: string,
+  result: Result.Result<A, Malformed>
+): Effect.Effect<A, SpdkError> =>
+  Result.isSuccess(result)
+    ? Effect.succeed(result.success)
+    : Effect.fail(new SpdkError({ reason: new Corrupted({ operation, resource, ...result.failure }) }))
+
+/** `TimedOut` after so long; 0 is no limit. What runs is interrupted. */
+export const limited = <A>(
+  operation: string,
+  resource: string,
+  limitMillis: number,
+  run: Effect.Effect<A, SpdkError>
+): Effect.Effect<A, SpdkError> =>
+  limitMillis === 0
+    ? run
+    : Effect.timeoutOrElse(run, {
+        duration: limitMillis,
+        orElse: () => Effect.fail(new SpdkError({ reason: new TimedOut({ operation, resource, limitMillis }) }))
+      })
