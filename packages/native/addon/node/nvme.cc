@@ -90,6 +90,7 @@ NvmeConnectOptions OptionsOf(const Napi::Object& object, bool* valid) {
   options.keep_alive_millis = number("keepAliveMillis");
   options.connect_timeout_millis = number("connectTimeoutMillis");
   options.admin_timeout_millis = number("adminTimeoutMillis");
+  options.io_timeout_millis = number("ioTimeoutMillis");
   options.retries = number("retries");
   options.header_digest = object.Get("headerDigest").ToBoolean().Value();
   options.data_digest = object.Get("dataDigest").ToBoolean().Value();

@@ -44,9 +44,16 @@ export class AdminCommands {
     return command
   }
 
-  /** Nobody waits for it. */
+  /** Nobody waits for it, but an answer has to come. */
   fire(fill: (sqe: Uint8Array) => void): void {
-    this.await(fill, () => {})
+    const timer = this.startTimer()
+    this.await(fill, () => {
+      if (timer !== undefined) this.timers.cancel(timer)
+    })
+  }
+
+  private startTimer(): Timer | undefined {
+    return this.timeoutMillis > 0 ? this.timers.after(this.timeoutMillis * 1000, this.onTimeout) : undefined
   }
 
   /**
@@ -73,7 +80,7 @@ export class AdminCommands {
       })
       command.sqe.set(sqe)
       prepare(command)
-      if (this.timeoutMillis > 0) timer = this.timers.after(this.timeoutMillis * 1000, this.onTimeout)
+      timer = this.startTimer()
       if (options.first === true) this.queue.sendFirst(command)
       else this.queue.submit(command)
       return Effect.callback<void>((letGo) => {
