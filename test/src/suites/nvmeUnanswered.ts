@@ -63,18 +63,20 @@ export const suite: NvmeSuite = (name, layer, _capabilities, factory) => {
         })
       )
 
-      check(`a command of the admin queue that ends in "${fault}" is answered, and a reset brings everything back`, () =>
-        Effect.gen(function* () {
-          const { controller, proxy } = yield* behindProxy(target, { adminTimeout: "1 second" })
-          const disk = yield* controller.namespace(1)
-          yield* disk.readBytes(0, 4096)
-          proxy.decide = ({ opcode, queueId }) => (queueId === 0 && opcode === opcodes.identify ? fault : "pass")
-          expectReasonIn(yield* within("an answer", Effect.exit(controller.identify), 10_000), lostReasons)
-          yield* failed(controller)
-          proxy.decide = () => "pass"
-          yield* within("a reset", controller.reset, 10_000)
-          yield* disk.readBytes(0, 4096)
-        })
+      check(
+        `a command of the admin queue that ends in "${fault}" is answered, and a reset brings everything back`,
+        () =>
+          Effect.gen(function* () {
+            const { controller, proxy } = yield* behindProxy(target, { adminTimeout: "1 second" })
+            const disk = yield* controller.namespace(1)
+            yield* disk.readBytes(0, 4096)
+            proxy.decide = ({ opcode, queueId }) => (queueId === 0 && opcode === opcodes.identify ? fault : "pass")
+            expectReasonIn(yield* within("an answer", Effect.exit(controller.identify), 10_000), lostReasons)
+            yield* failed(controller)
+            proxy.decide = () => "pass"
+            yield* within("a reset", controller.reset, 10_000)
+            yield* disk.readBytes(0, 4096)
+          })
       )
 
       check(`a scope closes in time over a read that ended in "${fault}"`, () =>

@@ -66,7 +66,7 @@ export class AdminCommands {
     options: { readonly first?: boolean; readonly onInterrupt?: (command: HostCommand) => void } = {}
   ): Effect.Effect<AdminAnswer> {
     return Effect.callback<AdminAnswer>((resume) => {
-      let timer: Timer | undefined
+      const timer = this.startTimer()
       let isDone = false
       let whenDone: (() => void) | undefined
       const command = this.queue.take({
@@ -80,7 +80,6 @@ export class AdminCommands {
       })
       command.sqe.set(sqe)
       prepare(command)
-      timer = this.startTimer()
       if (options.first === true) this.queue.sendFirst(command)
       else this.queue.submit(command)
       return Effect.callback<void>((letGo) => {
