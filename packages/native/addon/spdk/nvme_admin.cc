@@ -95,6 +95,8 @@ void NvmeController::AbortAdmin(uint32_t id) {
 // SPDK waits for answers to what it sends by itself, the log of changed namespaces for one, and where the wait runs out it
 // frees the memory that a late answer is written to all the same. So it hears of each of its commands a little before that,
 // and the admin queue is given up then: nothing is read from it any more.
+// Reading that log here instead, which SPDK has an option for, would lose changes: it looks at the namespaces before the log is
+// read then, and offers no way to look again.
 void NvmeController::SetLimits() {
   const uint64_t inner_millis = attach_.opts.admin_timeout_ms;
   const uint64_t inner_micros = std::min(inner_millis * 1000 / 8 * 7, kLongestTimeoutMicros);
