@@ -71,6 +71,11 @@ export interface ConnectOptions {
   readonly connectTimeout?: Duration.Input | undefined
   /** How long a command of the admin queue may take before the connection is given up. Default 30 seconds; infinity: no limit. */
   readonly adminTimeout?: Duration.Input | undefined
+  /**
+   * How long the device may take for a command of an I/O queue before the connection is given up: the controller fails, and what
+   * is in flight is answered, as when the connection is lost. Default 30 seconds, as Linux; infinity: no limit.
+   */
+  readonly ioTimeout?: Duration.Input | undefined
   /** CRC32C over the headers of NVMe/TCP. Default false. */
   readonly headerDigest?: boolean | undefined
   /** CRC32C over the data of NVMe/TCP. Default false. */

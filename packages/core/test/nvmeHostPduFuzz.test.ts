@@ -4,7 +4,7 @@ import * as net from "node:net"
 import { QueuePair } from "../src/internal/embedded/nvme/queuePair.ts"
 import type { HostCommand } from "../src/internal/embedded/nvme/hostCommand.ts"
 import { Reactor } from "../src/internal/embedded/reactor.ts"
-import { crc32c, setU32, setU64Number, u16, u32 } from "../src/internal/nvme/bytes.ts"
+import { crc32c, setU32, setU64Number, getU16, getU32 } from "../src/internal/nvme/bytes.ts"
 import { IoOpcode, Sqe, writeCqe } from "../src/internal/nvme/command.ts"
 import {
   encodeIcResp,
@@ -71,12 +71,12 @@ class Liar {
   private heard(pdu: Uint8Array): void {
     if (pdu[0] === PduType.IcReq) return this.initialize()
     if (pdu[0] === PduType.H2cData) {
-      if (u16(pdu, 8) === this.fence?.commandId && u32(pdu, 12) === this.asked) this.answered = this.asked
+      if (getU16(pdu, 8) === this.fence?.commandId && getU32(pdu, 12) === this.asked) this.answered = this.asked
       return
     }
     if (pdu[0] !== PduType.CapsuleCmd) return
-    const commandId = u16(pdu, 8 + Sqe.commandId)
-    const one = { commandId, opcode: pdu[8] ?? 0, lengthBytes: u32(pdu, 8 + Sqe.sgl + 8), doneBytes: 0 }
+    const commandId = getU16(pdu, 8 + Sqe.commandId)
+    const one = { commandId, opcode: pdu[8] ?? 0, lengthBytes: getU32(pdu, 8 + Sqe.sgl + 8), doneBytes: 0 }
     if (one.lengthBytes === fenceBytes) this.fence = one
     else this.sent.set(commandId, one)
   }
@@ -155,7 +155,7 @@ class Liar {
     const transfer = { commandId, transferTag: 0, offsetBytes, lengthBytes }
     const at = writeDataHeader(bytes, 0, format, { type: PduType.C2hData, flags, transfer })
     if (format.dataDigest) setU32(bytes, at + lengthBytes, crc32c(bytes, at, at + lengthBytes))
-    return bytes.subarray(0, u32(bytes, 4))
+    return bytes.subarray(0, getU32(bytes, 4))
   }
 }
 

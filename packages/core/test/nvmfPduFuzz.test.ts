@@ -1,7 +1,7 @@
 /** Changed PDUs of all kinds against the embedded target: no crash, no hang, memory flat, and what others hold stays as it is. */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
-import { crc32c, setU16, setU32, u16, u32 } from "../src/internal/nvme/bytes.ts"
+import { crc32c, setU16, setU32, getU16, getU32 } from "../src/internal/nvme/bytes.ts"
 import { AdminOpcode, IoOpcode, Sqe, writeSgl } from "../src/internal/nvme/command.ts"
 import {
   Cc,
@@ -42,7 +42,7 @@ const capsule = (sqe: Uint8Array, format: PduFormat, data: Uint8Array = new Uint
   const dataAt = writeCapsuleCmd(bytes, 0, format, data.length)
   bytes.set(data, dataAt)
   withDigest(bytes, dataAt, data.length, format)
-  return bytes.subarray(0, u32(bytes, 4))
+  return bytes.subarray(0, getU32(bytes, 4))
 }
 
 const withSgl = (sqe: Uint8Array, type: 0x01 | 0x5a, lengthBytes: number): Uint8Array => {
@@ -83,11 +83,11 @@ class Queue {
   private heard(pdu: Uint8Array): void {
     const type = pdu[0] ?? 0
     if (type === PduType.R2t && this.wishes.length < 32) {
-      this.wishes.push({ commandId: commandIdOf(pdu), transferTag: u16(pdu, 10), lengthBytes: u32(pdu, 16) })
+      this.wishes.push({ commandId: commandIdOf(pdu), transferTag: getU16(pdu, 10), lengthBytes: getU32(pdu, 16) })
     }
     if (type !== PduType.CapsuleResp || commandIdOf(pdu) !== fenceIds + this.fence) return
-    this.status = (u16(pdu, 22) >>> 1) & 0x7ff
-    this.dword0 = u32(pdu, 8)
+    this.status = (getU16(pdu, 22) >>> 1) & 0x7ff
+    this.dword0 = getU32(pdu, 8)
     this.isFenced = true
   }
 
@@ -158,7 +158,7 @@ const h2cData = (wish: Wish, random: RandomSource, format: PduFormat): Uint8Arra
   const transfer = { ...wish, offsetBytes: 0, lengthBytes }
   const dataAt = writeDataHeader(bytes, 0, format, { type: PduType.H2cData, flags, transfer })
   withDigest(bytes, dataAt, lengthBytes, format)
-  return bytes.subarray(0, u32(bytes, 4))
+  return bytes.subarray(0, getU32(bytes, 4))
 }
 
 const adminCommand = (random: RandomSource, { format }: Queue): Uint8Array => {

@@ -16,6 +16,7 @@
         "spdk/blobstore_queries.cc",
         "spdk/descriptor.cc",
         "spdk/idle.cc",
+        "spdk/nvme_admin.cc",
         "spdk/nvme_controller.cc",
         "spdk/nvme_namespace.cc",
         "spdk/nvme_passthru.cc",

@@ -94,6 +94,7 @@ export interface NvmeConnectOptions {
   readonly keepAliveMillis: number
   readonly connectTimeoutMillis: number
   readonly adminTimeoutMillis: number
+  readonly ioTimeoutMillis: number
   readonly headerDigest: boolean
   readonly dataDigest: boolean
   readonly retries: number

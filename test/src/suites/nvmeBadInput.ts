@@ -67,6 +67,8 @@ export const suite: NvmeSuite = (name, layer, _capabilities, factory) => {
           ["connectTimeout", "0 seconds", /between a millisecond/],
           ["connectTimeout", -5, /millisecond|duration/],
           ["adminTimeout", {}, /duration|millisecond/],
+          ["ioTimeout", 0, /between a millisecond/],
+          ["ioTimeout", "a while", /duration/],
           ["headerDigest", 1, /boolean/],
           ["dataDigest", "yes", /boolean/],
           ["retries", -1, /0 to 255/],

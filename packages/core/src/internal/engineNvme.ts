@@ -39,6 +39,8 @@ export interface NvmeConnectSettings {
   readonly connectTimeoutMillis: number
   /** How long the device may take for a command of the admin queue before the connection is given up; 0: for ever. */
   readonly adminTimeoutMillis: number
+  /** The same for a command of an I/O queue. */
+  readonly ioTimeoutMillis: number
   readonly headerDigest: boolean
   readonly dataDigest: boolean
   /** Attempts at a command that the device asks to try again. */

@@ -9,7 +9,7 @@ import { assert } from "@effect/vitest"
 import * as net from "node:net"
 import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
-import { crc32c, setU32, u16, u32 } from "../../src/internal/nvme/bytes.ts"
+import { crc32c, setU32, getU16, getU32 } from "../../src/internal/nvme/bytes.ts"
 import {
   capsuleCmdBytes,
   checkCommonHeader,
@@ -190,7 +190,7 @@ export class Wire {
     while (bytes.length >= commonHeaderBytes && !this.isEnded) {
       const fault = checkCommonHeader(bytes, 0, this.receiver, this.format)
       if (fault !== undefined) assert.fail(`seed ${seed}: sent by the other side: ${fault.message}`)
-      const pduBytes = u32(bytes, 4)
+      const pduBytes = getU32(bytes, 4)
       if (bytes.length < pduBytes) break
       const type = bytes[0]
       if (type === PduType.C2hTermReq || type === PduType.H2cTermReq) {
@@ -205,7 +205,7 @@ export class Wire {
 }
 
 /** The command of a response, or that a data PDU belongs to. */
-export const commandIdOf = (pdu: Uint8Array): number => u16(pdu, pdu[0] === PduType.CapsuleResp ? 20 : 8)
+export const commandIdOf = (pdu: Uint8Array): number => getU16(pdu, pdu[0] === PduType.CapsuleResp ? 20 : 8)
 
 setFlagsFromString("--expose-gc")
 const collect: () => void = runInNewContext("gc")

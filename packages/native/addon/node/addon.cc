@@ -106,7 +106,7 @@ void Start(const Napi::CallbackInfo& info) {
   options.key = object.Get("key").ToString().Utf8Value();
   Runtime::Get().Start(options, {environment->holdings().mailbox, request},
                        [holdings = environment->shared_holdings(), request](int status, const std::string& text) {
-                         holdings->Reply(request, status, 0, 0, 0, text);
+                         holdings->Reply(request, {.status = status, .text = text});
                        });
 }
 
@@ -182,7 +182,7 @@ void Spawn(const Napi::CallbackInfo& info) {
         queue->Close([](int) {});
         return;
       }
-      holdings->Reply(request, 0, id, static_cast<double>(queue->thread_id()));
+      holdings->Reply(request, {.a = static_cast<double>(id), .b = static_cast<double>(queue->thread_id())});
     });
   });
   if (!posted) holdings->Reply(request, -ESHUTDOWN);
@@ -243,7 +243,7 @@ void BdevOpen(const Napi::CallbackInfo& info) {
     if (status != 0) return holdings->Reply(request, status);
     holdings->targets.Put(id, descriptor);
     if (holdings->ended) return descriptor->Close([](int) {});
-    holdings->Reply(request, 0, id, 0, 0, descriptor->Describe());
+    holdings->Reply(request, {.a = static_cast<double>(id), .text = descriptor->Describe()});
   });
   if (!posted) holdings->Reply(request, -ESHUTDOWN);
 }
@@ -281,7 +281,9 @@ void ChannelOpen(const Napi::CallbackInfo& info) {
   if (queue == nullptr || target == nullptr) return holdings->Reply(request, -EBADF);
   const bool posted = queue->Post([holdings, request, queue, target] {
     queue->OpenChannel(target, [holdings, request](int status, Queue::ChannelHandle handle) {
-      holdings->Reply(request, status, handle.slot, handle.generation);
+      holdings->Reply(request, {.status = status,
+                                .a = static_cast<double>(handle.slot),
+                                .b = static_cast<double>(handle.generation)});
     });
   });
   if (!posted) holdings->Reply(request, -ECANCELED);
@@ -350,9 +352,26 @@ void PollerControl(const Napi::CallbackInfo& info) {
         found = queue->UnregisterPoller(id, &stats);
         break;
     }
-    holdings->Reply(request, found ? 0 : -ENOENT, static_cast<double>(stats.runs), static_cast<double>(stats.busy));
+    holdings->Reply(request, {.status = found ? 0 : -ENOENT,
+                              .a = static_cast<double>(stats.runs),
+                              .b = static_cast<double>(stats.busy)});
   });
   if (!posted) holdings->Reply(request, -ENOENT);
+}
+
+int AllocateSlab(Holdings& holdings, uint32_t length_bytes, uint32_t alignment, SlabHandle* out) {
+  if (!Runtime::Get().running()) return -ESHUTDOWN;
+  void* memory = spdk_dma_zmalloc(length_bytes, alignment, nullptr);
+  if (memory == nullptr) return -ENOMEM;
+  const std::optional<SlabHandle> handle = holdings.slabs->Open(memory, length_bytes);
+  if (!handle.has_value()) {
+    spdk_dma_free(memory);
+    return -ENFILE;
+  }
+  Runtime::Get().dma_bytes.fetch_add(length_bytes);
+  Runtime::Get().slab_count.fetch_add(1);
+  *out = *handle;
+  return 0;
 }
 
 // Zeroing many megabytes takes milliseconds: not on the JavaScript thread.
@@ -361,22 +380,14 @@ class DmaAllocation : public Napi::AsyncWorker {
   DmaAllocation(Napi::Env env, std::shared_ptr<Holdings> holdings, uint32_t request, uint32_t length_bytes, uint32_t alignment)
       : Napi::AsyncWorker(env), holdings_(std::move(holdings)), request_(request), length_bytes_(length_bytes), alignment_(alignment) {}
 
-  void Execute() override { Allocate(*holdings_, request_, length_bytes_, alignment_); }
-  void OnOK() override {}
-
-  static void Allocate(Holdings& holdings, uint32_t request, uint32_t length_bytes, uint32_t alignment) {
-    if (!Runtime::Get().running()) return holdings.Reply(request, -ESHUTDOWN);
-    void* memory = spdk_dma_zmalloc(length_bytes, alignment, nullptr);
-    if (memory == nullptr) return holdings.Reply(request, -ENOMEM);
-    const std::optional<SlabHandle> handle = holdings.slabs->Open(memory, length_bytes);
-    if (!handle.has_value()) {
-      spdk_dma_free(memory);
-      return holdings.Reply(request, -ENFILE);
-    }
-    Runtime::Get().dma_bytes.fetch_add(length_bytes);
-    Runtime::Get().slab_count.fetch_add(1);
-    holdings.Reply(request, 0, handle->slot, handle->generation);
+  void Execute() override {
+    SlabHandle handle = {};
+    const int status = AllocateSlab(*holdings_, length_bytes_, alignment_, &handle);
+    holdings_->Reply(request_, {.status = status,
+                                .a = static_cast<double>(handle.slot),
+                                .b = static_cast<double>(handle.generation)});
   }
+  void OnOK() override {}
 
  private:
   const std::shared_ptr<Holdings> holdings_;
@@ -403,20 +414,12 @@ Napi::Value DmaAllocateNow(const Napi::CallbackInfo& info) {
   const uint32_t length_bytes = arguments.U32(0);
   const uint32_t alignment = arguments.U32(1);
   if (environment == nullptr || !arguments.ok()) return info.Env().Undefined();
-  if (!Runtime::Get().running()) return Napi::Number::New(info.Env(), -ESHUTDOWN);
-  Holdings& holdings = environment->holdings();
-  void* memory = spdk_dma_zmalloc(length_bytes, alignment, nullptr);
-  if (memory == nullptr) return Napi::Number::New(info.Env(), -ENOMEM);
-  const std::optional<SlabHandle> handle = holdings.slabs->Open(memory, length_bytes);
-  if (!handle.has_value()) {
-    spdk_dma_free(memory);
-    return Napi::Number::New(info.Env(), -ENFILE);
-  }
-  Runtime::Get().dma_bytes.fetch_add(length_bytes);
-  Runtime::Get().slab_count.fetch_add(1);
+  SlabHandle handle = {};
+  const int status = AllocateSlab(environment->holdings(), length_bytes, alignment, &handle);
+  if (status != 0) return Napi::Number::New(info.Env(), status);
   Napi::Array out = Napi::Array::New(info.Env(), 2);
-  out.Set(0u, handle->slot);
-  out.Set(1u, handle->generation);
+  out.Set(0u, handle.slot);
+  out.Set(1u, handle.generation);
   return out;
 }
 

@@ -20,13 +20,7 @@ constexpr uint64_t kProgressPauseMicros = 10000;
 constexpr char kBlobPrefix[] = "blob.";
 
 void Reply(const Holdings& holdings, uint32_t request, BlobstoreAnswer answer, double a = 0) {
-  Event event;
-  event.id = request;
-  event.status = answer.status;
-  event.a = a;
-  event.text = std::move(answer.text);
-  event.bytes = std::move(answer.bytes);
-  holdings.mailbox->Send(std::move(event));
+  holdings.Reply(request, {.status = answer.status, .a = a, .text = std::move(answer.text), .bytes = std::move(answer.bytes)});
 }
 
 // At most a hundred a second: whoever watches needs no more, and the mailbox has no bound.

@@ -7,14 +7,15 @@
 
 namespace effect_spdk {
 
-void Holdings::Reply(uint32_t request, int status, double a, double b, double c, std::string text) const {
+void Holdings::Reply(uint32_t request, CallReply reply) const {
   Event event;
   event.id = request;
-  event.status = status;
-  event.a = a;
-  event.b = b;
-  event.c = c;
-  event.text = std::move(text);
+  event.status = reply.status;
+  event.a = reply.a;
+  event.b = reply.b;
+  event.c = reply.c;
+  event.text = std::move(reply.text);
+  event.bytes = std::move(reply.bytes);
   mailbox->Send(std::move(event));
 }
 

@@ -58,6 +58,16 @@ class Registry {
   std::map<uint32_t, std::shared_ptr<T>> values_;
 };
 
+// What a call is answered with. What the numbers and the text are is said where the call is.
+struct CallReply {
+  int status = 0;
+  double a = 0;
+  double b = 0;
+  double c = 0;
+  std::string text = {};
+  std::string bytes = {};
+};
+
 // Shared by the environment and by the tasks it sent to SPDK threads, so that an answer that comes too late finds it.
 struct Holdings {
   std::shared_ptr<Mailbox> mailbox;
@@ -70,7 +80,8 @@ struct Holdings {
   // Set when the environment has ended: what arrives from here on is closed at once.
   std::atomic<bool> ended{false};
 
-  void Reply(uint32_t request, int status, double a = 0, double b = 0, double c = 0, std::string text = {}) const;
+  void Reply(uint32_t request, CallReply reply) const;
+  void Reply(uint32_t request, int status) const { Reply(request, CallReply{.status = status}); }
   void CloseEverything();
 };
 

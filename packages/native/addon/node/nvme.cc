@@ -90,6 +90,7 @@ NvmeConnectOptions OptionsOf(const Napi::Object& object, bool* valid) {
   options.keep_alive_millis = number("keepAliveMillis");
   options.connect_timeout_millis = number("connectTimeoutMillis");
   options.admin_timeout_millis = number("adminTimeoutMillis");
+  options.io_timeout_millis = number("ioTimeoutMillis");
   options.retries = number("retries");
   options.header_digest = object.Get("headerDigest").ToBoolean().Value();
   options.data_digest = object.Get("dataDigest").ToBoolean().Value();
@@ -123,9 +124,9 @@ Napi::Value NvmeConnect(const Napi::CallbackInfo& info) {
         const auto connected = holdings->controllers.Find(id);
         if (status != 0 || connected == nullptr) {
           holdings->controllers.Erase(id);
-          return holdings->Reply(request, status, id, 0, 0, reason);
+          return holdings->Reply(request, {.status = status, .a = static_cast<double>(id), .text = reason});
         }
-        holdings->Reply(request, 0, id, 0, 0, FactsOf(connected->facts()));
+        holdings->Reply(request, {.a = static_cast<double>(id), .text = FactsOf(connected->facts())});
       });
   // The answer may come before this returns, and looks for it.
   holdings->controllers.Put(id, controller);
@@ -152,7 +153,7 @@ void NvmeCall(const Napi::CallbackInfo& info) {
       });
     } else if (name == "reset") {
       controller->Reset([holdings, request](int status, const std::string& reason) {
-        holdings->Reply(request, status, 0, 0, 0, reason);
+        holdings->Reply(request, {.status = status, .text = reason});
       });
     } else if (name == "namespaces") {
       std::string text = "[";
@@ -161,7 +162,7 @@ void NvmeCall(const Napi::CallbackInfo& info) {
         text += std::to_string(nsid);
       }
       text += ']';
-      holdings->Reply(request, 0, 0, 0, 0, std::move(text));
+      holdings->Reply(request, {.text = std::move(text)});
     } else {
       holdings->Reply(request, -ENOSYS);
     }
@@ -183,7 +184,7 @@ void NvmeOpen(const Napi::CallbackInfo& info) {
       holdings->targets.Put(slot, ns);
       // The environment may have ended between the question and this answer.
       if (holdings->ended) return ns->PostRemove();
-      holdings->Reply(request, 0, slot, 0, 0, ns->Describe());
+      holdings->Reply(request, {.a = static_cast<double>(slot), .text = ns->Describe()});
     });
   });
 }
@@ -217,11 +218,9 @@ void NvmeAdmin(const Napi::CallbackInfo& info) {
     command.data = address;
   }
   command.done = [holdings, request, pinned = std::move(pinned)](int status, const spdk_nvme_cpl* completion) {
-    Event event;
-    event.id = request;
-    event.status = status;
-    if (completion != nullptr) event.bytes.assign(reinterpret_cast<const char*>(completion), sizeof *completion);
-    holdings->mailbox->Send(std::move(event));
+    CallReply reply = {.status = status};
+    if (completion != nullptr) reply.bytes.assign(reinterpret_cast<const char*>(completion), sizeof *completion);
+    holdings->Reply(request, std::move(reply));
   };
   OnThread(holdings, request, id, [request, command = std::move(command)](const Controller& controller) {
     controller->Admin(request, command);
@@ -258,7 +257,7 @@ void NvmeScan(const Napi::CallbackInfo& info) {
     if (probe == nullptr) return holdings->Reply(request, -EIO);
     while (spdk_nvme_probe_poll_async(probe) == -EAGAIN) {
     }
-    holdings->Reply(request, 0, 0, 0, 0, found);
+    holdings->Reply(request, {.text = found});
   });
   if (!posted) holdings->Reply(request, -ESHUTDOWN);
 }

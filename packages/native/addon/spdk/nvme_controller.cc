@@ -20,15 +20,12 @@ constexpr uint32_t kBusyMicros = 50;
 constexpr uint32_t kIdleMicros = 10000;
 constexpr uint32_t kFailedMicros = 100000;
 
-// The longest time that SPDK's count of ticks holds with room to spare.
-constexpr uint64_t kLongestTimeoutMicros = uint64_t{3600} * 1000000;
 constexpr uint32_t kMostRetries = UINT8_MAX;
 // A request of SPDK's own for every command in flight, and for the parts that a large one is cut into.
 constexpr uint32_t kFewestRequests = 512;
 constexpr uint32_t kRequestsPerEntry = 4;
 // Where the caller sets no limit to a command of the admin queue, SPDK's own waits still have one.
 constexpr uint32_t kInnerTimeoutMillis = 120000;
-constexpr uint32_t kLongestStarvationMillis = 1000;
 
 template <size_t size>
 bool CopyText(const std::string& text, char (&out)[size]) {
@@ -157,6 +154,7 @@ bool NvmeController::NameApart() {
 }
 
 void NvmeController::Start() {
+  thread_ = std::this_thread::get_id();
   if (given_up_) return BecomeGone();
   int rc = FillOptions();
   if (rc == 0 && !NameApart()) rc = -EMFILE;
@@ -218,10 +216,7 @@ void NvmeController::PollConnect() {
 void NvmeController::OnReady() {
   spdk_nvme_ctrlr_register_aer_callback(ctrlr_, OnAsyncEvent, this);
   spdk_nvme_ctrlr_set_remove_cb(ctrlr_, OnRemoved, this);
-  if (options_.admin_timeout_millis != 0) {
-    const uint64_t micros = std::min(uint64_t{options_.admin_timeout_millis} * 1000, kLongestTimeoutMicros);
-    spdk_nvme_ctrlr_register_timeout_callback(ctrlr_, kLongestTimeoutMicros, micros, OnTimeout, this);
-  }
+  SetLimits();
   facts_.cap = spdk_nvme_ctrlr_get_regs_cap(ctrlr_).raw;
   facts_.vs = spdk_nvme_ctrlr_get_regs_vs(ctrlr_).raw;
   facts_.io_queues = spdk_nvme_ctrlr_get_opts(ctrlr_)->num_io_queues;
@@ -254,12 +249,10 @@ uint32_t NvmeController::Poll() {
     case State::kFailed:
       return kFailedMicros;
     case State::kDropping:
-    case State::kDraining: {
+    case State::kDraining:
       // Its answers, and the ends of its queue pairs, still come this way.
-      const std::lock_guard<std::mutex> lock(guard_);
-      spdk_nvme_ctrlr_process_admin_completions(ctrlr_);
+      ProcessAdmin();
       break;
-    }
     case State::kDisconnecting:
       PollDisconnect();
       break;
@@ -278,14 +271,11 @@ uint32_t NvmeController::Poll() {
 }
 
 void NvmeController::PollAdmin() {
-  int32_t rc = 0;
-  {
-    const std::lock_guard<std::mutex> lock(guard_);
-    rc = spdk_nvme_ctrlr_process_admin_completions(ctrlr_);
-  }
+  const int32_t rc = ProcessAdmin();
   HandleAsyncEvents();
   if (removed_) return Fail("the device was removed");
-  if (overdue_) return Fail("a command of the admin queue took longer than its limit");
+  if (overdue_ || AdminOverdue()) return Fail("a command of the admin queue took longer than its limit");
+  if (io_overdue_) return Fail("a command of a queue pair took longer than its limit");
   if (rc < 0) return Fail("the admin queue is lost");
   if (broken_) return Fail("a queue pair is lost");
   SubmitAdmin();
@@ -297,11 +287,6 @@ void NvmeController::OnAsyncEvent(void* context, const spdk_nvme_cpl* completion
 }
 
 void NvmeController::OnRemoved(void* context, spdk_nvme_ctrlr*) { static_cast<NvmeController*>(context)->removed_ = true; }
-
-// SPDK counts time for queue pairs too; nothing here gives up on I/O.
-void NvmeController::OnTimeout(void* context, spdk_nvme_ctrlr*, spdk_nvme_qpair* qpair, uint16_t) {
-  if (qpair == nullptr) static_cast<NvmeController*>(context)->overdue_ = true;
-}
 
 void NvmeController::HandleAsyncEvents() {
   for (const uint32_t dword0 : std::exchange(async_events_, {})) {
@@ -324,73 +309,6 @@ void NvmeController::Tell(NvmeEvent kind, uint32_t dword0, std::string text) {
   event.b = dword0;
   event.text = std::move(text);
   mailbox_->Send(std::move(event));
-}
-
-void NvmeController::Admin(uint32_t id, AdminCommand command) {
-  // Nobody could tell the two apart, and SPDK may have the first.
-  if (admin_.contains(id)) return command.done(-EEXIST, nullptr);
-  auto pending = std::make_unique<PendingAdmin>();
-  pending->controller = this;
-  pending->id = id;
-  pending->command = std::move(command);
-  admin_waiting_.push_back(pending.get());
-  admin_[id] = std::move(pending);
-  SubmitAdmin();
-}
-
-// In their order; those that come while it resets wait.
-void NvmeController::SubmitAdmin() {
-  while (!admin_waiting_.empty()) {
-    PendingAdmin* pending = admin_waiting_.front();
-    const bool lost = closing_ || state_ == State::kFailed || state_ == State::kGone || gate() == Gate::kLost;
-    if (!lost && state_ != State::kReady) return;
-    int rc = -ENOTCONN;
-    if (!lost) {
-      pending->submitted = true;
-      admin_in_flight_++;
-      const std::lock_guard<std::mutex> lock(guard_);
-      rc = spdk_nvme_ctrlr_cmd_admin_raw(ctrlr_, &pending->command.command, pending->command.data,
-                                         pending->command.length_bytes, OnAdmin, pending);
-    }
-    if (rc != 0 && !lost) {
-      pending->submitted = false;
-      admin_in_flight_--;
-      // The queue is full: one of those before it makes room, or one of SPDK's own. Some of those stay for ever.
-      if (rc == -ENOMEM) {
-        const uint64_t now = spdk_get_ticks();
-        if (pending->starved_ticks == 0) pending->starved_ticks = now;
-        if (admin_in_flight_ != 0 || now - pending->starved_ticks < TicksOf(kLongestStarvationMillis)) return;
-      }
-    }
-    admin_waiting_.pop_front();
-    if (rc != 0) FinishAdmin(pending, rc == -ENXIO ? -ENOTCONN : rc, nullptr);
-  }
-}
-
-void NvmeController::OnAdmin(void* context, const spdk_nvme_cpl* completion) {
-  auto* pending = static_cast<PendingAdmin*>(context);
-  pending->controller->admin_in_flight_--;
-  pending->controller->FinishAdmin(pending, 0, completion);
-}
-
-void NvmeController::FinishAdmin(PendingAdmin* pending, int status, const spdk_nvme_cpl* completion) {
-  const auto done = std::move(pending->command.done);
-  admin_.erase(pending->id);
-  done(status, completion);
-}
-
-void NvmeController::AbortAdmin(uint32_t id) {
-  const auto found = admin_.find(id);
-  if (found == admin_.end()) return;
-  PendingAdmin* pending = found->second.get();
-  if (!pending->submitted) {
-    std::erase(admin_waiting_, pending);
-    return FinishAdmin(pending, -ECANCELED, nullptr);
-  }
-  if (state_ != State::kReady) return;
-  const std::lock_guard<std::mutex> lock(guard_);
-  // How that ends does not matter: the command itself is answered in any case.
-  spdk_nvme_ctrlr_cmd_abort_ext(ctrlr_, nullptr, pending, [](void*, const spdk_nvme_cpl*) {}, nullptr);
 }
 
 }  // namespace effect_spdk

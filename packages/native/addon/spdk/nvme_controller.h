@@ -10,6 +10,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "../core/mailbox.h"
@@ -35,6 +36,7 @@ struct NvmeConnectOptions {
   uint32_t keep_alive_millis = 0;
   uint32_t connect_timeout_millis = 0;
   uint32_t admin_timeout_millis = 0;
+  uint32_t io_timeout_millis = 0;
   uint32_t retries = 0;
   bool header_digest = false;
   bool data_digest = false;
@@ -117,6 +119,9 @@ class NvmeController : public std::enable_shared_from_this<NvmeController> {
     uint32_t id = 0;
     AdminCommand command;
     bool submitted = false;
+    uint64_t submitted_ticks = 0;
+    // SPDK has said that it takes long.
+    bool late = false;
     // Since when SPDK has had no request for it; 0 when it has not been tried.
     uint64_t starved_ticks = 0;
   };
@@ -126,8 +131,9 @@ class NvmeController : public std::enable_shared_from_this<NvmeController> {
   static void OnAttached(void* opts, const spdk_nvme_transport_id*, spdk_nvme_ctrlr* ctrlr, const spdk_nvme_ctrlr_opts*);
   static void OnAsyncEvent(void* context, const spdk_nvme_cpl* completion);
   static void OnRemoved(void* context, spdk_nvme_ctrlr*);
-  static void OnTimeout(void* context, spdk_nvme_ctrlr*, spdk_nvme_qpair* qpair, uint16_t);
   static void OnAdmin(void* context, const spdk_nvme_cpl* completion);
+  // A queue's thread, where `qpair` is not null; and any thread that polls the admin queue.
+  static void OnTimeout(void* context, spdk_nvme_ctrlr*, spdk_nvme_qpair* qpair, uint16_t);
 
   void Start();
   int FillOptions();
@@ -136,6 +142,10 @@ class NvmeController : public std::enable_shared_from_this<NvmeController> {
   void PollConnect();
   void FinishConnect(int status);
   void OnReady();
+  void SetLimits();
+  int32_t ProcessAdmin();
+  void OnAdminTimeout();
+  bool AdminOverdue() const;
   void PollAdmin();
   void PollDisconnect();
   void PollReconnect();
@@ -189,7 +199,15 @@ class NvmeController : public std::enable_shared_from_this<NvmeController> {
   std::string failure_;
   bool removed_ = false;
   bool overdue_ = false;
+  bool io_overdue_ = false;
   bool broken_ = false;
+  std::thread::id thread_;
+  // Of a command of a caller; 0: none.
+  uint64_t admin_limit_ticks_ = 0;
+  // Of what SPDK sends by itself and waits for.
+  uint64_t inner_limit_ticks_ = 0;
+  // When SPDK was last told to look at the admin queue; 0 when it is not at it.
+  uint64_t poll_ticks_ = 0;
 
   std::vector<uint32_t> async_events_;
   std::vector<std::shared_ptr<NvmeNamespace>> namespaces_;

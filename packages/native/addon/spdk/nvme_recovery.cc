@@ -125,8 +125,8 @@ void NvmeController::StartReset() {
 }
 
 void NvmeController::PollDisconnect() {
+  if (ProcessAdmin() >= 0) return;
   const std::lock_guard<std::mutex> lock(guard_);
-  if (spdk_nvme_ctrlr_process_admin_completions(ctrlr_) >= 0) return;
   // SPDK holds its lock from here to the end of the initialisation, on this thread. No queue has anything to ask for.
   spdk_nvme_ctrlr_reconnect_async(ctrlr_);
   state_ = State::kReconnecting;
@@ -145,6 +145,7 @@ void NvmeController::PollReconnect() {
 
 void NvmeController::FinishReset(int status) {
   overdue_ = false;
+  io_overdue_ = false;
   broken_ = false;
   const std::string reason = std::exchange(reason_, {});
   if (status != 0) {

@@ -37,6 +37,7 @@ const options = {
   keepAliveMillis: 10_000,
   connectTimeoutMillis: 10_000,
   adminTimeoutMillis: 10_000,
+  ioTimeoutMillis: 0,
   headerDigest: false,
   dataDigest: false,
   retries: 4,

@@ -31,6 +31,7 @@ export const optionsFor = (port: number, changes: Partial<NvmeConnectOptions> = 
   keepAliveMillis: 10_000,
   connectTimeoutMillis: 10_000,
   adminTimeoutMillis: 10_000,
+  ioTimeoutMillis: 0,
   headerDigest: false,
   dataDigest: false,
   retries: 4,

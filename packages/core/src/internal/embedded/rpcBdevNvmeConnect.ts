@@ -45,6 +45,7 @@ export const connectSettings = (
   keepAliveMillis: options.keep_alive_timeout_ms,
   connectTimeoutMillis: defaultConnectMicros / 1000,
   adminTimeoutMillis: 0,
+  ioTimeoutMillis: 0,
   headerDigest: false,
   dataDigest: false,
   retries: options.transport_retry_count,

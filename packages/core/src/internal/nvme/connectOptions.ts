@@ -25,6 +25,8 @@ const defaults = {
   keepAliveMillis: 10_000,
   connectTimeoutMillis: 10_000,
   adminTimeoutMillis: 30_000,
+  /** As Linux: SPDK has none. */
+  ioTimeoutMillis: 30_000,
   retries: 4
 } as const
 
@@ -39,6 +41,7 @@ const known: ReadonlySet<string> = new Set([
   "keepAlive",
   "connectTimeout",
   "adminTimeout",
+  "ioTimeout",
   "headerDigest",
   "dataDigest",
   "retries",
@@ -70,7 +73,7 @@ export const checkConnect = Effect.fnUntraced(function* (
   const hostnqn = options.hostnqn ?? nqnOfUuid(options.hostId ?? processUuid)
   const rule = nqnRule(hostnqn)
   if (rule !== undefined) return yield* failInvalid(operation, "hostnqn", rule, hostnqn)
-  const millis = (field: "connectTimeout" | "adminTimeout", otherwise: number) =>
+  const millis = (field: "connectTimeout" | "adminTimeout" | "ioTimeout", otherwise: number) =>
     checkMillis(operation, field, options[field], otherwise)
   const count = (field: "ioQueues" | "ioQueueSize" | "adminQueueSize" | "retries", least: number, most: number) =>
     checkCount(operation, field, options[field] ?? defaults[field], least, most)
@@ -91,6 +94,7 @@ export const checkConnect = Effect.fnUntraced(function* (
         : yield* checkMillis(operation, "keepAlive", options.keepAlive, defaults.keepAliveMillis),
     connectTimeoutMillis: yield* millis("connectTimeout", defaults.connectTimeoutMillis),
     adminTimeoutMillis: yield* millis("adminTimeout", defaults.adminTimeoutMillis),
+    ioTimeoutMillis: yield* millis("ioTimeout", defaults.ioTimeoutMillis),
     headerDigest: yield* checkFlag(operation, "headerDigest", options.headerDigest),
     dataDigest: yield* checkFlag(operation, "dataDigest", options.dataDigest),
     retries: yield* count("retries", 0, 255),

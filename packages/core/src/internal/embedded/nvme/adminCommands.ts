@@ -54,9 +54,17 @@ export class AdminCommands {
     return command
   }
 
-  /** Nobody waits for it. */
+  /** Nobody waits for it, but an answer has to come. */
   fire(fill: (sqe: Uint8Array) => void): void {
-    this.await(fill, () => {})
+    const timer = this.startTimer()
+    this.await(fill, () => {
+      if (timer !== undefined) this.options.timers.cancel(timer)
+    })
+  }
+
+  private startTimer(): Timer | undefined {
+    const { onTimeout, timeoutMillis, timers } = this.options
+    return timeoutMillis > 0 ? timers.after(timeoutMillis * 1000, onTimeout) : undefined
   }
 
   /**
@@ -69,14 +77,13 @@ export class AdminCommands {
     options: { readonly first?: boolean; readonly onInterrupt?: (command: HostCommand) => void } = {}
   ): Effect.Effect<AdminAnswer> {
     return Effect.callback<AdminAnswer>((resume) => {
-      const { onTimeout, timeoutMillis, timers } = this.options
-      let timer: Timer | undefined
+      const timer = this.startTimer()
       let isDone = false
       let whenDone: (() => void) | undefined
       const command = this.queue.take({
         commandDone: (ended) => {
           isDone = true
-          if (timer !== undefined) timers.cancel(timer)
+          if (timer !== undefined) this.options.timers.cancel(timer)
           resume(Effect.succeed({ dword0: ended.dword0, dword1: ended.dword1, status: ended.status }))
           this.queue.give(ended)
           whenDone?.()
@@ -84,7 +91,6 @@ export class AdminCommands {
       })
       command.sqe.set(sqe)
       prepare(command)
-      if (timeoutMillis > 0) timer = timers.after(timeoutMillis * 1000, onTimeout)
       if (options.first === true) this.queue.sendFirst(command)
       else this.queue.submit(command)
       return Effect.callback<void>((letGo) => {

@@ -36,6 +36,8 @@ const maxAsyncEvents = 4
 /** What the specification has for in-capsule data of the admin queue. */
 const adminCapsuleBytes = 8192
 const shutdownPolls = 200
+/** Looks at the I/O queues within the time that a command may take. */
+const roundsPerLimit = 8
 
 export type ControllerState = "connecting" | "ready" | "failed" | "closed"
 
@@ -55,6 +57,7 @@ export class HostController implements QueueOwner {
   private readonly ioQueues = new Map<number, QueuePair>()
   private readonly queueOf = new Map<ChannelThread, QueuePair>()
   private keepAlive: Timer | undefined = undefined
+  private ioRound: Timer | undefined = undefined
   private resetting: Deferred.Deferred<void, SpdkError> | undefined = undefined
   private lastFailure = "the connection is lost"
   /** Tells one connection from the next. */
@@ -212,6 +215,7 @@ export class HostController implements QueueOwner {
       const events = Math.min(facts.identify.asyncEventLimit + 1, maxAsyncEvents, settings.adminQueueSize - 3)
       for (let i = 0; i < events; i++) this.armEvent(era)
       this.armKeepAlive(era)
+      this.armIoLimit(era)
       this.onNamespaces()
     }).pipe(
       Effect.onExit((exit) =>
@@ -269,6 +273,7 @@ export class HostController implements QueueOwner {
   private takeDown(state: "down" | "failed"): void {
     this.era++
     if (this.keepAlive !== undefined) this.context.timers.cancel(this.keepAlive)
+    if (this.ioRound !== undefined) this.context.timers.cancel(this.ioRound)
     this.admin.queue.close("failed")
     for (const queue of this.ioQueues.values()) queue.close(state)
   }
@@ -325,6 +330,20 @@ export class HostController implements QueueOwner {
       )
     })
   )
+
+  private armIoLimit(era: number): void {
+    const roundMicros = (this.settings.ioTimeoutMillis * 1000) / roundsPerLimit
+    if (roundMicros === 0) return
+    const look = () => {
+      if (era !== this.era) return
+      for (const queue of this.ioQueues.values()) {
+        if (!queue.nextRound(roundsPerLimit)) continue
+        return this.fail({ message: "a command of an I/O queue was not answered in time", error: undefined })
+      }
+      this.ioRound = this.context.timers.after(roundMicros, look)
+    }
+    this.ioRound = this.context.timers.after(roundMicros, look)
+  }
 
   private armKeepAlive(era: number): void {
     const { keepAliveMillis } = this.settings

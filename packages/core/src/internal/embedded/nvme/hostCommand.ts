@@ -30,6 +30,8 @@ export class HostCommand {
   commandId = -1
   state: "free" | "waiting" | "sent" | "done" = "free"
   owner: CommandOwner = nobody
+  /** When it was sent, in rounds of its queue pair. */
+  sentRound = 0
   io: BdevIo | undefined = undefined
   split: SplitIo | undefined = undefined
   /** The data: one of the three, from `dataOffset` on. */

@@ -51,6 +51,8 @@ export class QueuePair implements Runnable {
   private readonly pool: Array<HostCommand> = []
   private connection: HostConnection | undefined = undefined
   inFlight = 0
+  /** Counts the looks at what takes long: cheaper than a clock per command. */
+  private round = 0
 
   /** `depth`: how many commands are on their way at most. */
   constructor(options: {
@@ -156,6 +158,12 @@ export class QueuePair implements Runnable {
     return this.sent.flatMap((command, id) => (command !== undefined && matches(command) ? [id] : []))
   }
 
+  /** Begins the next round. Says whether a command that is on its way has been for `rounds` of them. */
+  nextRound(rounds: number): boolean {
+    const before = this.round++ - rounds
+    return this.inFlight > 0 && this.sent.some((command) => command !== undefined && command.sentRound <= before)
+  }
+
   /** Ends commands, in a drain. */
   run(): boolean {
     for (let count = 0; count < runsPerSlice && !this.reactor.isExhausted; count++) {
@@ -202,6 +210,7 @@ export class QueuePair implements Runnable {
     this.inFlight++
     command.commandId = id
     command.state = "sent"
+    command.sentRound = this.round
     setU16(command.sqe, Sqe.commandId, id)
     connection.sendCommand(command)
   }

@@ -1,0 +1,4 @@
+import { suite } from "./suites/nvmeUnanswered.ts"
+import { embeddedNvmeToEmbedded } from "./support/nvmeEngines.ts"
+
+embeddedNvmeToEmbedded("nvme unanswered", suite)

@@ -1,0 +1,4 @@
+import { suite } from "./suites/nvmeUnanswered.ts"
+import { libspdkNvme } from "./support/nvmeEngines.ts"
+
+libspdkNvme("nvme unanswered", suite)
