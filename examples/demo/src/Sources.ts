@@ -17,6 +17,10 @@ export interface Source {
   readonly mtime: string
 }
 
+/** ISO 8601, as far as milliseconds. */
+export const mtimeOf = (info: FileSystem.File.Info): string =>
+  Option.getOrElse(info.mtime, () => new Date(0)).toISOString()
+
 /**
  * Walks the paths in order. Symbolic links, sockets and devices inside folders are left out, and so are folders
  * that `skip` names; a path that is not there fails.
@@ -39,7 +43,7 @@ export const collect = Effect.fn("demo.collect")(function* (
       path: absolute,
       name: nameOf(absolute),
       sizeBytes: ByteSize.toNumberUnsafe(info.size),
-      mtime: Option.getOrElse(info.mtime, () => new Date(0)).toISOString()
+      mtime: mtimeOf(info)
     })
 
   const walk = (folder: string): Effect.Effect<void, PlatformError> =>

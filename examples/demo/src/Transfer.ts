@@ -4,10 +4,12 @@ import * as Bdev from "@effect-spdk/core/Bdev"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as Path from "effect/Path"
+import * as Queue from "effect/Queue"
 import * as Sink from "effect/Sink"
 import * as Stream from "effect/Stream"
 import { createHash, type Hash } from "node:crypto"
 import type { Catalog, Entry } from "./Catalog.ts"
+import * as Chunks from "./Chunks.ts"
 import { DemoError } from "./DemoError.ts"
 import type { Progress } from "./Progress.ts"
 import type { Source } from "./Sources.ts"
@@ -16,9 +18,8 @@ import { writeAll } from "./Writing.ts"
 const chunkBytes = 256 * 1024
 const chunksAhead = 4
 
-/** Files under way at once, and requests under way in each. */
-const filesAtOnce = 16
-const requestsPerFile = 4
+/** Under way at once, of a file that is got back. */
+const requestsAtOnce = 4
 
 export type Action = "stored" | "unchanged"
 
@@ -95,7 +96,7 @@ export const storeAll = Effect.fn("demo.storeAll")(function* (
       const old = catalog.entries.get(file.name)
       return Effect.map(storedAlready(store, file, old, progress), (entry) => ({ file, old, entry }))
     },
-    { concurrency: filesAtOnce }
+    { concurrency: Chunks.filesAtOnce }
   )
   const written = yield* writeAll(
     store,
@@ -115,7 +116,7 @@ export const storeAll = Effect.fn("demo.storeAll")(function* (
 const stored = (store: Blobstore.Blobstore, entry: Entry, hash: Hash, progress: Progress) =>
   Stream.unwrap(
     Effect.map(store.open(entry.id), (blob) =>
-      blob.stream({ lengthBytes: entry.sizeBytes, chunkBytes, concurrency: requestsPerFile })
+      blob.stream({ lengthBytes: entry.sizeBytes, chunkBytes, concurrency: requestsAtOnce })
     )
   ).pipe(
     Stream.tap((chunk) =>
@@ -126,9 +127,25 @@ const stored = (store: Blobstore.Blobstore, entry: Entry, hash: Hash, progress: 
     )
   )
 
-const verifyOne = Effect.fnUntraced(function* (store: Blobstore.Blobstore, file: Stored, progress: Progress) {
+const verifyOne = Effect.fnUntraced(function* (
+  store: Blobstore.Blobstore,
+  free: Chunks.Buffers,
+  file: Stored,
+  progress: Progress
+) {
+  const { id, sizeBytes } = file.entry
   const hash = createHash("sha256")
-  yield* Effect.scoped(Stream.run(stored(store, file.entry, hash, progress), Sink.drain))
+  yield* Effect.scoped(
+    Effect.gen(function* () {
+      const blob = yield* store.open(id)
+      const fill = (chunk: Chunks.Chunk) => blob.read(chunk.offsetBytes, Chunks.unitsOf(chunk, blob.ioUnitBytes))
+      yield* Stream.runForEach(Chunks.read(free, sizeBytes, fill), (chunk) => {
+        hash.update(Chunks.bytesOf(chunk))
+        progress.add(chunk.lengthBytes)
+        return Queue.offer(free, chunk.buffer)
+      })
+    })
+  )
   return { ...file, sha256OnDevice: hash.digest("hex") } satisfies Verified
 })
 
@@ -138,7 +155,11 @@ export const verifyAll = Effect.fn("demo.verifyAll")(function* (
   files: ReadonlyArray<Stored>,
   progress: Progress
 ) {
-  return yield* Effect.forEach(files, (file) => verifyOne(store, file, progress), { concurrency: filesAtOnce })
+  return yield* Effect.scoped(
+    Effect.flatMap(Chunks.makeBuffers, (free) =>
+      Effect.forEach(files, (file) => verifyOne(store, free, file, progress), { concurrency: Chunks.filesAtOnce })
+    )
+  )
 })
 
 /** Where a stored file goes below `folder`; the names on a device may be anybody's. */

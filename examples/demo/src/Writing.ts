@@ -5,28 +5,24 @@
 import type { Blob } from "@effect-spdk/blobstore/Blob"
 import type * as Blobstore from "@effect-spdk/blobstore/Blobstore"
 import type { Bdev } from "@effect-spdk/core/Bdev"
-import * as DmaBuffer from "@effect-spdk/core/DmaBuffer"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as Queue from "effect/Queue"
 import * as Stream from "effect/Stream"
 import { createHash } from "node:crypto"
 import type { Entry } from "./Catalog.ts"
+import * as Chunks from "./Chunks.ts"
 import { DemoError } from "./DemoError.ts"
 import type { Progress } from "./Progress.ts"
-import type { Source } from "./Sources.ts"
+import { mtimeOf, type Source } from "./Sources.ts"
 
-const chunkBytes = 512 * 1024
-const buffers = 24
-
-/** Chunks of one file under way: read ahead, and being written. */
-const chunksAtOnce = 4
-
-/** Files of a group share flushes. While one group is flushed, the other is written. */
+/** Files of a group share the flushes that make them durable. While one group is flushed, the other is written. */
 const groupFiles = 64
-const groupBytes = 256 * 2 ** 20
+const groupBytes = 2 ** 30
 const groupsAtOnce = 2
-const filesAtOnce = 32
+
+/** Written between flushes in any case, so that the disk is at work all along, and the flush at the end of a group is short. */
+const flushBytes = 64 * 2 ** 20
 
 export interface Wanted {
   readonly file: Source
@@ -34,44 +30,38 @@ export interface Wanted {
   readonly old: Entry | undefined
 }
 
-interface Chunk {
-  readonly offsetBytes: number
-  readonly lengthBytes: number
-  readonly buffer: DmaBuffer.DmaBuffer
-}
-
 interface Writer {
   readonly store: Blobstore.Blobstore
   readonly bdev: Bdev
-  readonly free: Queue.Queue<DmaBuffer.DmaBuffer>
+  readonly free: Chunks.Buffers
   readonly progress: Progress
+  /** Since the last flush in `writeChunk`. */
+  unflushedBytes: number
 }
 
 const hasChanged = (file: Source): DemoError => new DemoError({ message: `${file.name} has changed while it was read` })
 
-/** Fills the start of a buffer, and zeroes it up to the next io unit. */
-const readChunk = Effect.fnUntraced(function* (
-  { free }: Writer,
-  file: Source,
-  opened: FileSystem.File,
-  offsetBytes: number
-) {
-  const lengthBytes = Math.min(chunkBytes, file.sizeBytes - offsetBytes)
-  const buffer = yield* Queue.take(free)
-  for (let done = 0; done < lengthBytes;) {
-    const into = buffer.bytes.subarray(done, lengthBytes)
-    const count = yield* opened.read(into, { position: BigInt(offsetBytes + done) })
+/** Fills the start of the chunk's buffer from the file. Node cannot call a read back: the memory has to stay until it ends. */
+const readChunk = Effect.fnUntraced(function* (file: Source, opened: FileSystem.File, chunk: Chunks.Chunk) {
+  const bytes = Chunks.bytesOf(chunk)
+  for (let done = 0; done < bytes.length;) {
+    const position = BigInt(chunk.offsetBytes + done)
+    const count = yield* Effect.uninterruptible(opened.read(bytes.subarray(done), { position }))
     if (count === 0) return yield* hasChanged(file)
     done += count
   }
-  return { offsetBytes, lengthBytes, buffer } satisfies Chunk
 })
 
-const writeChunk = ({ free }: Writer, blob: Blob, { buffer, lengthBytes, offsetBytes }: Chunk) => {
-  const paddedBytes = Math.ceil(lengthBytes / blob.ioUnitBytes) * blob.ioUnitBytes
-  buffer.bytes.fill(0, lengthBytes, paddedBytes)
-  return Effect.andThen(blob.write(offsetBytes, buffer.slice(0, paddedBytes)), Queue.offer(free, buffer))
-}
+const writeChunk = Effect.fnUntraced(function* (writer: Writer, blob: Blob, chunk: Chunks.Chunk) {
+  const units = Chunks.unitsOf(chunk, blob.ioUnitBytes)
+  units.bytes.fill(0, chunk.lengthBytes)
+  yield* blob.write(chunk.offsetBytes, units)
+  yield* Queue.offer(writer.free, chunk.buffer)
+  writer.unflushedBytes += units.byteLength
+  if (writer.unflushedBytes < flushBytes) return
+  writer.unflushedBytes = 0
+  yield* writer.bdev.flush()
+})
 
 /** Makes the blob and writes the bytes; nothing of it is durable, and the blob does not count, until `sha256` is. */
 const writeData = Effect.fnUntraced(function* (writer: Writer, { file, old }: Wanted) {
@@ -87,19 +77,18 @@ const writeData = Effect.fnUntraced(function* (writer: Writer, { file, old }: Wa
   yield* Effect.scoped(
     Effect.gen(function* () {
       const opened = yield* fs.open(file.path)
-      yield* Stream.range(0, Math.ceil(sizeBytes / chunkBytes) - 1).pipe(
-        Stream.mapEffect((index) => readChunk(writer, file, opened, index * chunkBytes), { concurrency: chunksAtOnce }),
-        Stream.tap(({ buffer, lengthBytes }) =>
+      yield* Chunks.read(writer.free, sizeBytes, (chunk) => readChunk(file, opened, chunk)).pipe(
+        Stream.tap((chunk) =>
           Effect.sync(() => {
-            hash.update(buffer.bytes.subarray(0, lengthBytes))
-            writer.progress.add(lengthBytes)
+            hash.update(Chunks.bytesOf(chunk))
+            writer.progress.add(chunk.lengthBytes)
           })
         ),
-        Stream.mapEffect((chunk) => writeChunk(writer, blob, chunk), { concurrency: chunksAtOnce }),
+        Stream.mapEffect((chunk) => writeChunk(writer, blob, chunk), { concurrency: Chunks.chunksAtOnce }),
         Stream.runDrain
       )
-      const { size } = yield* opened.stat
-      if (Number(size) !== sizeBytes) return yield* hasChanged(file)
+      const info = yield* opened.stat
+      if (Number(info.size) !== sizeBytes || mtimeOf(info) !== mtime) return yield* hasChanged(file)
     })
   )
   const entry: Entry = { id: blob.id, name, sizeBytes, mtime, sha256: hash.digest("hex"), version }
@@ -110,7 +99,9 @@ const writeData = Effect.fnUntraced(function* (writer: Writer, { file, old }: Wa
 const writeGroup = Effect.fnUntraced(function* (writer: Writer, group: ReadonlyArray<Wanted>) {
   const entries = yield* Effect.scoped(
     Effect.gen(function* () {
-      const written = yield* Effect.forEach(group, (wanted) => writeData(writer, wanted), { concurrency: filesAtOnce })
+      const written = yield* Effect.forEach(group, (wanted) => writeData(writer, wanted), {
+        concurrency: Chunks.filesAtOnce
+      })
       yield* writer.bdev.flush()
       // All at once: they share flushes, as closing one after the other would not.
       yield* Effect.forEach(
@@ -150,9 +141,8 @@ export const writeAll = Effect.fn("demo.writeAll")(function* (
   if (wanted.length === 0) return []
   return yield* Effect.scoped(
     Effect.gen(function* () {
-      const free = yield* Queue.unbounded<DmaBuffer.DmaBuffer>()
-      for (let index = 0; index < buffers; index++) yield* Queue.offer(free, yield* DmaBuffer.make(chunkBytes))
-      const writer: Writer = { store, bdev, free, progress }
+      const free = yield* Chunks.makeBuffers
+      const writer: Writer = { store, bdev, free, progress, unflushedBytes: 0 }
       const groups = yield* Effect.forEach(groupsOf(wanted), (group) => writeGroup(writer, group), {
         concurrency: groupsAtOnce
       })

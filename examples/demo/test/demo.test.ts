@@ -1,6 +1,7 @@
 /** The demo as a person runs it: its compiled program in a process of its own, its output and its exit status. */
 import { spawn, spawnSync } from "node:child_process"
 import {
+  appendFileSync,
   closeSync,
   existsSync,
   mkdirSync,
@@ -94,6 +95,22 @@ const suite = (engine: EngineName): void => {
       expect(readdirSync(temporary)).toEqual([])
     })
   }
+
+  it("stores more chunks at once than it has buffers, of files that wait for each other", async () => {
+    const many = join(scratch, `many-${engine}`)
+    mkdirSync(many)
+    // Sparse, but each with a byte of its own in its last chunk.
+    for (let index = 0; index < 20; index++) {
+      const path = join(many, `${index}.bin`)
+      writeFileSync(path, Uint8Array.of(index))
+      truncateSync(path, 6 * 2 ** 20)
+      appendFileSync(path, Uint8Array.of(index))
+    }
+    const { code, lines } = await run("--path", many)
+    rmSync(many, { recursive: true })
+    expect(lines.at(-1)).toMatch(new RegExp(`^20 files, ${20 * (6 * 2 ** 20 + 1)} bytes verified`))
+    expect(code).toBe(0)
+  })
 
   it("takes single files, by --path and without, each once, relative to where it was called", async () => {
     const { code, lines } = await run("in put/one.bin", "--path", "in put/odd.bin", "--path", join(inputs, "one.bin"))
