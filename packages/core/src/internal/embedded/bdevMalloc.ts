@@ -85,11 +85,11 @@ class MallocBdev extends Bdev {
   private read(io: BdevIo, start: number): void {
     const { memory, segments } = io
     if (memory !== undefined) {
-      memory.bytes.set(this.bytes.subarray(start, start + io.lengthBlocks * this.blockSize), io.memoryOffset)
+      memory.bytes.set(viewOf(this.bytes, start, io.lengthBlocks * this.blockSize), io.memoryOffset)
     } else if (segments !== undefined) {
       let at = start
       for (const segment of segments) {
-        segment.memory.bytes.set(this.bytes.subarray(at, at + segment.lengthBytes), segment.offsetBytes)
+        segment.memory.bytes.set(viewOf(this.bytes, at, segment.lengthBytes), segment.offsetBytes)
         at += segment.lengthBytes
       }
     }
@@ -111,7 +111,11 @@ class MallocBdev extends Bdev {
 
 /** The whole is what most I/O moves; a view less to make. */
 const pieceOf = (bytes: Uint8Array, offsetBytes: number, lengthBytes: number): Uint8Array =>
-  offsetBytes === 0 && lengthBytes === bytes.length ? bytes : bytes.subarray(offsetBytes, offsetBytes + lengthBytes)
+  offsetBytes === 0 && lengthBytes === bytes.length ? bytes : viewOf(bytes, offsetBytes, lengthBytes)
+
+/** What `subarray` gives, without looking up which class to make. */
+const viewOf = (bytes: Uint8Array, offsetBytes: number, lengthBytes: number): Uint8Array =>
+  new Uint8Array(bytes.buffer, bytes.byteOffset + offsetBytes, lengthBytes)
 
 export interface MallocOptions {
   readonly name: string | undefined
