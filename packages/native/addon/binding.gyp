@@ -25,9 +25,12 @@
         "spdk/nvme_thread.cc",
         "spdk/queue.cc",
         "spdk/queue_abort.cc",
+        "spdk/queue_bdev.cc",
         "spdk/queue_blob.cc",
+        "spdk/queue_complete.cc",
         "spdk/queue_control.cc",
         "spdk/queue_nvme.cc",
+        "spdk/queue_take.cc",
         "spdk/runtime.cc",
         "spdk/runtime_exit.cc",
         "spdk/target.cc"
