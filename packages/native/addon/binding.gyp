@@ -6,8 +6,10 @@
       "sources": [
         "node/addon.cc",
         "node/blobstore.cc",
+        "node/dma.cc",
         "node/environment.cc",
         "node/nvme.cc",
+        "node/queues.cc",
         "node/wake.cc",
         "spdk/blob.cc",
         "spdk/blob_device.cc",
