@@ -1,18 +1,25 @@
-/** Runs an example as a user does: the built program, in a folder of its own, in a process of its own. */
+/** What the examples' tests share. */
 import { spawnSync } from "node:child_process"
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
+import { describe } from "vitest"
 
 const pkgConfigModule = "spdk_event"
 
-/** Why there is no libspdk here; undefined when there is. */
-export const libspdkMissing: string | undefined =
+const libspdkMissing: string | undefined =
   spawnSync("pkg-config", ["--exists", pkgConfigModule]).status === 0
     ? undefined
-    : `skipped: no SPDK: pkg-config ${pkgConfigModule} not found`
+    : `no SPDK: pkg-config ${pkgConfigModule} not found`
 
+/** Registers tests that need libspdk; without it they are skipped under a name that says why. */
+export const describeLibspdk = (name: string, options: { readonly timeout?: number }, tests: () => void): void => {
+  if (libspdkMissing === undefined) describe(`libspdk ${name}`, options, tests)
+  else describe.skip(`libspdk ${name} [skipped: ${libspdkMissing}]`, options, tests)
+}
+
+/** Runs an example as a user does: the built program, in a folder of its own, in a process of its own. */
 export const runExample = (
   name: string,
   args: ReadonlyArray<string>,

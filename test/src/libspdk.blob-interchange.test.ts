@@ -16,7 +16,8 @@ import {
 } from "./support/blobImage.ts"
 import { blobcliMissing, inspect } from "./support/blobcli.ts"
 import { expectExit, start } from "./support/children.ts"
-import { libspdkMissing, memoryMiB, scratchFile } from "./support/engines.ts"
+import { memoryMiB, scratchFile } from "./support/engines.ts"
+import { libspdkMissing } from "./support/libspdkMissing.ts"
 
 const writers = [
   ["embedded", "portable"],
@@ -78,7 +79,8 @@ const checkByBlobcli = Effect.fnUntraced(function* (path: string, record: StoreR
   }
 })
 
-describe.skipIf(libspdkMissing !== undefined)("libspdk blob interchange", () => {
+const skipped = libspdkMissing === undefined ? "" : ` [skipped: ${libspdkMissing}]`
+describe.skipIf(libspdkMissing !== undefined)(`libspdk blob interchange${skipped}`, () => {
   for (const [engine, driver] of writers) {
     for (const way of ["unload", "wait"] as const) {
       const after = way === "unload" ? "after an unload" : "after SIGKILL"

@@ -1,5 +1,5 @@
 /** The demo as a person runs it: its compiled program in a process of its own, its output and its exit status. */
-import { spawn, spawnSync } from "node:child_process"
+import { spawn } from "node:child_process"
 import {
   appendFileSync,
   closeSync,
@@ -20,6 +20,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { afterAll, beforeAll, describe, expect, it } from "vitest"
+import { describeLibspdk } from "../../support/run.ts"
 
 const program = fileURLToPath(new URL("../../dist/demo/src/main.js", import.meta.url))
 const scratch = mkdtempSync(join(tmpdir(), "effect-spdk-demo-test-"))
@@ -241,25 +242,22 @@ const patient = { timeout: 240_000 }
 
 describe("embedded demo", patient, () => suite("embedded"))
 
-const pkgConfigModule = "spdk_event"
-if (spawnSync("pkg-config", ["--exists", pkgConfigModule]).status === 0) {
-  describe("libspdk demo", patient, () => suite("libspdk"))
-  describe("demo on both engines", patient, () => {
-    const orders: ReadonlyArray<readonly [EngineName, EngineName]> = [
-      ["embedded", "libspdk"],
-      ["libspdk", "embedded"]
-    ]
-    for (const [writer, reader] of orders) {
-      it(`reads on ${reader} what ${writer} has stored`, async () => {
-        const device = newDevice()
-        expect((await demo(["--engine", writer, "--device", device, inputs])).lines.at(-1)).toMatch(verified)
-        const { errors, lines } = await demo(["--engine", reader, "--device", device, inputs])
-        expect(errors).toEqual([])
-        expect(lines.slice(-2)).toEqual(["0 files stored, 5 unchanged", expect.stringMatching(verified)])
-      })
-    }
-  })
-} else describe.skip(`libspdk demo [skipped: no SPDK: pkg-config ${pkgConfigModule} not found]`, () => suite("libspdk"))
+describeLibspdk("demo", patient, () => suite("libspdk"))
+describeLibspdk("and embedded demo", patient, () => {
+  const orders: ReadonlyArray<readonly [EngineName, EngineName]> = [
+    ["embedded", "libspdk"],
+    ["libspdk", "embedded"]
+  ]
+  for (const [writer, reader] of orders) {
+    it(`reads on ${reader} what ${writer} has stored`, async () => {
+      const device = newDevice()
+      expect((await demo(["--engine", writer, "--device", device, inputs])).lines.at(-1)).toMatch(verified)
+      const { errors, lines } = await demo(["--engine", reader, "--device", device, inputs])
+      expect(errors).toEqual([])
+      expect(lines.slice(-2)).toEqual(["0 files stored, 5 unchanged", expect.stringMatching(verified)])
+    })
+  }
+})
 
 describe("demo", patient, () => {
   const embedded = (...args: ReadonlyArray<string>) => demo(["--engine", "embedded", ...args])

@@ -1,6 +1,6 @@
 /** The volume that one process exports is what another one writes. */
 import { describe, expect, it } from "vitest"
-import { libspdkMissing, runExample } from "../../support/run.ts"
+import { describeLibspdk, runExample } from "../../support/run.ts"
 
 const run = (engine: "embedded" | "libspdk") => {
   const { status, stderr, stdout } = runExample("export-volume", ["--engine", engine])
@@ -20,6 +20,6 @@ describe("embedded export-volume", () => {
   })
 })
 
-describe.skipIf(libspdkMissing !== undefined)(`libspdk export-volume [${libspdkMissing ?? "libspdk"}]`, () => {
+describeLibspdk("export-volume", {}, () => {
   it(title, () => run("libspdk"), 60_000)
 })

@@ -5,6 +5,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { describe, expect, it } from "vitest"
+import { describeLibspdk } from "../../support/run.ts"
 
 const program = fileURLToPath(new URL("../../dist/first/src/main.js", import.meta.url))
 
@@ -26,10 +27,4 @@ const suite = (engine: "embedded" | "libspdk"): void => {
 
 describe("embedded first program", () => suite("embedded"))
 
-const pkgConfigModule = "spdk_event"
-if (spawnSync("pkg-config", ["--exists", pkgConfigModule]).status === 0) {
-  describe("libspdk first program", () => suite("libspdk"))
-} else {
-  describe.skip(`libspdk first program [skipped: no SPDK: pkg-config ${pkgConfigModule} not found]`, () =>
-    suite("libspdk"))
-}
+describeLibspdk("first program", {}, () => suite("libspdk"))

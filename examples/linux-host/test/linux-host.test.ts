@@ -1,6 +1,6 @@
 /** The export for a Linux host is checked before the line for it is printed. */
 import { describe, expect, it } from "vitest"
-import { libspdkMissing, runExample } from "../../support/run.ts"
+import { describeLibspdk, runExample } from "../../support/run.ts"
 
 const run = (engine: "embedded" | "libspdk") => {
   const port = String(20_000 + Math.floor(Math.random() * 10_000))
@@ -17,6 +17,6 @@ const title = "prints the line to connect with, once the export is verified"
 
 describe("embedded linux-host", () => it(title, () => run("embedded"), 60_000))
 
-describe.skipIf(libspdkMissing !== undefined)(`libspdk linux-host [${libspdkMissing ?? "libspdk"}]`, () => {
+describeLibspdk("linux-host", {}, () => {
   it(title, () => run("libspdk"), 60_000)
 })

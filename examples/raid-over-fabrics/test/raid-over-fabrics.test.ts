@@ -1,8 +1,8 @@
 /** A mirror over two targets survives the loss of each of them in turn. */
-import { describe, expect, it } from "vitest"
-import { libspdkMissing, runExample } from "../../support/run.ts"
+import { expect, it } from "vitest"
+import { describeLibspdk, runExample } from "../../support/run.ts"
 
-describe.skipIf(libspdkMissing !== undefined)(`libspdk raid-over-fabrics [${libspdkMissing ?? "libspdk"}]`, () => {
+describeLibspdk("raid-over-fabrics", {}, () => {
   it("kills one target, rebuilds it, and reads everything from it alone", () => {
     const { status, stderr, stdout } = runExample("raid-over-fabrics", [])
     expect(stdout, stderr).toContain("verified: the right target was killed, and the left one alone has every byte")

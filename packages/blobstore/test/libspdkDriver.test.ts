@@ -5,16 +5,14 @@ import type { EngineService } from "@effect-spdk/core/Engine"
 import * as Spdk from "@effect-spdk/core/Spdk"
 import * as SpdkThread from "@effect-spdk/core/SpdkThread"
 import { assert, describe, layer, type Vitest } from "@effect/vitest"
-import { spawnSync } from "node:child_process"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import type * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
+import { libspdkMissing } from "../../../test/src/support/libspdkMissing.ts"
 import type { CreateOptions, InitOptions, LoadOptions, StoreDriver } from "../src/internal/driver.ts"
 import { libspdkDriver } from "../src/internal/libspdk/driver.ts"
-
-const hasSpdk = spawnSync("pkg-config", ["--exists", "spdk_event"]).status === 0
 
 const mebi = 1024 * 1024
 const initOptions: InitOptions = { clusterSizeBytes: mebi, metadataPages: undefined, type: "TEST", clearMethod: "none" }
@@ -289,5 +287,5 @@ const tests = (it: Vitest.MethodsNonLive<Layer.Success<ReturnType<typeof Spdk.la
 
 const withSpdk = () => layer(Spdk.layer({ memoryMiB: 768, logLevel: "disabled" }))("", tests)
 
-if (hasSpdk) describe("the libspdk driver", withSpdk)
-else describe.skip("the libspdk driver [skipped: pkg-config finds no SPDK]", withSpdk)
+if (libspdkMissing === undefined) describe("libspdk driver", withSpdk)
+else describe.skip(`libspdk driver [skipped: ${libspdkMissing}]`, withSpdk)

@@ -7,7 +7,7 @@ import * as Bdev from "@effect-spdk/core/Bdev"
 import * as Spdk from "@effect-spdk/core/Spdk"
 import * as Effect from "effect/Effect"
 import type * as Layer from "effect/Layer"
-import { spawnSync } from "node:child_process"
+import { libspdkMissing } from "../../../test/src/support/libspdkMissing.ts"
 import { check } from "../src/Check.ts"
 import type { BlobId, StoreDriver } from "../src/internal/driver.ts"
 import { pageCrc } from "../src/internal/format/crc32c.ts"
@@ -22,8 +22,6 @@ import { libspdkDriver } from "../src/internal/libspdk/driver.ts"
 import { portableDriver } from "../src/internal/portable/driver.ts"
 import { faultyBdev } from "./support/faultyBdev.ts"
 import { create, init, load, loadOptions, malloc, open, pattern, see, write } from "./support/portableDisk.ts"
-
-const hasSpdk = spawnSync("pkg-config", ["--exists", "spdk_event"]).status === 0
 
 const clusterBytes = 4096
 const diskBytes = 2 * 1024 * 1024
@@ -172,5 +170,5 @@ const damageExtentPage = (image: Uint8Array): boolean => {
 
 const withSpdk = () => layer(Spdk.layer({ memoryMiB: 512, logLevel: "disabled" }))("", tests)
 
-if (hasSpdk) describe("the libspdk driver recovers", withSpdk)
-else describe.skip("the libspdk driver recovers [skipped: pkg-config finds no SPDK]", withSpdk)
+if (libspdkMissing === undefined) describe("libspdk driver recovers", withSpdk)
+else describe.skip(`libspdk driver recovers [skipped: ${libspdkMissing}]`, withSpdk)

@@ -6,8 +6,10 @@
       "sources": [
         "node/addon.cc",
         "node/blobstore.cc",
+        "node/dma.cc",
         "node/environment.cc",
         "node/nvme.cc",
+        "node/queues.cc",
         "node/wake.cc",
         "spdk/blob.cc",
         "spdk/blob_device.cc",
@@ -25,9 +27,12 @@
         "spdk/nvme_thread.cc",
         "spdk/queue.cc",
         "spdk/queue_abort.cc",
+        "spdk/queue_bdev.cc",
         "spdk/queue_blob.cc",
+        "spdk/queue_complete.cc",
         "spdk/queue_control.cc",
         "spdk/queue_nvme.cc",
+        "spdk/queue_take.cc",
         "spdk/runtime.cc",
         "spdk/runtime_exit.cc",
         "spdk/target.cc"

@@ -8,10 +8,10 @@ import type { SpdkError } from "@effect-spdk/core/SpdkError"
 import { describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import type * as Layer from "effect/Layer"
-import { spawnSync } from "node:child_process"
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { libspdkMissing } from "./libspdkMissing.ts"
 
 export type EngineLayer = Layer.Layer<Spdk.Services, SpdkError>
 
@@ -43,15 +43,6 @@ export const libspdkCapabilities: Capabilities = {
   multipath: true,
   keys: true
 }
-
-const pkgConfigModule = "spdk_event"
-
-/** Why there is no libspdk here; undefined when there is. */
-export const libspdkMissing: string | undefined = (() => {
-  const found = spawnSync("pkg-config", ["--exists", pkgConfigModule])
-  if (found.error !== undefined) return "no SPDK: pkg-config is not installed"
-  return found.status === 0 ? undefined : `no SPDK: pkg-config ${pkgConfigModule} not found`
-})()
 
 /** For every file: SPDK keeps about 200 MiB of it for pools of its own. */
 export const memoryMiB = 512

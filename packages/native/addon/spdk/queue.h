@@ -226,9 +226,10 @@ class Queue : public std::enable_shared_from_this<Queue> {
   uint32_t TakeSegments(Request* request);
   bool PinSegment(Request* request, const uint32_t* words, char** address);
   void Submit(Request* request);
+  void SubmitToBdev(Request* request);
   // The answer of SPDK to a submission, 0 or an errno.
-  int Ask(Request* request);
-  void SubmitWaiting();
+  int AskBdev(Request* request);
+  void SubmitWaitingToBdevs();
   void SubmitToBlob(Request* request);
   void AskBlob(Request* request);
   void SubmitWaitingToBlobs();
@@ -269,11 +270,15 @@ class Queue : public std::enable_shared_from_this<Queue> {
   bool FlushBacklog();
   Request*& Named(uint32_t id) { return by_id_[id & (request_count_ - 1)]; }
   void Publish();
+  // Only while a wake-up waits.
   void WakeIfDue();
   void TellIdle();
   Channel* FindChannel(uint32_t slot, uint32_t generation);
   ChannelHandle HandleOf(const Channel* channel) const;
-  void Hold(Channel* channel);
+  void Hold(Channel* channel) {
+    channel->in_flight++;
+    held_.Add(1);
+  }
   void LetGo(Channel* channel);
   void PutChannelIfUnused(Channel* channel);
   void AbortAll();

@@ -16,6 +16,18 @@ constexpr uint64_t kLongestAbortPauseMicros = 1000000;
 
 }  // namespace
 
+Queue::Request* Queue::FindRequest(uint32_t id, uint32_t generation) {
+  Request* request = Named(id);
+  const bool found = request != nullptr && request->busy && request->completion.id == id &&
+                     request->completion.id_generation == generation;
+  return found ? request : nullptr;
+}
+
+void Queue::CancelTimer(Request* request) {
+  spdk_poller_unregister(&request->timer);
+  Refuse(request, -ECANCELED, Detail::kNone);
+}
+
 // The answer to the asker is only that it was heard. The request itself completes in its own time.
 void Queue::Abort(Request* request, const uint32_t* words) {
   Request* target = FindRequest(words[layout::sqe::target_id_word], words[layout::sqe::target_generation_word]);

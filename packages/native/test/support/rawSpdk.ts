@@ -1,17 +1,17 @@
 /** SPDK through the bare addon: no Host, no RingQueue, so that a test may write what it likes into a ring. */
 import { type Addon, type AddonEvent, EventKind, load, type StartOptions } from "@effect-spdk/native/Addon"
 import { Control, Cqe, Sqe } from "@effect-spdk/native/Layout"
-import { spawnSync } from "node:child_process"
 import { mkdtempSync, rmSync } from "node:fs"
 import { connect } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { describe, it } from "vitest"
+import { libspdkMissing } from "../../../../test/src/support/libspdkMissing.ts"
 
 /** Registers tests that need libspdk. Where pkg-config finds SPDK they must run, and an addon that does not load fails them. */
 export const describeWithSpdk = (name: string, body: () => void): void => {
   const result = load()
-  if (result._tag === "Loaded" || spawnSync("pkg-config", ["--exists", "spdk_event"]).status === 0) {
+  if (result._tag === "Loaded" || libspdkMissing === undefined) {
     describe(name, body)
   } else {
     describe(`${name} [skipped: ${result.reason}]`, () => {

@@ -1,0 +1,231 @@
+// How a queue takes entries out of the ring, checks them, and hands them to the file that knows their device.
+#include <algorithm>
+#include <cerrno>
+#include <utility>
+
+#include "nvme_qpair.h"
+#include "queue.h"
+
+namespace effect_spdk {
+
+namespace {
+
+// Requests one poll takes out of the ring, so that the thread's other pollers get their turn.
+constexpr uint32_t kEntriesPerPoll = 256;
+// Entries written by another core take a while to arrive: ask for the ones after the next.
+constexpr uint32_t kPrefetchAhead = 3;
+
+uint64_t Join(uint32_t low, uint32_t high) { return uint64_t{high} << 32 | low; }
+
+spdk_bdev_io_type IoTypeOf(Opcode opcode) {
+  switch (opcode) {
+    case Opcode::kRead:
+      return SPDK_BDEV_IO_TYPE_READ;
+    case Opcode::kWrite:
+      return SPDK_BDEV_IO_TYPE_WRITE;
+    case Opcode::kFlush:
+      return SPDK_BDEV_IO_TYPE_FLUSH;
+    case Opcode::kUnmap:
+      return SPDK_BDEV_IO_TYPE_UNMAP;
+    case Opcode::kWriteZeroes:
+      return SPDK_BDEV_IO_TYPE_WRITE_ZEROES;
+    case Opcode::kReset:
+      return SPDK_BDEV_IO_TYPE_RESET;
+    case Opcode::kNvmeIo:
+      return SPDK_BDEV_IO_TYPE_NVME_IO;
+    default:
+      return SPDK_BDEV_IO_TYPE_INVALID;
+  }
+}
+
+// Opcodes that change the device.
+bool Writes(Opcode opcode) {
+  return opcode == Opcode::kWrite || opcode == Opcode::kUnmap || opcode == Opcode::kWriteZeroes;
+}
+
+bool HasRange(Opcode opcode) { return opcode != Opcode::kReset && opcode != Opcode::kNvmeIo; }
+
+}  // namespace
+
+uint32_t Queue::ConsumeRing() {
+  uint32_t available = ring_->Available();
+  uint32_t taken = 0;
+  while (available != 0 && taken < kEntriesPerPoll) {
+    if (available > kPrefetchAhead) ring_->PrefetchSlot(kPrefetchAhead);
+    const uint32_t slots = TakeEntry(available);
+    if (slots == 0) break;
+    available -= slots;
+    taken += slots;
+  }
+  if (taken != 0) ring_->ReturnSlots();
+  return taken;
+}
+
+uint32_t Queue::TakeEntry(uint32_t available) {
+  Request* request = free_requests_;
+  if (request == nullptr) return 0;
+  uint32_t words[layout::sqe::words];
+  ring_->CopySlot(0, words);
+  const uint32_t segment_count = words[layout::sqe::opcode_word] >> 8 & 0xffff;
+  const uint32_t segment_slots = (segment_count + layout::segment::per_slot - 1) / layout::segment::per_slot;
+  // An entry that claims more slots than were published is a lie: take what there is, and refuse it.
+  const bool truncated = segment_slots >= available;
+  const bool too_many = segment_count > layout::segment::max;
+
+  free_requests_ = std::exchange(request->next, nullptr);
+  request->completion = CompletionEntry{};
+  request->completion.id = words[layout::sqe::id_word];
+  request->completion.id_generation = words[layout::sqe::id_generation_word];
+  request->opcode = static_cast<Opcode>(words[layout::sqe::opcode_word] & 0xff);
+  request->segment_count = segment_count;
+  request->segments = nullptr;
+  request->channel = nullptr;
+  request->has_slab = false;
+  request->submitted = false;
+  request->abort_wished = false;
+  request->busy = true;
+  Named(request->completion.id) = request;
+  in_flight_.Add(1);
+
+  const uint32_t slots = truncated ? (segment_count == 0 ? 1 : available) : 1 + segment_slots;
+  if (closing_) {
+    Refuse(request, -ECANCELED, Detail::kClosing);
+  } else if (segment_count != 0 && (truncated || too_many)) {
+    Refuse(request, -EINVAL, Detail::kTooManySegments);
+  } else {
+    Dispatch(request, words);
+  }
+  // Only now: the slots of the segments are read until here.
+  ring_->Consume(slots);
+  return slots;
+}
+
+void Queue::Dispatch(Request* request, const uint32_t* words) {
+  switch (request->opcode) {
+    case Opcode::kNop:
+      return Complete(request);
+    case Opcode::kAbort:
+      return Abort(request, words);
+    case Opcode::kTimer: {
+      const uint64_t micros =
+          Join(words[layout::sqe::offset_blocks_low_word], words[layout::sqe::offset_blocks_high_word]);
+      // SPDK reads period 0 as a busy poller; a timer due at once is one turn of the reactor away.
+      request->timer =
+          spdk_poller_register_named(OnTimer, request, std::min(micros, kLongestTimerMicros), "effect_spdk_timer");
+      if (request->timer == nullptr) Refuse(request, -ENOMEM, Detail::kNone);
+      return;
+    }
+    case Opcode::kRead:
+    case Opcode::kWrite:
+    case Opcode::kFlush:
+    case Opcode::kUnmap:
+    case Opcode::kWriteZeroes:
+    case Opcode::kReset:
+    case Opcode::kNvmeIo:
+      if (Prepare(request, words)) Submit(request);
+      return;
+  }
+  Refuse(request, -EINVAL, Detail::kUnknownOpcode);
+}
+
+Queue::Channel* Queue::FindChannel(uint32_t slot, uint32_t generation) {
+  if (slot >= channels_.size()) return nullptr;
+  Channel* channel = channels_[slot].get();
+  return channel->generation == generation && channel->state != Channel::State::kFree ? channel : nullptr;
+}
+
+// Checks everything about an entry that SPDK would assert on, crash on or report without a reason.
+bool Queue::Prepare(Request* request, const uint32_t* words) {
+  Channel* channel = FindChannel(words[layout::sqe::channel_slot_word], words[layout::sqe::channel_generation_word]);
+  if (channel == nullptr) return Refuse(request, -EBADF, Detail::kStaleChannel), false;
+  const Target& target = *channel->target;
+  if (target.removed()) return Refuse(request, -ENODEV, Detail::kRemoved), false;
+  if (channel->state != Channel::State::kOpen) return Refuse(request, -EBADF, Detail::kStaleChannel), false;
+  if (Writes(request->opcode) && !target.write()) return Refuse(request, -EBADF, Detail::kReadOnly), false;
+  // Of bdevs as well, by SPDK's word: but nothing here hands a command to one.
+  const bool passes = request->opcode != Opcode::kNvmeIo || channel->nvme != nullptr;
+  if (!passes || !target.Supports(IoTypeOf(request->opcode))) return Refuse(request, -ENOTSUP, Detail::kNotSupported), false;
+  request->offset_blocks = Join(words[layout::sqe::offset_blocks_low_word], words[layout::sqe::offset_blocks_high_word]);
+  request->length_blocks = Join(words[layout::sqe::length_blocks_low_word], words[layout::sqe::length_blocks_high_word]);
+  if (HasRange(request->opcode)) {
+    const uint64_t num_blocks = target.num_blocks();
+    if (request->length_blocks == 0 || request->offset_blocks > num_blocks ||
+        request->length_blocks > num_blocks - request->offset_blocks) {
+      return Refuse(request, -EINVAL, Detail::kBlockRange), false;
+    }
+  }
+  request->channel = channel;
+  Hold(channel);
+  if (request->opcode == Opcode::kRead || request->opcode == Opcode::kWrite) {
+    // No list of slabs is as long as that, and what follows must not overflow.
+    if (request->length_blocks > UINT32_MAX) return Refuse(request, -EINVAL, Detail::kLengthMismatch), false;
+    return PrepareMemory(request, words, request->length_blocks * target.block_size());
+  }
+  if (request->opcode == Opcode::kNvmeIo) return PreparePassthru(request);
+  if (request->segment_count != 0) return Refuse(request, -EINVAL, Detail::kTooManySegments), false;
+  return true;
+}
+
+bool Queue::PrepareMemory(Request* request, const uint32_t* words, uint64_t length_bytes) {
+  const uintptr_t misaligned = request->channel->target->buffer_alignment() - 1;
+  if (request->segment_count == 0) {
+    if (words[layout::sqe::length_bytes_word] != length_bytes) {
+      return Refuse(request, -EINVAL, Detail::kLengthMismatch), false;
+    }
+    char* address = nullptr;
+    const auto pinned = pins_.Pin(words[layout::sqe::slab_slot_word], words[layout::sqe::slab_generation_word],
+                                    words[layout::sqe::slab_offset_word], words[layout::sqe::length_bytes_word], &address);
+    if (pinned == SlabTable::PinResult::kStale) return Refuse(request, -EBADF, Detail::kStaleSlab), false;
+    request->slab_slot = words[layout::sqe::slab_slot_word];
+    request->has_slab = true;
+    if (pinned == SlabTable::PinResult::kOutOfRange) return Refuse(request, -EFAULT, Detail::kSlabRange), false;
+    if ((reinterpret_cast<uintptr_t>(address) & misaligned) != 0) return Refuse(request, -EINVAL, Detail::kMisaligned), false;
+    request->buffer = address;
+    return true;
+  }
+
+  const uint32_t claimed = TakeSegments(request);
+  uint64_t total = 0;
+  uint32_t slot_words[layout::sqe::words];
+  for (uint32_t i = 0; i < claimed; i++) {
+    if (i % layout::segment::per_slot == 0) ring_->CopySlot(1 + i / layout::segment::per_slot, slot_words);
+    const uint32_t* segment = slot_words + i % layout::segment::per_slot * layout::segment::words;
+    char* address = nullptr;
+    if (!PinSegment(request, segment, &address)) return false;
+    if ((reinterpret_cast<uintptr_t>(address) & misaligned) != 0) return Refuse(request, -EINVAL, Detail::kMisaligned), false;
+    total += segment[layout::segment::length_bytes_word];
+  }
+  if (total != length_bytes) return Refuse(request, -EINVAL, Detail::kLengthMismatch), false;
+  return true;
+}
+
+uint32_t Queue::TakeSegments(Request* request) {
+  if (free_segments_ == nullptr) {
+    request->segments = &segments_[segments_used_++];
+  } else {
+    request->segments = std::exchange(free_segments_, free_segments_->next);
+  }
+  return std::exchange(request->segment_count, 0);
+}
+
+bool Queue::PinSegment(Request* request, const uint32_t* segment, char** address) {
+  const uint32_t slot = segment[layout::segment::slab_slot_word];
+  const uint32_t length = segment[layout::segment::length_bytes_word];
+  const auto pinned = pins_.Pin(slot, segment[layout::segment::slab_generation_word],
+                                  segment[layout::segment::slab_offset_word], length, address);
+  if (pinned == SlabTable::PinResult::kStale) return Refuse(request, -EBADF, Detail::kStaleSlab), false;
+  request->segments->slab_slots[request->segment_count] = slot;
+  request->segments->iov[request->segment_count] = {*address, length};
+  request->segment_count++;
+  if (pinned == SlabTable::PinResult::kOutOfRange) return Refuse(request, -EFAULT, Detail::kSlabRange), false;
+  if (length == 0) return Refuse(request, -EINVAL, Detail::kLengthMismatch), false;
+  return true;
+}
+
+void Queue::Submit(Request* request) {
+  if (request->channel->blob != nullptr) return SubmitToBlob(request);
+  if (request->channel->nvme != nullptr) return SubmitToNvme(request);
+  SubmitToBdev(request);
+}
+
+}  // namespace effect_spdk
