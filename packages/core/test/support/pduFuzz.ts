@@ -156,7 +156,11 @@ export class Wire {
         if (hasChanged) setImmediate(listen)
         hang = setInterval(() => {
           if (hasChanged && this.socket.writableLength < noise.length) this.send(noise)
-          if (++seconds === hangSeconds) reject(new Error(`seed ${seed}: no answer and no end: ${what}; ${this.state}`))
+          if (++seconds === hangSeconds) {
+            reject(
+              new Error(`seed ${seed}: no answer and no end: ${what}; ${turns} turns of the event loop, ${this.state}`)
+            )
+          }
         }, 1000)
         look()
       })
