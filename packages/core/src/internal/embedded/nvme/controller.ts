@@ -208,7 +208,7 @@ export class HostController implements QueueOwner {
       const facts = yield* initialise(this, operation, dword0 & 0xffff)
       this.facts = facts
       this.activeNamespaces = this.isDiscovery ? [] : yield* readActiveNamespaces(this, operation)
-      for (const queue of this.ioQueues.values()) yield* this.openQueue(queue, operation)
+      for (const queue of this.ioQueues.values()) yield* this.openWanted(queue, operation)
       if (era !== this.era || this.state !== "connecting") return yield* Effect.fail(this.failure(operation))
       this.state = "ready"
       // Some places of the queue are left for commands.
@@ -235,6 +235,13 @@ export class HostController implements QueueOwner {
         queueSize: Math.min(settings.ioQueueSize, facts.maxQueueEntries)
       }),
       () => queue.start()
+    )
+  }
+
+  /** One that was given back meanwhile is missed by nobody. */
+  private openWanted(queue: QueuePair, operation: string): Effect.Effect<void, SpdkError> {
+    return Effect.catch(this.openQueue(queue, operation), (error) =>
+      this.ioQueues.get(queue.id) === queue ? Effect.fail(error) : Effect.void
     )
   }
 
