@@ -63,11 +63,17 @@ const makeRelay = (port: number, isHeld: (connection: number) => boolean) =>
     ({ close }) => Effect.sync(close)
   )
 
-const setUp = (isHeld: (connection: number) => boolean) =>
+const setUp = (isHeld: (connection: number) => boolean, changes: Partial<NvmeConnectSettings> = {}) =>
   Effect.gen(function* () {
     const target = yield* makeTarget()
     const relay = yield* makeRelay(target.port, isHeld)
-    const context = { reactor: new Reactor(), timers: yield* Timers.make }
+    const timers = yield* Timers.make
+    const waits: Array<number> = []
+    const after: Timers.Timers["after"] = (micros, fire) => {
+      waits.push(micros)
+      return timers.after(micros, fire)
+    }
+    const context = { reactor: new Reactor(), timers: { ...timers, after } }
     const events: Array<NvmeControllerEvent> = []
     const transportId = {
       trtype: "TCP",
@@ -78,9 +84,11 @@ const setUp = (isHeld: (connection: number) => boolean) =>
       priority: 0
     } as const
     const address = { host: "127.0.0.1", port: relay.port, family: 4, localAddress: "", localPort: 0 } as const
-    const controller = new HostController(context, transportId, address, settings, (event) => events.push(event))
+    const controller = new HostController(context, transportId, address, { ...settings, ...changes }, (event) =>
+      events.push(event)
+    )
     yield* Effect.acquireRelease(controller.connect, () => controller.disconnect)
-    return { controller, relay, events }
+    return { controller, relay, events, waits }
   })
 
 describe("a reset of the embedded host's controller", () => {
@@ -112,6 +120,23 @@ describe("a reset of the embedded host's controller", () => {
         controller.giveQueue(queue)
         yield* Fiber.join(reset)
         assert.strictEqual(controller.state, "ready")
+      })
+    )
+  )
+})
+
+describe("the limit of time for I/O of the embedded host", () => {
+  it.live("is looked after a hundred times a second at most, however short it is, and is not that of Connect", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const changes = { ioTimeoutMillis: 1, connectTimeoutMillis: 10_000 }
+        const { controller, events, relay, waits } = yield* setUp((connection) => connection === 1, changes)
+        const queue = controller.takeQueue({ id: 1, name: "t" })
+        yield* until("the connection that is held", () => relay.accepted() === 2)
+        yield* until("some rounds", () => waits.filter((micros) => micros === 10_000).length > 5)
+        assert.isAtLeast(Math.min(...waits), 10_000)
+        assert.deepStrictEqual(events, [])
+        controller.giveQueue(queue)
       })
     )
   )

@@ -36,8 +36,9 @@ const maxAsyncEvents = 4
 /** What the specification has for in-capsule data of the admin queue. */
 const adminCapsuleBytes = 8192
 const shutdownPolls = 200
-/** Looks at the I/O queues within the time that a command may take. */
+/** Looks at the I/O queues within the time that a command may take; fewer when that is short, because looking costs time as well. */
 const roundsPerLimit = 8
+const leastRoundMicros = 10_000
 
 export type ControllerState = "connecting" | "ready" | "failed" | "closed"
 
@@ -339,12 +340,14 @@ export class HostController implements QueueOwner {
   )
 
   private armIoLimit(era: number): void {
-    const roundMicros = (this.settings.ioTimeoutMillis * 1000) / roundsPerLimit
-    if (roundMicros === 0) return
+    const limitMicros = this.settings.ioTimeoutMillis * 1000
+    if (limitMicros === 0) return
+    const rounds = Math.max(1, Math.min(roundsPerLimit, Math.floor(limitMicros / leastRoundMicros)))
+    const roundMicros = Math.max(leastRoundMicros, limitMicros / rounds)
     const look = () => {
       if (era !== this.era) return
       for (const queue of this.ioQueues.values()) {
-        if (!queue.nextRound(roundsPerLimit)) continue
+        if (!queue.nextRound(rounds)) continue
         return this.fail({ message: "a command of an I/O queue was not answered in time", error: undefined })
       }
       this.ioRound = this.context.timers.after(roundMicros, look)

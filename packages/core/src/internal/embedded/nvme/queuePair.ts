@@ -162,10 +162,14 @@ export class QueuePair implements Runnable {
     return this.sent.flatMap((command, id) => (command !== undefined && matches(command) ? [id] : []))
   }
 
-  /** Begins the next round. Says whether a command that is on its way has been for `rounds` of them. */
+  /**
+   * Begins the next round. Says whether a command that is on its way has been for `rounds` of them; the one that opens the queue has
+   * a limit of its own.
+   */
   nextRound(rounds: number): boolean {
     const before = this.round++ - rounds
-    return this.inFlight > 0 && this.sent.some((command) => command !== undefined && command.sentRound <= before)
+    if (this.state !== "up" || this.inFlight === 0) return false
+    return this.sent.some((command) => command !== undefined && command.sentRound <= before)
   }
 
   /** Ends commands, in a drain. */
