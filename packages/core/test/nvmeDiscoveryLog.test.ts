@@ -98,4 +98,29 @@ describe("coalesced", () => {
       assert.strictEqual(runs, 4)
     })
   )
+
+  it.effect("who asks while a fiber pauses between the end of a run and its own is heard", () =>
+    Effect.gen(function* () {
+      const turn = Effect.promise(() => new Promise((resolve) => setImmediate(resolve)))
+      // A fiber pauses after every 2,048 steps, wherever it is: for some of these numbers, right there.
+      for (let steps = 4040; steps < 4120; steps++) {
+        let asked = 0
+        let heard = 0
+        const ask = coalesced(
+          Effect.suspend(() => {
+            heard = asked
+            return Effect.forEach(Array.from({ length: steps }), () => Effect.void, { discard: true })
+          })
+        )
+        for (asked = 1; asked <= 4; asked++) {
+          ask()
+          yield* turn
+        }
+        asked--
+        yield* turn
+        yield* turn
+        assert.strictEqual(heard, asked, `${steps} steps`)
+      }
+    })
+  )
 })

@@ -4,6 +4,9 @@ import * as Effect from "effect/Effect"
 import * as net from "node:net"
 import * as Nvme from "../src/Nvme.ts"
 import * as Spdk from "../src/Spdk.ts"
+import { type ConnectionFailure, QueuePair } from "../src/internal/embedded/nvme/queuePair.ts"
+import { Reactor } from "../src/internal/embedded/reactor.ts"
+import { encodeNamespaceList, identifyController } from "../src/internal/nvme/identify.ts"
 import { setU16, setU32, getU16 } from "../src/internal/nvme/bytes.ts"
 import { FatalError, PduType, termFatalError, termField } from "../src/internal/nvme/pdu.ts"
 
@@ -215,6 +218,58 @@ describe("the embedded NVMe host", () => {
     )
   }
 
+  it.live("asks for no namespaces above the highest that the controller says it has", () =>
+    Effect.gen(function* () {
+      let pages = 0
+      const withData = (id: number, data: Uint8Array): Uint8Array => {
+        const bytes = dataFor(id, 0, data.length)
+        bytes.set(data, 24)
+        return Buffer.concat([bytes, response(id)])
+      }
+      const liar = yield* peer(icResp(), (id, count) => {
+        if (count < identifyAt) return upToIdentify(never)(id, count)
+        if (count === identifyAt) return withData(id, identifyController.encode({ maxNamespaceId: 2000 }))
+        if (count < identifyAt + 3) return response(id)
+        const first = 1024 * pages++ + 1
+        return withData(id, encodeNamespaceList(Array.from({ length: 1024 }, (_, at) => first + at)))
+      })
+      const { reason } = yield* Effect.flip(connect(liar.port))
+      assert.strictEqual(reason._tag, "Corrupted")
+      assert.include(reason.message, "2048")
+      assert.strictEqual(pages, 2)
+      liar.close()
+    }).pipe(Effect.provide(Spdk.layerEmbedded()))
+  )
+
+  it.live(
+    "a queue that is closed while its connection is made tells who waits for it, once, and can be opened again",
+    () =>
+      Effect.gen(function* () {
+        const silent = yield* peer(never(), never)
+        const reactor = new Reactor()
+        const owner = { queueFailed: () => assert.fail("nobody has this connection yet") }
+        const queue = new QueuePair({ id: 1, depth: 8, retries: 0, reactor, owner })
+        const address = { host: "127.0.0.1", port: silent.port, family: 4, localAddress: "", localPort: 0 } as const
+        const told: Array<ConnectionFailure | undefined> = []
+        const open = () =>
+          queue.open({ address, headerDigest: false, dataDigest: false, inCapsuleBytes: 0 }, (failure) => {
+            told.push(failure)
+          })
+        open()
+        queue.close("down")
+        open()
+        yield* until("the word", () => told.length > 0)
+        assert.strictEqual(queue.state, "opening")
+        queue.close("failed")
+        yield* until("the second word", () => told.length > 1)
+        assert.deepStrictEqual(
+          told.map((failure) => failure?.message),
+          ["the connection was given up while it was made", "the connection was given up while it was made"]
+        )
+        silent.close()
+      })
+  )
+
   // Of whole controllers; nvmeHostPduFuzz.test.ts has the many PDUs.
   const rounds = process.env["EFFECT_SPDK_LONG"] === "1" ? 5000 : 150
   it.live(
@@ -252,6 +307,15 @@ describe("the embedded NVMe host", () => {
     rounds * 1000
   )
 })
+
+const until = (what: string, holds: () => boolean) =>
+  Effect.gen(function* () {
+    const deadline = performance.now() + 10_000
+    while (!holds()) {
+      if (performance.now() > deadline) assert.fail(`waited too long for ${what}`)
+      yield* Effect.promise(() => new Promise((resolve) => setImmediate(resolve)))
+    }
+  })
 
 /** Connect, CAP, VS, CC, set CC, CSTS, identify. */
 const identifyAt = 6

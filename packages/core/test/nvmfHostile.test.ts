@@ -3,7 +3,8 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { TestClock } from "effect/testing"
 import { spawn } from "node:child_process"
-import { PduType } from "../src/internal/nvme/pdu.ts"
+import { setU32 } from "../src/internal/nvme/bytes.ts"
+import { FatalError, PduType } from "../src/internal/nvme/pdu.ts"
 import { Status } from "../src/internal/nvme/nvmeStatus.ts"
 import {
   capsule,
@@ -202,6 +203,32 @@ describe("the embedded target and a host that does not keep to the rules", () =>
         yield* controllers(rpc, 1)
       })
     )
+  )
+
+  it.effect(
+    "half a PDU is waited for as long as the controller is kept alive, and what is no PDU behind it ends the wait",
+    () =>
+      Effect.scoped(
+        Effect.gen(function* () {
+          const { port } = yield* makeTarget()
+          const silent = yield* withQueue(port, { keepAliveMillis: 20_000 })
+          const claims = capsule(command({ opcode: read, commandId: 1 }), new Uint8Array(16))
+          silent.io.send(claims.subarray(0, 40))
+          yield* TestClock.adjust("19 seconds")
+          assert.isFalse(silent.io.isEnded)
+          yield* TestClock.adjust("2 seconds")
+          yield* silent.admin.ended
+          yield* silent.io.ended
+          // Whatever the length that it lies about, and however much of it a whole command behind it fills.
+          for (const claimedBytes of [89, 160, 161, 187, 4168]) {
+            const { io } = yield* withQueue(port)
+            setU32(claims, 4, claimedBytes)
+            io.send(claims, capsule(command({ opcode: read, commandId: 2 })))
+            io.send(new Uint8Array(192 * 1024))
+            assert.strictEqual(yield* io.ended, FatalError.InvalidHeaderField, `${claimedBytes} bytes`)
+          }
+        })
+      )
   )
 
   const delay: readonly [string, string, object] = [

@@ -343,8 +343,16 @@ export class Host {
 
   private onWake(events: boolean, sharesProcessor: boolean): void {
     this.sharesProcessor = sharesProcessor
-    if (events) this.deliverAll()
-    // A turn drains, whatever woke us: a completion, a tick, or only an event.
+    try {
+      if (events) this.deliverAll()
+    } finally {
+      // Also behind a listener that threw: a completion may have come with what it was told, and nobody wakes us for that again.
+      this.turnNow()
+    }
+  }
+
+  /** A turn drains, whatever woke us: a completion, a tick, or only an event. */
+  private turnNow(): void {
     if (this.queues.size === 0 || this.scheduled) return
     this.idleTurns = 0
     if (this.asleep) this.rouse()

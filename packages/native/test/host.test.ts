@@ -106,6 +106,23 @@ describe("Host", () => {
     expect(recorder.seen).toHaveLength(2)
   })
 
+  it("takes the completion that came with a line of the log, though the listener to the log throws", async () => {
+    const { addon, host, recorder, spawn } = setUp()
+    host.listenToLog(() => {
+      throw new Error("a listener of the test's")
+    })
+    const { queue, reactor } = spawn()
+    queue.ring.submit(nop, recorder, 0)
+    await untilAsleep(reactor)
+    for (const entry of reactor.take()) reactor.answerEntry(entry)
+    // As a reactor does that wakes for the completion: nobody is woken for it again.
+    reactor.words[Control.jsSleepingWord] = 0
+    expect(() => addon.tell({ kind: EventKind.Log, text: "file\0name\0message" })).toThrow("a listener of the test's")
+    await turns(3)
+    expect(recorder.seen).toHaveLength(1)
+    expect(addon.alive).toBe(false)
+  })
+
   it("holds the event loop while a poller runs, as a timer of Node's does, and not while it is paused or gone", async () => {
     const { addon, host, register, spawn } = setUp()
     const { queue } = spawn()

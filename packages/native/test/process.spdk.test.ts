@@ -47,6 +47,10 @@ describeWithSpdk("the lifetime of SPDK in a process", () => {
     expectEnd(await run("terminate"), 0, new RegExp(`usage ${JSON.stringify(held)}`))
   })
 
+  it("workers end where a reactor has woken them: terminated, by exit, and by an exception", async () => {
+    expectEnd(await run("end in a wake"), 0, /ends \{"terminate":6,"exit":6,"throw":6\} threads 0/)
+  })
+
   it("SPDK starts when the worker that was to configure it is gone", async () => {
     expectEnd(await run("terminate starter"), 0, /status 0/)
   })

@@ -72,6 +72,8 @@ export const formats: ReadonlyArray<PduFormat> = [
 
 /** How long the other side may take to do anything at all, in seconds that the event loop was there for: a stopped process has none. */
 const hangSeconds = 20
+/** And in turns of it, where they are counted: a process that hardly runs has few. */
+const hangTurns = 20_000
 /**
  * When nothing comes back for so many turns of the event loop, which serves both ends, it may be that a changed length makes the
  * other side wait for more bytes.
@@ -156,7 +158,10 @@ export class Wire {
         if (hasChanged) setImmediate(listen)
         hang = setInterval(() => {
           if (hasChanged && this.socket.writableLength < noise.length) this.send(noise)
-          if (++seconds === hangSeconds) reject(new Error(`seed ${seed}: no answer and no end: ${what}; ${this.state}`))
+          if (++seconds < hangSeconds || (hasChanged && turns < hangTurns)) return
+          reject(
+            new Error(`seed ${seed}: no answer and no end: ${what}; ${turns} turns of the event loop, ${this.state}`)
+          )
         }, 1000)
         look()
       })

@@ -74,7 +74,29 @@ const readOn = async (socket, name, depth, onFirst) => {
   for (let i = 0; i < depth; i++) queue.ring.submit(entry, completion, i)
 }
 
+/** Waits again and again, so that all of its work is done where a reactor has woken it. */
+const wakeOn = async (name, onWake) => {
+  const queue = await promise((answer) => host.spawn(name, "", (_reply, spawned) => answer(spawned)))
+  const entry = { ...makeEntry(), opcode: Opcode.Timer, offsetBlocks: 200 }
+  let wakes = 0
+  const completion = {
+    complete: () => {
+      onWake(++wakes)
+      queue.ring.submit(entry, completion, 0)
+    }
+  }
+  for (let i = 0; i < 4; i++) queue.ring.submit(entry, completion, i)
+}
+
 const jobs = {
+  wake: async () => {
+    await start()
+    await wakeOn(workerData.name, (wakes) => {
+      if (wakes === 40) parentPort.postMessage("awake")
+      if (wakes === 80 && workerData.end === "exit") process.exit(0)
+      if (wakes === 80 && workerData.end === "throw") throw new Error("of the test")
+    })
+  },
   read: async () => {
     const { text } = await start()
     await readOn(text, workerData.name, 32, () => parentPort.postMessage("reading"))
@@ -103,6 +125,23 @@ const ways = {
     const deadline = Date.now() + 10_000
     while (Object.values(host.usage()).some((count) => count > 0) && Date.now() < deadline) await delay(5)
     console.log("usage", JSON.stringify(host.usage()))
+  },
+  "end in a wake": async () => {
+    await start()
+    const ends = { terminate: 0, exit: 0, throw: 0 }
+    for (let round = 0; round < 6; round++) {
+      const workers = Object.keys(ends).map((end) => {
+        const worker = spawnWorker("wake", { name: `w${round}_${end}`, end })
+        const ended = new Promise((resolve) => worker.once("exit", resolve))
+        if (end === "throw") worker.once("error", ({ message }) => (ends.throw += message === "of the test" ? 1 : 0))
+        if (end === "terminate") void said(worker).then(() => worker.terminate())
+        return ended.then((code) => (ends[end] += end !== "throw" && code === (end === "exit" ? 0 : 1) ? 1 : 0))
+      })
+      await Promise.all(workers)
+    }
+    const deadline = Date.now() + 10_000
+    while (Object.values(host.usage()).some((count) => count > 0) && Date.now() < deadline) await delay(5)
+    console.log("ends", JSON.stringify(ends), "threads", host.usage().threads)
   },
   "terminate starter": async () => {
     const worker = spawnWorker("ask")

@@ -1,25 +1,29 @@
 /** Work that others ask for faster than it may be done: a controller sends as many notices as it likes. */
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 
 /** Runs the Effect when it is called, one run at a time. However often it is called meanwhile, that is one run more. */
 export const coalesced = (run: Effect.Effect<void>): (() => void) => {
   let isAsked = false
   let isRunning = false
-  const loop = Effect.ensuring(
-    Effect.gen(function* () {
-      while (isAsked) {
-        isAsked = false
-        yield* run
-      }
-    }),
-    Effect.sync(() => {
+  const loop = Effect.gen(function* () {
+    while (isAsked) {
+      isAsked = false
+      yield* run
+    }
+    // In the same step as the look: a fiber may pause between two of its steps, and who asks then must not be told it runs.
+    isRunning = false
+  })
+  const start = () => {
+    isRunning = true
+    Effect.runFork(loop).addObserver((exit) => {
+      if (Exit.isSuccess(exit)) return
       isRunning = false
+      if (isAsked) start()
     })
-  )
+  }
   return () => {
     isAsked = true
-    if (isRunning) return
-    isRunning = true
-    Effect.runFork(loop)
+    if (!isRunning) start()
   }
 }

@@ -36,8 +36,9 @@ const maxAsyncEvents = 4
 /** What the specification has for in-capsule data of the admin queue. */
 const adminCapsuleBytes = 8192
 const shutdownPolls = 200
-/** Looks at the I/O queues within the time that a command may take. */
+/** Looks at the I/O queues within the time that a command may take; fewer when that is short, because looking costs time as well. */
 const roundsPerLimit = 8
+const leastRoundMicros = 10_000
 
 export type ControllerState = "connecting" | "ready" | "failed" | "closed"
 
@@ -208,7 +209,7 @@ export class HostController implements QueueOwner {
       const facts = yield* initialise(this, operation, dword0 & 0xffff)
       this.facts = facts
       this.activeNamespaces = this.isDiscovery ? [] : yield* readActiveNamespaces(this, operation)
-      for (const queue of this.ioQueues.values()) yield* this.openQueue(queue, operation)
+      for (const queue of this.ioQueues.values()) yield* this.openWanted(queue, operation)
       if (era !== this.era || this.state !== "connecting") return yield* Effect.fail(this.failure(operation))
       this.state = "ready"
       // Some places of the queue are left for commands.
@@ -235,6 +236,13 @@ export class HostController implements QueueOwner {
         queueSize: Math.min(settings.ioQueueSize, facts.maxQueueEntries)
       }),
       () => queue.start()
+    )
+  }
+
+  /** One that was given back meanwhile is missed by nobody. */
+  private openWanted(queue: QueuePair, operation: string): Effect.Effect<void, SpdkError> {
+    return Effect.catch(this.openQueue(queue, operation), (error) =>
+      this.ioQueues.get(queue.id) === queue ? Effect.fail(error) : Effect.void
     )
   }
 
@@ -332,12 +340,14 @@ export class HostController implements QueueOwner {
   )
 
   private armIoLimit(era: number): void {
-    const roundMicros = (this.settings.ioTimeoutMillis * 1000) / roundsPerLimit
-    if (roundMicros === 0) return
+    const limitMicros = this.settings.ioTimeoutMillis * 1000
+    if (limitMicros === 0) return
+    const rounds = Math.max(1, Math.min(roundsPerLimit, Math.floor(limitMicros / leastRoundMicros)))
+    const roundMicros = Math.max(leastRoundMicros, limitMicros / rounds)
     const look = () => {
       if (era !== this.era) return
       for (const queue of this.ioQueues.values()) {
-        if (!queue.nextRound(roundsPerLimit)) continue
+        if (!queue.nextRound(rounds)) continue
         return this.fail({ message: "a command of an I/O queue was not answered in time", error: undefined })
       }
       this.ioRound = this.context.timers.after(roundMicros, look)

@@ -114,12 +114,17 @@ const awaitReady = Effect.fnUntraced(function* (
 /** More than this is taken for a lie: each is asked for, and remembered. */
 const maxNamespaces = 2 ** 20
 
-/** Pages of 1,024 ids, each in rising order, so that this ends. */
+/** Pages of 1,024 ids, each in rising order and none above what the controller says is its highest, so that this ends. */
 export const readActiveNamespaces = Effect.fnUntraced(function* (
-  { admin, resource }: HostController,
+  { admin, facts, resource }: HostController,
   operation: string
 ): Effect.fn.Return<ReadonlyArray<number>, SpdkError> {
   const all: Array<number> = []
+  const highest = facts?.identify.maxNamespaceId ?? 0
+  const lie = (rule: string) =>
+    Effect.fail(
+      new SpdkError({ reason: new Corrupted({ operation, resource, where: "the list of namespaces", rule }) })
+    )
   for (;;) {
     const after = all.at(-1) ?? 0
     const page = yield* decodedOr(
@@ -128,12 +133,10 @@ export const readActiveNamespaces = Effect.fnUntraced(function* (
       decodeNamespaceList(yield* admin.identify(operation, Cns.activeNamespaces, after))
     )
     all.push(...page.filter((id) => id > after))
-    if (all.length > maxNamespaces) {
-      const rule = `has more than ${maxNamespaces} entries`
-      const reason = new Corrupted({ operation, resource, where: "the list of namespaces", rule })
-      return yield* Effect.fail(new SpdkError({ reason }))
-    }
-    if (page.length < namespaceListEntries || (all.at(-1) ?? 0) === after) return all
+    const last = all.at(-1) ?? 0
+    if (last > highest) return yield* lie(`has the id ${last} of a controller whose highest is ${highest}`)
+    if (all.length > maxNamespaces) return yield* lie(`has more than ${maxNamespaces} entries`)
+    if (last === highest || page.length < namespaceListEntries || last === after) return all
   }
 })
 

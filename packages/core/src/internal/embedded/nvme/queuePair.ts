@@ -34,6 +34,10 @@ export interface QueueOwner {
  */
 type State = "down" | "opening" | "up" | "failed"
 
+type OnReady = (failure: ConnectionFailure | undefined) => void
+
+const closedEarly: ConnectionFailure = { message: "the connection was given up while it was made", error: undefined }
+
 export class QueuePair implements Runnable {
   isScheduled = false
   readonly id: number
@@ -50,6 +54,8 @@ export class QueuePair implements Runnable {
   private readonly done = new CommandList()
   private readonly pool: Array<HostCommand> = []
   private connection: HostConnection | undefined = undefined
+  /** Whoever waits for the connection to be made. */
+  private onReady: OnReady | undefined = undefined
   inFlight = 0
   /** Counts the looks at what takes long: cheaper than a clock per command. */
   private round = 0
@@ -97,26 +103,21 @@ export class QueuePair implements Runnable {
   }
 
   /** Makes a connection and calls `done` when commands can be sent by `sendFirst`, or with what came between. */
-  open(connect: QueueConnect, done: (failure: ConnectionFailure | undefined) => void): void {
+  open(connect: QueueConnect, done: OnReady): void {
     this.state = "opening"
-    let onReady: ((failure: ConnectionFailure | undefined) => void) | undefined = done
-    const ready = (failure: ConnectionFailure | undefined) => {
-      const call = onReady
-      onReady = undefined
-      call?.(failure)
-    }
+    this.onReady = done
     const connection = new HostConnection(
       {
         find: (id) => this.sent[id],
         ended: (command, status) => this.ended(command, status),
-        opened: () => ready(undefined),
+        opened: () => this.takeOnReady()?.(undefined),
         drained: () => this.pump(),
         failed: (failure) => {
           if (this.connection !== connection) return
-          const isOpen = onReady === undefined
+          const onReady = this.takeOnReady()
           this.close("down")
-          ready(failure)
-          if (isOpen) this.owner.queueFailed(this, failure)
+          if (onReady === undefined) this.owner.queueFailed(this, failure)
+          else onReady(failure)
         }
       },
       this.reactor,
@@ -139,6 +140,9 @@ export class QueuePair implements Runnable {
     this.connection?.close()
     this.connection = undefined
     this.state = state
+    const onReady = this.takeOnReady()
+    // Later: whoever hears of it may open or close this queue again.
+    if (onReady !== undefined) this.reactor.post(() => onReady(closedEarly))
     for (const command of this.sent) {
       if (command !== undefined) this.ended(command, Status.AbortedSqDeletion)
     }
@@ -158,10 +162,14 @@ export class QueuePair implements Runnable {
     return this.sent.flatMap((command, id) => (command !== undefined && matches(command) ? [id] : []))
   }
 
-  /** Begins the next round. Says whether a command that is on its way has been for `rounds` of them. */
+  /**
+   * Begins the next round. Says whether a command that is on its way has been for `rounds` of them; the one that opens the queue has
+   * a limit of its own.
+   */
   nextRound(rounds: number): boolean {
     const before = this.round++ - rounds
-    return this.inFlight > 0 && this.sent.some((command) => command !== undefined && command.sentRound <= before)
+    if (this.state !== "up" || this.inFlight === 0) return false
+    return this.sent.some((command) => command !== undefined && command.sentRound <= before)
   }
 
   /** Ends commands, in a drain. */
@@ -178,6 +186,13 @@ export class QueuePair implements Runnable {
     }
     this.pump()
     return !this.done.isEmpty
+  }
+
+  /** Whoever waits for the connection is told once. */
+  private takeOnReady(): OnReady | undefined {
+    const { onReady } = this
+    this.onReady = undefined
+    return onReady
   }
 
   private isRetried(command: HostCommand): boolean {
