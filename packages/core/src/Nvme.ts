@@ -73,7 +73,8 @@ export interface ConnectOptions {
   readonly adminTimeout?: Duration.Input | undefined
   /**
    * How long the device may take for a command of an I/O queue before the connection is given up: the controller fails, and what
-   * is in flight is answered, as when the connection is lost. Default 30 seconds, as Linux; infinity: no limit.
+   * is in flight is answered, as when the connection is lost. Default 30 seconds, as Linux; infinity: no limit. Over TCP and RDMA
+   * only: a device of this machine may still write into memory, so nothing of it is given up, and a limit is `InvalidArgument`.
    */
   readonly ioTimeout?: Duration.Input | undefined
   /** CRC32C over the headers of NVMe/TCP. Default false. */
@@ -122,7 +123,7 @@ export const connect: (
 ) {
   const operation = "Nvme.connect"
   const fields = yield* checkTransportId(operation, transportId)
-  const settings = yield* checkConnect(operation, options ?? {})
+  const settings = yield* checkConnect(operation, fields, options ?? {})
   const controller: NvmeController = yield* connectController(yield* EngineService, operation, fields, settings)
   return controller
 })
@@ -143,7 +144,7 @@ export const probe: (
 ) {
   const operation = "Nvme.probe"
   const fields = yield* checkTransportId(operation, transportId)
-  const settings = yield* checkConnect(operation, options ?? {})
+  const settings = yield* checkConnect(operation, fields, options ?? {})
   const nvme = yield* driverOf(yield* EngineService, operation)
   return yield* controlReasons(nvme.probe(fields, settings))
 })
@@ -179,7 +180,7 @@ export const discover = (
       const operation = "Nvme.discover"
       const { schedule } = options
       const fields = yield* checkTransportId(operation, transportId)
-      const settings = yield* checkConnect(operation, options, ["schedule"])
+      const settings = yield* checkConnect(operation, fields, options, ["schedule"])
       const controller = yield* connectController(yield* EngineService, operation, fields, settings)
       const { asyncEvents } = yield* controller.identify
       if (asyncEvents.discoveryLogChange) {
@@ -211,7 +212,7 @@ export const hotplug = (options: HotplugOptions = {}): Stream.Stream<HotplugEven
   Stream.unwrap(
     Effect.gen(function* () {
       const operation = "Nvme.hotplug"
-      const settings = yield* checkConnect(operation, {})
+      const settings = yield* checkConnect(operation, { trtype: "PCIe" }, {})
       const nvme = yield* driverOf(yield* EngineService, operation)
       return devices(nvme, settings, options.schedule ?? Schedule.spaced("1 second"))
     })

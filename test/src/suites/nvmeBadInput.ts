@@ -81,6 +81,8 @@ export const suite: NvmeSuite = (name, layer, _capabilities, factory) => {
         for (const [field, value, rule] of cases) {
           yield* refused(Effect.scoped(Nvme.connect(somewhere, untyped({ [field]: value }))), field, rule)
         }
+        const device = "trtype:PCIe traddr:0000:01:00.0"
+        yield* refused(Effect.scoped(Nvme.connect(device, { ioTimeout: "1 second" })), "ioTimeout", /local device/)
         yield* refused(Nvme.probe(somewhere, untyped({ retries: 999 })), "retries", /0 to 255/)
         yield* refused(Stream.runDrain(Nvme.discover(somewhere, untyped({ tries: 1 }))), "tries", /not an option/)
       })

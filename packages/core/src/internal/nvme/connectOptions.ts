@@ -61,6 +61,7 @@ export const checkTransportId = (operation: string, input: Input): Checked<NvmeT
 
 export const checkConnect = Effect.fnUntraced(function* (
   operation: string,
+  { trtype }: Pick<NvmeTransportIdFields, "trtype">,
   options: ConnectOptions,
   also: ReadonlyArray<string> = []
 ): Effect.fn.Return<NvmeConnectSettings, SpdkErrorOf<"InvalidArgument">> {
@@ -73,7 +74,7 @@ export const checkConnect = Effect.fnUntraced(function* (
   const hostnqn = options.hostnqn ?? nqnOfUuid(options.hostId ?? processUuid)
   const rule = nqnRule(hostnqn)
   if (rule !== undefined) return yield* failInvalid(operation, "hostnqn", rule, hostnqn)
-  const millis = (field: "connectTimeout" | "adminTimeout" | "ioTimeout", otherwise: number) =>
+  const millis = (field: "connectTimeout" | "adminTimeout", otherwise: number) =>
     checkMillis(operation, field, options[field], otherwise)
   const count = (field: "ioQueues" | "ioQueueSize" | "adminQueueSize" | "retries", least: number, most: number) =>
     checkCount(operation, field, options[field] ?? defaults[field], least, most)
@@ -94,7 +95,7 @@ export const checkConnect = Effect.fnUntraced(function* (
         : yield* checkMillis(operation, "keepAlive", options.keepAlive, defaults.keepAliveMillis),
     connectTimeoutMillis: yield* millis("connectTimeout", defaults.connectTimeoutMillis),
     adminTimeoutMillis: yield* millis("adminTimeout", defaults.adminTimeoutMillis),
-    ioTimeoutMillis: yield* millis("ioTimeout", defaults.ioTimeoutMillis),
+    ioTimeoutMillis: yield* checkIoTimeout(operation, trtype, options.ioTimeout),
     headerDigest: yield* checkFlag(operation, "headerDigest", options.headerDigest),
     dataDigest: yield* checkFlag(operation, "dataDigest", options.dataDigest),
     retries: yield* count("retries", 0, 255),
@@ -102,6 +103,26 @@ export const checkConnect = Effect.fnUntraced(function* (
     dhchapKey: yield* checkKey(operation, "dhchapKey", options.dhchapKey),
     dhchapControllerKey: yield* checkControllerKey(operation, options)
   }
+})
+
+/**
+ * A connection that is given up brings no data any more. A device of this machine writes into memory until it is reset, and its
+ * commands cannot be answered before it is.
+ */
+const checkIoTimeout = Effect.fnUntraced(function* (
+  operation: string,
+  trtype: NvmeTransportIdFields["trtype"],
+  value: Duration.Input | undefined
+) {
+  const isNetwork = trtype === "TCP" || trtype === "RDMA"
+  const millis = yield* checkMillis(operation, "ioTimeout", value, isNetwork ? defaults.ioTimeoutMillis : 0)
+  if (millis === 0 || isNetwork) return millis
+  return yield* failInvalid(
+    operation,
+    "ioTimeout",
+    "is for connections over a network: a local device has no limit",
+    millis
+  )
 })
 
 const checkCount = (operation: string, field: string, value: number, least: number, most: number): Checked<number> =>
