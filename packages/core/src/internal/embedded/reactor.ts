@@ -20,9 +20,6 @@ const unitsPerTurn = 1024
 /** How much of the list one runnable does before the next one's turn. */
 export const runsPerSlice = 64
 
-/** A microtask by way of it has no async resource, which `queueMicrotask` makes and which all of a drain would run inside. */
-const soon = Promise.resolve()
-
 export class Reactor {
   /** Units spent in this turn. Whoever works adds to it. */
   spent = 0
@@ -63,7 +60,7 @@ export class Reactor {
     if (this.isDraining || this.isArmed) return
     this.isArmed = true
     if (this.isExhausted) setImmediate(this.nextTurn)
-    else void soon.then(this.drain)
+    else queueMicrotask(this.drain)
   }
 
   private readonly nextTurn = (): void => {
