@@ -17,6 +17,7 @@ import * as Console from "effect/Console"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Stream from "effect/Stream"
+import { createHash } from "node:crypto"
 import { parseArgs } from "node:util"
 
 const { values: options } = parseArgs({
@@ -35,6 +36,12 @@ const { values: options } = parseArgs({
 const path = { traddr: options.traddr, trsvcid: options.port, subnqn: options.nqn }
 const checkerNqn = "nqn.2026-01.com.example:checker"
 
+/** The same at every start: a disk that comes back under another identity is another disk to Linux, and the old one is lost. */
+const uuidOf = (name: string): string => {
+  const hex = createHash("sha256").update(name).digest("hex")
+  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-8${hex.slice(13, 16)}-a${hex.slice(17, 20)}-${hex.slice(20, 32)}`
+}
+
 /** Attaches the export as the host would, and reads the beginning of it. */
 const check = Effect.gen(function* () {
   const controller = yield* NvmeBdev.attach({ ...path, hostnqn: checkerNqn })
@@ -48,15 +55,16 @@ const check = Effect.gen(function* () {
 const program = Effect.gen(function* () {
   const target = yield* NvmfTarget.NvmfTarget
   const subsystem = yield* target.subsystem({ nqn: options.nqn, serialNumber: "EFFECT-SPDK" })
-  yield* subsystem.addNamespace({ bdev: yield* Bdev.Bdev })
+  yield* subsystem.addNamespace({ bdev: yield* Bdev.Bdev, uuid: uuidOf(options.nqn) })
+  // Before there is a listener: a host that connects again after a restart must not be refused meanwhile.
+  if (options.host !== undefined) yield* subsystem.addHost({ nqn: options.host })
   yield* subsystem.addListener({ traddr: options.traddr, trsvcid: options.port })
   yield* Effect.scoped(Effect.andThen(subsystem.addHost({ nqn: checkerNqn }), check))
-  if (options.host !== undefined) yield* subsystem.addHost({ nqn: options.host })
   const name = options.host === undefined ? "" : ` --hostnqn ${options.host}`
   yield* Console.log(`nvme connect -t tcp -a ${options.traddr} -s ${options.port} -n ${options.nqn}${name}`)
   if (options.once) return
   yield* Stream.runForEach(subsystem.controllerEvents(), ({ _tag, controller }) =>
-    Console.log(`${_tag}: ${controller.hostNqn}, ${controller.ioQpairs} I/O queues`)
+    Console.log(`${_tag}: ${controller.hostNqn}, ${controller.ioQpairs} queues`)
   )
 })
 

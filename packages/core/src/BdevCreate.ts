@@ -120,7 +120,7 @@ export interface AioOptions extends FileOptions {
    * false.
    */
   readonly readonly?: boolean | undefined
-  /** Whether unmap and write zeroes punch holes. */
+  /** Whether unmap and write zeroes punch holes. The embedded engine writes zeroes instead: the file keeps its size on disk. */
   readonly fallocate?: boolean | undefined
 }
 

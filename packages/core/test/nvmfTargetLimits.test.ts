@@ -2,9 +2,16 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as net from "node:net"
-import { crc32c, setU32 } from "../src/internal/nvme/bytes.ts"
+import { crc32c, getU32, setU32 } from "../src/internal/nvme/bytes.ts"
 import { Sqe, writeSgl } from "../src/internal/nvme/command.ts"
-import { Cc, encodeConnect, encodeConnectData, encodePropertySet, Property } from "../src/internal/nvme/fabrics.ts"
+import {
+  Cc,
+  encodeConnect,
+  encodeConnectData,
+  encodePropertyGet,
+  encodePropertySet,
+  Property
+} from "../src/internal/nvme/fabrics.ts"
 import {
   capsuleCmdBytes,
   digestBytes,
@@ -22,6 +29,7 @@ import {
   freePort,
   h2cData,
   hostNqn,
+  initialized,
   makeTarget,
   nqn,
   until,
@@ -76,6 +84,66 @@ describe("the embedded target at its limits", () => {
         admin.send(capsule(command({ opcode: 0x06, commandId: 1, nsid: 0, lengthBytes: 4096, dword10: 1 })))
         assert.deepInclude(yield* admin.next, { type: PduType.C2hData, commandId: 1, lengthBytes: 4096 })
         assert.deepInclude(yield* admin.response, { commandId: 1, status: 0 })
+      })
+    )
+  )
+
+  it.effect("tells how soon it is ready for media, which CAP lets Linux ask", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { port } = yield* makeTarget()
+        const { host } = yield* connected(port)
+        const ask = (offset: number, isLong: boolean) =>
+          Effect.gen(function* () {
+            host.send(capsule(encodePropertyGet(offset, isLong)))
+            return yield* host.response
+          })
+        const cap = yield* ask(Property.Cap, true)
+        assert.deepInclude(yield* ask(Property.Crto, false), { status: 0, dword0: cap.dword0 >>> 24 })
+        assert.strictEqual((yield* ask(Property.Crto, true)).status, Status.ConnectInvalidParameters)
+        assert.strictEqual((yield* ask(0x6c, false)).status, Status.ConnectInvalidParameters)
+      })
+    )
+  )
+
+  for (const [name, bdev, most] of [
+    ["can deallocate", undefined, 2_097_152],
+    ["cannot deallocate", ["Null0", "bdev_null_create", { name: "Null0", num_blocks: 64, block_size: 512 }], 0]
+  ] as const) {
+    it.effect(`a namespace that ${name}: at most ${most} blocks at once`, () =>
+      Effect.scoped(
+        Effect.gen(function* () {
+          const { port } = yield* makeTarget(bdev === undefined ? {} : { bdev })
+          const { admin } = yield* withQueue(port)
+          // CNS 6: what the controller says of the NVM command set.
+          admin.send(capsule(command({ opcode: 0x06, commandId: 1, nsid: 0, lengthBytes: 4096, dword10: 6 })))
+          const said = yield* admin.next
+          assert.strictEqual(said === undefined ? undefined : getU32(said.data, 4), most)
+        })
+      )
+    )
+  }
+
+  it.effect("a host that is refused may come again: the target may not have heard of it yet", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { port, rpc } = yield* makeTarget()
+        const subsystemNqn = "nqn.2024-01.io.x:later"
+        const knock = Effect.gen(function* () {
+          const host = yield* initialized(port)
+          const sqe = encodeConnect({ recordFormat: 0, queueId: 0, queueSize: 31, attributes: 0, keepAliveMillis: 0 })
+          writeSgl(sqe, 0, 0x01, 1024)
+          const fields = { hostId: new Uint8Array(16).fill(7), controllerId: 0xffff, subsystemNqn, hostNqn }
+          host.send(capsule(sqe, encodeConnectData(fields)))
+          return yield* host.response
+        })
+        assert.deepInclude(yield* knock, { status: Status.ConnectInvalidParameters, isFinal: false })
+        yield* rpc.call("nvmf_create_subsystem", { nqn: subsystemNqn })
+        const listen_address = { trtype: "TCP", adrfam: "IPv4", traddr: "127.0.0.1", trsvcid: String(port) }
+        yield* rpc.call("nvmf_subsystem_add_listener", { nqn: subsystemNqn, listen_address })
+        assert.deepInclude(yield* knock, { status: Status.ConnectInvalidHost, isFinal: false })
+        yield* rpc.call("nvmf_subsystem_add_host", { nqn: subsystemNqn, host: hostNqn })
+        assert.deepInclude(yield* knock, { status: 0 })
       })
     )
   )

@@ -92,6 +92,7 @@ export const ControllerInfo = Schema.Struct({
   type: Schema.optional(Schema.String),
   hostNqn: Schema.String,
   hostId: Schema.String,
+  /** The admin queue counts as one, as SPDK has it. */
   ioQpairs: Schema.Number
 }).pipe(Schema.encodeKeys({ type: "cntrltype", hostNqn: "hostnqn", hostId: "hostid", ioQpairs: "num_io_qpairs" }))
 export type ControllerInfo = typeof ControllerInfo.Type

@@ -126,9 +126,12 @@ export interface Said {
   readonly commandId: number
   /** Of a response: type and code without phase and more; of a termination request: its FES. */
   readonly status: number
+  /** Of a response: the command is not to be sent again. */
+  readonly isFinal: boolean
   readonly dword0: number
   readonly transferTag: number
   readonly lengthBytes: number
+  readonly data: Uint8Array
 }
 
 const saidOf = (bytes: Uint8Array): Said => {
@@ -138,9 +141,11 @@ const saidOf = (bytes: Uint8Array): Said => {
     type,
     commandId: getU16(bytes, isResponse ? 20 : 8),
     status: isResponse ? (getU16(bytes, 22) >>> 1) & 0x7ff : termFatalError(bytes, 0),
+    isFinal: isResponse && (getU16(bytes, 22) & 0x8000) !== 0,
     dword0: getU32(bytes, 8),
     transferTag: getU16(bytes, 10),
-    lengthBytes: getU32(bytes, 16)
+    lengthBytes: getU32(bytes, 16),
+    data: bytes.slice(bytes[3] ?? 0, getU32(bytes, 4))
   }
 }
 

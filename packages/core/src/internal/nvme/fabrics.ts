@@ -13,7 +13,7 @@ export const FabricsType = {
   Disconnect: 0x08
 } as const
 
-export const Property = { Cap: 0x00, Vs: 0x08, Cc: 0x14, Csts: 0x1c, Nssr: 0x20 } as const
+export const Property = { Cap: 0x00, Vs: 0x08, Cc: 0x14, Csts: 0x1c, Nssr: 0x20, Crto: 0x68 } as const
 
 /** What CC and CSTS are made of. */
 export const Cc = {

@@ -64,12 +64,13 @@ export const identify = (controller: Controller, sqe: Uint8Array): AdminAnswer =
   }
 }
 
-/** NVM command set: WZSL and DMRSL. */
-const describeNvm = ({ subsystem }: Controller): Uint8Array => {
+/** NVM command set: WZSL and DMRSL. To Linux a DMRSL says by itself that there is a deallocate. */
+const describeNvm = (controller: Controller): Uint8Array => {
+  const { subsystem } = controller
   const data = zeroes(identifyBytes)
   const view = new DataView(data.buffer)
   view.setUint8(1, subsystem.options.wzsl)
-  view.setUint32(4, subsystem.options.dmrsl, true)
+  view.setUint32(4, hasUnmap(controller) ? subsystem.options.dmrsl : 0, true)
   return data
 }
 

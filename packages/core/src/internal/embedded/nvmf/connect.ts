@@ -25,8 +25,9 @@ export interface FabricsAnswer {
   readonly dword1?: number
 }
 
+/** May be tried again, as with SPDK: a target that starts has its subsystems and hosts a moment later. */
 const badField = (field: number, isInData: boolean): FabricsAnswer => ({
-  status: Status.ConnectInvalidParameters | dnr,
+  status: Status.ConnectInvalidParameters,
   dword0: connectFaultDword0(field, isInData)
 })
 
@@ -66,7 +67,7 @@ const connect = (connection: Connection, sqe: Uint8Array, bytes: Uint8Array): Fa
   const { isDiscovery } = subsystem.options
   const listener = subsystem.listenerAt(connection.address)
   if (!subsystem.allows(data.hostNqn) || (listener === undefined && !isDiscovery)) {
-    return { status: Status.ConnectInvalidHost | dnr }
+    return { status: Status.ConnectInvalidHost }
   }
   if (command.recordFormat !== 0) return { status: Status.ConnectIncompatibleFormat | dnr }
   const maxQueueSize = command.queueId === 0 ? transport.max_aq_depth : transport.max_queue_depth

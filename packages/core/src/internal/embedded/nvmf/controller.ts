@@ -20,6 +20,9 @@ const Notice = { namespace: 1 << 8, ana: 1 << 11, discovery: 1 << 31 } as const
 
 export const version = 0x0002_0000
 
+/** CAP.TO and CRTO.CRWMT, in half seconds. */
+const readyWithin = 30n
+
 export class Controller {
   readonly target: Target
   readonly transport: TransportOptions
@@ -80,7 +83,7 @@ export class Controller {
 
   get cap(): bigint {
     // Contiguous queues, 15 s to become ready, the NVM command set, ready without waiting for media.
-    return BigInt(this.transport.max_queue_depth - 1) | (1n << 16n) | (30n << 24n) | (1n << 37n) | (1n << 59n)
+    return BigInt(this.transport.max_queue_depth - 1) | (1n << 16n) | (readyWithin << 24n) | (1n << 37n) | (1n << 59n)
   }
 
   property(offset: number): bigint | undefined {
@@ -95,6 +98,9 @@ export class Controller {
         return BigInt(this.csts)
       case Property.Nssr:
         return 0n
+      case Property.Crto:
+        // Linux asks, because CAP says that there is a time to wait for media.
+        return readyWithin
       default:
         return undefined
     }
