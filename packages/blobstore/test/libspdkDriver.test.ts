@@ -287,5 +287,6 @@ const tests = (it: Vitest.MethodsNonLive<Layer.Success<ReturnType<typeof Spdk.la
 
 const withSpdk = () => layer(Spdk.layer({ memoryMiB: 768, logLevel: "disabled" }))("", tests)
 
+// Skipped under a name that says why, and counted; where SPDK is found, a skipped suite fails the run.
 if (libspdkMissing === undefined) describe("libspdk driver", withSpdk)
 else describe.skip(`libspdk driver [skipped: ${libspdkMissing}]`, withSpdk)

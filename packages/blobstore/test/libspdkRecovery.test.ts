@@ -170,5 +170,6 @@ const damageExtentPage = (image: Uint8Array): boolean => {
 
 const withSpdk = () => layer(Spdk.layer({ memoryMiB: 512, logLevel: "disabled" }))("", tests)
 
+// Skipped under a name that says why, and counted; where SPDK is found, a skipped suite fails the run.
 if (libspdkMissing === undefined) describe("libspdk driver recovers", withSpdk)
 else describe.skip(`libspdk driver recovers [skipped: ${libspdkMissing}]`, withSpdk)

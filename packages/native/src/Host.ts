@@ -1,7 +1,8 @@
 /**
  * One JavaScript thread's end of the addon: sends control calls and matches their answers, and keeps its queues
  * draining. While requests are in flight it drains once per turn of the event loop, and stays a little while
- * completions keep coming; after some turns without any it sleeps and the reactor wakes it.
+ * completions keep coming; after some turns without any it sleeps and the reactor wakes it. On the processor of a reactor of
+ * its own it sleeps at once: the two can only take turns.
  */
 import {
   type Addon,

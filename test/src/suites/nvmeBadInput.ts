@@ -69,6 +69,7 @@ export const suite: NvmeSuite = (name, layer, _capabilities, factory) => {
           ["adminTimeout", {}, /duration|millisecond/],
           ["ioTimeout", 0, /between a millisecond/],
           ["ioTimeout", "a while", /duration/],
+          ["ioTimeout", "2 hours", /more than an hour/],
           ["headerDigest", 1, /boolean/],
           ["dataDigest", "yes", /boolean/],
           ["retries", -1, /0 to 255/],

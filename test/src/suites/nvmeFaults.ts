@@ -2,6 +2,7 @@
 import * as Bdev from "@effect-spdk/core/Bdev"
 import * as DmaBuffer from "@effect-spdk/core/DmaBuffer"
 import * as Nvme from "@effect-spdk/core/Nvme"
+import * as Spdk from "@effect-spdk/core/Spdk"
 import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -230,6 +231,12 @@ export const suite: NvmeSuite = (name, layer, _capabilities, factory) => {
         })
         yield* within("interruption", Fiber.interrupt(given))
         yield* own.thaw
+        // Both were answered while the driver still waited for the target.
+        const spdk = yield* Spdk.Spdk
+        yield* until(
+          "the driver lets go of what was given up",
+          Effect.map(spdk.usage, ({ nvmeControllers }) => nvmeControllers === 0)
+        )
       })
     )
 

@@ -79,16 +79,13 @@ void NvmeController::Connect() {
   const bool posted = NvmeThread::Get().Post([self = shared_from_this()] {
     if (NvmeThread::Get().stopping()) {
       // All that is there has been told to close, and the thread waits for those only.
-      self->FinishConnect(-ESHUTDOWN);
-      return self->BecomeGone();
+      return self->BecomeGone(-ESHUTDOWN);
     }
     // Before the thread knows it: what is there already is what it must not be taken for.
     self->Start();
     NvmeThread::Get().Add(self);
   });
-  if (posted) return;
-  FinishConnect(-ESHUTDOWN);
-  BecomeGone();
+  if (!posted) BecomeGone(-ESHUTDOWN);
 }
 
 int NvmeController::TakeKey(const std::string& name, spdk_key** out) {
@@ -155,7 +152,7 @@ bool NvmeController::NameApart() {
 
 void NvmeController::Start() {
   thread_ = std::this_thread::get_id();
-  if (given_up_) return BecomeGone();
+  if (given_up_) return BecomeGone(-ECANCELED);
   int rc = FillOptions();
   if (rc == 0 && !NameApart()) rc = -EMFILE;
   if (rc == 0) {
@@ -169,9 +166,7 @@ void NvmeController::Start() {
     starting_ = false;
     if (probe_ == nullptr) rc = -EIO;
   }
-  if (rc == 0) return;
-  FinishConnect(rc);
-  BecomeGone();
+  if (rc != 0) BecomeGone(rc);
 }
 
 void NvmeController::OnAttached(void* opts, const spdk_nvme_transport_id*, spdk_nvme_ctrlr* ctrlr,
@@ -197,17 +192,13 @@ void NvmeController::PollConnect() {
     return;
   }
   probe_ = nullptr;
-  if (ctrlr_ == nullptr) {
-    if (!given_up_) FinishConnect(-EIO);
-    return BecomeGone();
-  }
+  if (ctrlr_ == nullptr) return BecomeGone(-EIO);
   if (borrowed_) {
     // A reference, and no more.
     spdk_nvme_detach_async(ctrlr_, &detach_);
     ctrlr_ = nullptr;
     reason_ = "another part of this process has it";
-    if (!given_up_) FinishConnect(-EBUSY);
-    return BecomeGone();
+    return BecomeGone(-EBUSY);
   }
   if (given_up_ || closing_) return StartDetach();
   OnReady();

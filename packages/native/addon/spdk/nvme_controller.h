@@ -162,7 +162,8 @@ class NvmeController : public std::enable_shared_from_this<NvmeController> {
   void FinishReset(int status);
   void StartClose();
   void StartDetach();
-  void BecomeGone();
+  // `status` is for a connect that has not been answered.
+  void BecomeGone(int status);
   void WhenSettled(std::function<void()> task);
   void RunSettled();
   void SubmitAdmin();

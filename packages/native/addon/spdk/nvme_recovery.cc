@@ -241,15 +241,17 @@ void NvmeController::PollDetach() {
   }
   detach_ = nullptr;
   ctrlr_ = nullptr;
-  BecomeGone();
+  BecomeGone(-ESHUTDOWN);
 }
 
-void NvmeController::BecomeGone() {
+void NvmeController::BecomeGone(int status) {
   state_ = State::kGone;
   gate_.store(Gate::kLost, std::memory_order_release);
   for (spdk_key* key : std::exchange(keys_, {})) spdk_keyring_put_key(key);
   const auto self = shared_from_this();
   Runtime::Get().nvme_count.fetch_sub(1);
+  // Whoever hears that it failed may count what is left.
+  FinishConnect(status);
   RunSettled();
   for (const Done& done : std::exchange(resets_, {})) done(-ESHUTDOWN, {});
   for (const auto& done : std::exchange(waiting_for_close_, {})) done();

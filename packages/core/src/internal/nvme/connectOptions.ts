@@ -105,6 +105,9 @@ export const checkConnect = Effect.fnUntraced(function* (
   }
 })
 
+/** SPDK counts it in ticks, in a number that holds little more. */
+const longestIoTimeoutMillis = 3_600_000
+
 /**
  * A connection that is given up brings no data any more. A device of this machine writes into memory until it is reset, and its
  * commands cannot be answered before it is.
@@ -116,6 +119,9 @@ const checkIoTimeout = Effect.fnUntraced(function* (
 ) {
   const isNetwork = trtype === "TCP" || trtype === "RDMA"
   const millis = yield* checkMillis(operation, "ioTimeout", value, isNetwork ? defaults.ioTimeoutMillis : 0)
+  if (isNetwork && millis > longestIoTimeoutMillis) {
+    return yield* failInvalid(operation, "ioTimeout", "is more than an hour; infinity is no limit", millis)
+  }
   if (millis === 0 || isNetwork) return millis
   return yield* failInvalid(
     operation,
