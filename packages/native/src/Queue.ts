@@ -76,4 +76,18 @@ export interface Queue {
   uncork(): void
   /** Requests submitted and not completed, those waiting for a place in the ring included. */
   readonly inFlight: number
+  /** Undefined where every device answers later. */
+  readonly immediate: ImmediateTransfers | undefined
+}
+
+/** Reads and writes of devices that are nothing but memory of this process: no request is made of them, and no completion. */
+export interface ImmediateTransfers {
+  /**
+   * Does the `Read` or `Write` of an entry without `segments` before it returns. False, and nothing has happened, when it has
+   * to be submitted: the device is another one, something waits before it in the queue, or it is to be refused.
+   */
+  transfer(entry: Entry): boolean
+  /** After a transfer: whether its caller may go on at once. Otherwise it lets others have their turn, by `afterOthers`. */
+  mayGoOn(): boolean
+  afterOthers(goOn: () => void): void
 }

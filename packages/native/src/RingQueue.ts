@@ -42,6 +42,7 @@ export interface RingQueueHost {
 const abortOwner: Completion = { complete: () => {} }
 
 export class RingQueue implements Queue {
+  readonly immediate = undefined
   private readonly host: RingQueueHost
   private readonly words: Uint32Array
   private readonly signed: Int32Array

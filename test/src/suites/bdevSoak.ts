@@ -109,10 +109,10 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
           seeded((random) =>
             Effect.gen(function* () {
               const spdk = yield* Spdk.Spdk
-              const created = yield* Bdev.createMalloc({
+              // Not the disk itself: there is nothing to interrupt where memory answers at once.
+              const created = yield* Bdev.createPassthru({
                 name: fresh("soaked"),
-                blockSize,
-                numBlocks: lanes * blocksPerLane
+                base: yield* Bdev.createMalloc({ blockSize, numBlocks: lanes * blocksPerLane })
               })
               const thread = yield* SpdkThread.spawn({ name: fresh("soak") })
               const bdev = yield* Bdev.open(created, { write: true })

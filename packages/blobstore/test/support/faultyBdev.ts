@@ -73,7 +73,9 @@ export const faultyBdev = (
     const result = yield* run
     const [offsetBytes, what] = args
     if (typeof offsetBytes === "number") {
-      cached.push({ offsetBytes, bytes: yield* bdev.readBytes(offsetBytes, lengthOf(what)) })
+      const bytes = yield* bdev.readBytes(offsetBytes, lengthOf(what))
+      // Not before the read: a flush may have put another list in its place.
+      cached.push({ offsetBytes, bytes })
     }
     return result
   })
@@ -91,11 +93,11 @@ export const faultyBdev = (
       if (isLost()) return Effect.fail(failure("flush"))
       if (options.cache !== true) return call(...args)
       // What was sent before the flush, and nothing that comes while it is under way.
-      const sent = cached
+      const sent = new Set(cached)
       return Effect.map(call(...args), () => {
-        const image = durable
-        if (image !== undefined) for (const { bytes, offsetBytes } of sent) image.set(bytes, offsetBytes)
-        cached = cached.slice(sent.length)
+        // Of flushes that overlap, the first one to end has done its part already.
+        for (const { bytes, offsetBytes } of cached.filter((one) => sent.has(one))) durable?.set(bytes, offsetBytes)
+        cached = cached.filter((one) => !sent.has(one))
       })
     })
   const proxy = new Proxy(bdev, {

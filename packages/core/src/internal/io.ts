@@ -64,7 +64,10 @@ export const transfer = (
   // Every DmaBuffer is made by this package; what is none fails the check of `memory`.
   Effect.callback((resume) => startTransfer(target, opcode, offsetBytes, buffer as DmaBufferImpl, operation, resume))
 
-/** With a `map`, its `leave` is called when the request has ended; when nothing is returned, none has begun. */
+/**
+ * With a `map`, its `leave` is called when the request has ended; when nothing is returned, none is on its way: it was refused,
+ * or has ended already.
+ */
 export const startTransfer = (
   target: IoTarget,
   opcode: Transfer,
@@ -120,6 +123,12 @@ export const startTransfer = (
   entry.lengthBytes = lengthBytes
   entry.offsetBlocks = offsetBlocks
   entry.lengthBlocks = lengthBlocks
+  const { immediate } = channel.queue
+  if (immediate !== undefined && immediate.transfer(entry)) {
+    if (immediate.mayGoOn()) resume(Exit.void)
+    else immediate.afterOthers(() => resume(Exit.void))
+    return
+  }
   memory.pins++
   bdev.enter(1)
   const completion =

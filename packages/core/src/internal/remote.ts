@@ -50,6 +50,7 @@ const mainThread: EngineThread = {
   name: "remote",
   queue: {
     inFlight: 0,
+    immediate: undefined,
     abort: () => {},
     cork: () => {},
     uncork: () => {},

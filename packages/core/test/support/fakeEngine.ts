@@ -20,6 +20,7 @@ export interface Request extends Entry {
 }
 
 export class FakeQueue implements Queue {
+  readonly immediate = undefined
   readonly requests: Array<Request> = []
   readonly aborted: Array<RequestId> = []
   /** What happens to an abort; by default nothing. */

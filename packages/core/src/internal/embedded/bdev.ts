@@ -113,6 +113,20 @@ export abstract class Bdev {
   /** Does the I/O, and calls `finish` of it once. */
   abstract submit(io: BdevIo): void
 
+  /**
+   * Reads into or writes from one piece of memory, checked, before it returns; false, and nothing has happened, when this is
+   * no bdev that can.
+   */
+  transferNow(
+    _opcode: Opcode,
+    _offsetBlocks: number,
+    _lengthBlocks: number,
+    _bytes: Uint8Array,
+    _offset: number
+  ): boolean {
+    return false
+  }
+
   /** After the last channel and descriptor are gone: gives back what the module holds. */
   abstract destruct(): void
 
@@ -150,6 +164,17 @@ export abstract class Bdev {
       }
     }
     return (this.supportedMask & (1 << opcode)) !== 0
+  }
+
+  /** Whether it is a range of this bdev. Anything that is no number is none. */
+  hasBlocks(offsetBlocks: number, lengthBlocks: number): boolean {
+    return (
+      lengthBlocks > 0 &&
+      offsetBlocks >= 0 &&
+      lengthBlocks <= this.numBlocks - offsetBlocks &&
+      Number.isInteger(lengthBlocks) &&
+      Number.isInteger(offsetBlocks)
+    )
   }
 
   /** The channel of a thread, made when it is the first. Every call wants one `putChannel`. */

@@ -59,6 +59,20 @@ class MallocBdev extends Bdev {
     }
   }
 
+  override transferNow(
+    opcode: Opcode,
+    offsetBlocks: number,
+    lengthBlocks: number,
+    bytes: Uint8Array,
+    offset: number
+  ): boolean {
+    const start = offsetBlocks * this.blockSize
+    const lengthBytes = lengthBlocks * this.blockSize
+    if (opcode === Opcode.Read) bytes.set(viewOf(this.bytes, start, lengthBytes), offset)
+    else this.bytes.set(pieceOf(bytes, offset, lengthBytes), start)
+    return true
+  }
+
   destruct(): void {
     this.registry.context.budget.give(this.bytes.length)
   }

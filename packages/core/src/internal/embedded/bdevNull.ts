@@ -21,6 +21,10 @@ class NullBdev extends Bdev {
     io.finish(io.opcode === Opcode.Flush || io.opcode === Opcode.Unmap ? failed : success)
   }
 
+  override transferNow(): boolean {
+    return true
+  }
+
   destruct(): void {}
 
   override configCall(): Json {

@@ -9,7 +9,7 @@ export const ticksPerSecond = 1_000_000_000
 export const ticksNow = (): number => Math.round(performance.now() * 1e6)
 
 /** Reading the clock twice costs more than a copy of 512 bytes: of I/O that ends at once, one in so many is timed. */
-const sampleEvery = 16
+export const sampleEvery = 16
 
 class OperationStat {
   bytes = 0

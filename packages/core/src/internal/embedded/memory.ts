@@ -186,3 +186,14 @@ const detach = (memory: SlabMemory): void => {
   const { buffer } = memory.bytes
   memory.bytes = new Uint8Array(structuredClone(buffer, { transfer: [buffer] }))
 }
+
+export const isInSlab = (memory: SlabMemory, offsetBytes: number, lengthBytes: number): boolean =>
+  offsetBytes >= 0 &&
+  lengthBytes >= 0 &&
+  lengthBytes <= memory.lengthBytes - offsetBytes &&
+  Number.isInteger(offsetBytes) &&
+  Number.isInteger(lengthBytes)
+
+/** A slab's address counts as a multiple of its alignment, and of nothing more. */
+export const isAligned = (memory: SlabMemory, offsetBytes: number, alignmentBytes: number): boolean =>
+  memory.alignmentBytes % alignmentBytes === 0 && offsetBytes % alignmentBytes === 0

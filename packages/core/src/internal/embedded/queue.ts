@@ -7,8 +7,9 @@
 import { Detail, Opcode, Segment } from "@effect-spdk/native/Layout"
 import type { Completion, Entry, Queue, RequestId } from "@effect-spdk/native/Queue"
 import type { Handles, OpenChannel } from "./handles.ts"
+import { Immediate } from "./immediate.ts"
 import type { BdevIo, IoOwner, IoSegment } from "./io.ts"
-import type { SlabMemory, SlabTable } from "./memory.ts"
+import { isAligned, isInSlab, type SlabTable } from "./memory.ts"
 import { type Reactor, type Runnable, runsPerSlice } from "./reactor.ts"
 import { type Request, RequestPool } from "./request.ts"
 import { aborted, EBADF, ECANCELED, EFAULT, EINVAL, ENODEV, ENOENT, ENOTSUP, type IoStatus, success } from "./status.ts"
@@ -40,10 +41,17 @@ export class EmbeddedQueue implements Queue, Runnable, IoOwner {
   private tail = 0
   isClosed = false
   private onIdle: ReadonlyArray<() => void> = []
+  readonly immediate: Immediate
 
   constructor(context: QueueContext, thread: LogicalThread) {
     this.context = context
     this.thread = thread
+    this.immediate = new Immediate(context, thread, this)
+  }
+
+  /** Whether entries wait to be looked at. */
+  get hasQueued(): boolean {
+    return this.head !== this.tail
   }
 
   submit(entry: Entry, completion: Completion, index: number): RequestId {
@@ -177,15 +185,8 @@ export class EmbeddedQueue implements Queue, Runnable, IoOwner {
     const isWrite = opcode === Opcode.Write || opcode === Opcode.Unmap || opcode === Opcode.WriteZeroes
     if (isWrite && !descriptor.writable) return this.refuse(request, EBADF, Detail.ReadOnly)
     if (!bdev.supportsOpcode(opcode)) return this.refuse(request, ENOTSUP, Detail.NotSupported)
-    const { lengthBlocks, offsetBlocks } = request
-    // Negated, so that NaN is refused.
-    const isInside =
-      lengthBlocks > 0 &&
-      offsetBlocks >= 0 &&
-      lengthBlocks <= bdev.numBlocks - offsetBlocks &&
-      Number.isInteger(lengthBlocks) &&
-      Number.isInteger(offsetBlocks)
-    if (opcode !== Opcode.Reset && opcode !== Opcode.NvmeIo && !isInside)
+    const needsRange = opcode !== Opcode.Reset && opcode !== Opcode.NvmeIo
+    if (needsRange && !bdev.hasBlocks(request.offsetBlocks, request.lengthBlocks))
       return this.refuse(request, EINVAL, Detail.BlockRange)
     if (opcode === Opcode.Read || opcode === Opcode.Write) {
       if (!this.prepareMemory(request, channel)) return
@@ -277,14 +278,3 @@ export class EmbeddedQueue implements Queue, Runnable, IoOwner {
     for (const done of onIdle) done()
   }
 }
-
-const isInSlab = (memory: SlabMemory, offsetBytes: number, lengthBytes: number): boolean =>
-  offsetBytes >= 0 &&
-  lengthBytes >= 0 &&
-  lengthBytes <= memory.lengthBytes - offsetBytes &&
-  Number.isInteger(offsetBytes) &&
-  Number.isInteger(lengthBytes)
-
-/** A slab's address counts as a multiple of its alignment, and of nothing more. */
-const isAligned = (memory: SlabMemory, offsetBytes: number, alignmentBytes: number): boolean =>
-  memory.alignmentBytes % alignmentBytes === 0 && offsetBytes % alignmentBytes === 0
