@@ -73,8 +73,9 @@ export interface ConnectOptions {
   readonly adminTimeout?: Duration.Input | undefined
   /**
    * How long the device may take for a command of an I/O queue before the connection is given up: the controller fails, and what
-   * is in flight is answered, as when the connection is lost. Default 30 seconds, as Linux; an hour at most; infinity: no limit. Over TCP and RDMA
-   * only: a device of this machine may still write into memory, so nothing of it is given up, and a limit is `InvalidArgument`.
+   * is in flight is answered, as when the connection is lost. Default 30 seconds, as Linux; an hour at most; infinity: no limit.
+   * Over TCP and RDMA only: a device of this machine may still write into memory, so nothing of it is given up, and a limit is
+   * `InvalidArgument`.
    */
   readonly ioTimeout?: Duration.Input | undefined
   /** CRC32C over the headers of NVMe/TCP. Default false. */

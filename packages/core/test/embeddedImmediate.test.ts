@@ -4,21 +4,22 @@ import { type Entry, makeEntry } from "@effect-spdk/native/Queue"
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
 import * as Bdev from "../src/Bdev.ts"
 import * as DmaBuffer from "../src/DmaBuffer.ts"
 import * as Spdk from "../src/Spdk.ts"
 import * as SpdkThread from "../src/SpdkThread.ts"
 import {
+  control,
   type Disk,
   makeEngine,
   malloc,
   ok,
   open,
   pattern,
+  run,
   slab,
-  start,
-  transfer,
-  vectored
+  transfer
 } from "./support/embeddedEngine.ts"
 
 const immediately = (disk: Disk, entry: Partial<Entry>): boolean => {
@@ -42,26 +43,99 @@ describe("a transfer at once", () => {
       memory.view.set(pattern(4096, 1))
       assert.isTrue(immediately(disk, transfer(disk, Opcode.Write, memory, 8)))
       memory.view.fill(0)
-      for (let time = 0; time < 40; time++) assert.isTrue(immediately(disk, transfer(disk, Opcode.Read, memory, 8)))
+      for (let time = 0; time < 10; time++) assert.isTrue(immediately(disk, transfer(disk, Opcode.Read, memory, 8)))
       assert.deepStrictEqual(memory.view, pattern(4096, 1))
       const stat = yield* engine.rpc.call("bdev_get_iostat", { names: ["m"] })
       const counted = JSON.stringify(stat)
-      assert.include(counted, `"bytes_read":${40 * 4096},"num_read_ops":40,"bytes_written":4096,"num_write_ops":1`)
+      assert.include(counted, `"bytes_read":${10 * 4096},"num_read_ops":10,"bytes_written":4096,"num_write_ops":1`)
       assert.strictEqual(disk.thread.queue.inFlight, 0)
     })
   )
 
-  it.effect("does not overtake what was submitted before it", () =>
+  it.effect("goes by the queue in between, so that others have their turns, however many wait there", () =>
+    Effect.gen(function* () {
+      const { disk, memory } = yield* world
+      const { queue } = disk.thread
+      const entry = transfer(disk, Opcode.Read, memory, 0)
+      const counts = { atOnce: 0, queued: 0 }
+      const reader = Effect.gen(function* () {
+        for (let time = 0; time < 200; time++) {
+          if (immediately(disk, entry)) counts.atOnce++
+          else {
+            counts.queued++
+            assert.deepStrictEqual(yield* run(queue, entry), ok)
+          }
+        }
+      })
+      // What the queue has to do anyway must not keep the readers in it.
+      yield* Effect.all([control(disk, Opcode.Flush), control(disk, Opcode.Flush), reader, reader, reader], {
+        concurrency: "unbounded"
+      })
+      assert.isAbove(counts.queued, 10)
+      assert.isAbove(counts.atOnce, 5 * counts.queued)
+    })
+  )
+
+  it.effect("is refused after a large one, until the queue has had its turn", () =>
+    Effect.gen(function* () {
+      const engine = yield* makeEngine()
+      yield* engine.rpc.call("bdev_malloc_create", malloc("large", 16_384))
+      const disk = yield* open(engine, "large")
+      const memory = yield* slab(engine, 2 ** 20)
+      const entry = transfer(disk, Opcode.Read, memory, 0)
+      assert.deepStrictEqual(
+        Array.from({ length: 4 }, () => immediately(disk, entry)),
+        [true, false, false, false]
+      )
+      assert.deepStrictEqual(yield* run(disk.thread.queue, entry), ok)
+      assert.isTrue(immediately(disk, entry))
+    })
+  )
+
+  it.effect("counts the time of every disk and kind, and each that was timed for no more than there were", () =>
     Effect.gen(function* () {
       const { disk, engine, memory } = yield* world
-      const other = yield* slab(engine, 512, 512)
-      other.view.fill(7)
-      const range = { slab: other, offsetBytes: 0, lengthBytes: 512 }
-      const before = start(disk.thread.queue, vectored(disk, Opcode.Write, [range], 0))
-      assert.isFalse(immediately(disk, transfer(disk, Opcode.Read, memory, 0)))
-      assert.deepStrictEqual(yield* before.ended, ok)
+      yield* engine.rpc.call("bdev_malloc_create", malloc("n"))
+      const other = yield* open(engine, "n")
+      const statOf = (name: string) =>
+        Effect.map(engine.rpc.call("bdev_get_iostat", { names: [name] }), (answer) => {
+          const { bdevs } = answer as { bdevs: ReadonlyArray<{ [counter: string]: number }> }
+          return bdevs[0] ?? {}
+        })
       assert.isTrue(immediately(disk, transfer(disk, Opcode.Read, memory, 0)))
-      assert.deepStrictEqual(memory.view.subarray(0, 512), other.view)
+      const first = yield* statOf("m")
+      assert.isAbove(first["read_latency_ticks"] ?? 0, 0)
+      assert.strictEqual(first["read_latency_ticks"], first["max_read_latency_ticks"])
+      for (let time = 0; time < 4; time++) {
+        assert.isTrue(immediately(disk, transfer(disk, Opcode.Read, memory, 0)))
+        assert.isTrue(immediately(other, transfer(other, Opcode.Write, memory, 0)))
+        assert.isTrue(immediately(other, transfer(other, Opcode.Read, memory, 0)))
+      }
+      const copied = yield* statOf("n")
+      assert.isAbove(copied["write_latency_ticks"] ?? 0, 0)
+      assert.isAbove(copied["read_latency_ticks"] ?? 0, 0)
+    })
+  )
+
+  it.effect("is refused from the word that the disk is gone", () =>
+    Effect.gen(function* () {
+      const { engine, memory } = yield* world
+      yield* engine.rpc.call("bdev_malloc_create", malloc("going"))
+      const told: Array<boolean> = []
+      const thread = engine.mainThread
+      const descriptor = yield* Effect.acquireRelease(
+        engine.openBdev("going", {
+          write: true,
+          onEvent: () => told.push(immediately(disk, transfer(disk, Opcode.Write, memory, 0)))
+        }),
+        (opened) => engine.closeBdev(opened)
+      )
+      const channel = yield* Effect.acquireRelease(engine.openChannel(thread, descriptor), (opened) =>
+        engine.closeChannel(thread, opened)
+      )
+      const disk: Disk = { engine, thread, descriptor, channel, events: [] }
+      yield* engine.rpc.call("bdev_malloc_delete", { name: "going" })
+      assert.deepStrictEqual(told, [false])
     })
   )
 
@@ -108,23 +182,49 @@ describe("fibers on a disk in memory", () => {
         })
       )
     )
-    let turns = 0
-    const timer = setInterval(() => turns++, 1)
+    // Comes back at all only when timers have turns.
     yield* Effect.callback<void>((resume) => {
-      setTimeout(() => resume(Effect.void), 100)
+      let turns = 0
+      const timer = setInterval(() => {
+        if (++turns < 10 || Math.max(...counts) < 1000) return
+        clearInterval(timer)
+        resume(Effect.void)
+      }, 1)
     })
-    clearInterval(timer)
     yield* Fiber.interruptAll(readers)
-    return { counts, turns, stats: yield* SpdkThread.list }
+    return { counts, stats: yield* SpdkThread.list }
   })
 
-  it.live("let timers and each other have their turns, and the time counts as busy", () =>
+  it.live("let timers and each other have their turns, and the time counts as busy, once", () =>
     Effect.gen(function* () {
-      const { counts, stats, turns } = yield* Effect.scoped(ended)
-      assert.isAbove(turns, 5)
-      assert.isAbove(Math.min(...counts), 100)
+      const startMillis = performance.now()
+      const { counts, stats } = yield* Effect.provide(Effect.scoped(ended), Spdk.layerEmbedded())
       assert.isBelow(Math.max(...counts), 2 * Math.min(...counts))
-      assert.isTrue(stats.some(({ busyMillis }) => busyMillis > 0))
-    }).pipe(Effect.provide(Spdk.layerEmbedded()))
+      const busyMillis = stats.reduce((sum, thread) => sum + thread.busyMillis, 0)
+      assert.isAbove(busyMillis, 0)
+      assert.isBelow(busyMillis, performance.now() - startMillis)
+    })
+  )
+
+  it.live("leave its turns to the queue of another thread", () =>
+    Effect.gen(function* () {
+      const large = yield* Bdev.open(yield* Bdev.createMalloc({ blockSize: 512, numBlocks: 4096 }))
+      const small = yield* Bdev.open(yield* Bdev.createMalloc({ blockSize: 512, numBlocks: 64 }), { write: true })
+      const [here, there] = yield* Effect.all([SpdkThread.spawn({ name: "here" }), SpdkThread.spawn({ name: "there" })])
+      const readers = yield* Effect.forEach(new Array(16).fill(65_536), (lengthBytes: number) =>
+        Effect.forkScoped(
+          SpdkThread.on(here)(
+            Effect.gen(function* () {
+              const buffer = yield* DmaBuffer.make(lengthBytes)
+              while (true) yield* large.read(0, buffer)
+            })
+          )
+        )
+      )
+      const flushes = Effect.repeat(small.flush(), { times: 50 })
+      const ended = yield* Effect.timeoutOption(SpdkThread.on(there)(flushes), "20 seconds")
+      yield* Fiber.interruptAll(readers)
+      assert.isTrue(Option.isSome(ended))
+    }).pipe(Effect.scoped, Effect.provide(Spdk.layerEmbedded()))
   )
 })

@@ -21,6 +21,7 @@ import {
   ok,
   open,
   pattern,
+  type Pending,
   read,
   run,
   slab,
@@ -293,6 +294,7 @@ describe("a queue", () => {
     Effect.gen(function* () {
       const { queue } = yield* world
       const thrown = new Error("a completion that breaks its contract")
+      let next: Pending | undefined
       const caught = yield* Effect.callback<unknown>((resume) => {
         const listeners = process.listeners("uncaughtException")
         process.removeAllListeners("uncaughtException")
@@ -309,8 +311,12 @@ describe("a queue", () => {
           },
           0
         )
+        next = start(queue, {})
       })
       assert.strictEqual(caught, thrown)
+      yield* turn
+      // Without another one to wake the queue.
+      assert.strictEqual(next?.times(), 1)
       assert.deepStrictEqual(yield* run(queue, {}), ok)
       assert.strictEqual(queue.inFlight, 0)
     }).pipe(Effect.scoped)

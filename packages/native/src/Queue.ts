@@ -83,11 +83,9 @@ export interface Queue {
 /** Reads and writes of devices that are nothing but memory of this process: no request is made of them, and no completion. */
 export interface ImmediateTransfers {
   /**
-   * Does the `Read` or `Write` of an entry without `segments` before it returns. False, and nothing has happened, when it has
-   * to be submitted: the device is another one, something waits before it in the queue, or it is to be refused.
+   * Does the `Read` or `Write` of an entry without `segments` before it returns, also before what waits in the queue: requests
+   * in flight have no order. False, and nothing has happened, when it has to be submitted: the device is another one, it is
+   * to be refused, or it is the turn of others.
    */
   transfer(entry: Entry): boolean
-  /** After a transfer: whether its caller may go on at once. Otherwise it lets others have their turn, by `afterOthers`. */
-  mayGoOn(): boolean
-  afterOthers(goOn: () => void): void
 }

@@ -125,8 +125,7 @@ export const startTransfer = (
   entry.lengthBlocks = lengthBlocks
   const { immediate } = channel.queue
   if (immediate !== undefined && immediate.transfer(entry)) {
-    if (immediate.mayGoOn()) resume(Exit.void)
-    else immediate.afterOthers(() => resume(Exit.void))
+    resume(Exit.void)
     return
   }
   memory.pins++

@@ -247,7 +247,7 @@ export class BdevChannel {
       io.startMillis = 0
       return io.finish(aborted)
     }
-    io.startMillis = bdev.isImmediate ? this.stat.sampleStart() : performance.now()
+    io.startMillis = bdev.isImmediate ? this.stat.sampleStart(io.opcode) : performance.now()
     if (io.opcode === Opcode.WriteZeroes && !bdev.moduleIoTypes.has("write_zeroes")) return emulateWriteZeroes(io)
     bdev.submit(io)
   }

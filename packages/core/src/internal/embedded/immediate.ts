@@ -1,25 +1,27 @@
 /**
  * Reads and writes of bdevs in memory, done where they are asked for: a request, its way through the queue and the fiber that
- * waits for it would cost more than the copy.
+ * waits for it would cost more than the copy. After some of them one goes through the queue all the same, and stands in line
+ * with those of everybody else: that is how others have their turns.
  *
  * Everything here runs on the JS thread.
  */
 import { Opcode } from "@effect-spdk/native/Layout"
 import type { Entry, ImmediateTransfers } from "@effect-spdk/native/Queue"
-import { sampleEvery } from "./ioStat.ts"
 import { isAligned, isInSlab } from "./memory.ts"
 import type { EmbeddedQueue, QueueContext } from "./queue.ts"
 import type { LogicalThread } from "./thread.ts"
 
-/** So many go on at once, then the next one of those that wait has its turn. */
-const inARow = 8
+/**
+ * So many units of the reactor, and what the last transfer takes beyond them, may go by between two requests that the queue has
+ * looked at. The reactor's own bound is the queue's to keep: here it would fall on the same fiber turn after turn.
+ */
+const unitsInARow = 32
 
 export class Immediate implements ImmediateTransfers {
   private readonly context: QueueContext
   private readonly thread: LogicalThread
   private readonly queue: EmbeddedQueue
-  private untilTurn = inARow
-  private untilSample = 0
+  private unitsLeft = unitsInARow
 
   constructor(context: QueueContext, thread: LogicalThread, queue: EmbeddedQueue) {
     this.context = context
@@ -27,44 +29,33 @@ export class Immediate implements ImmediateTransfers {
     this.queue = queue
   }
 
+  /** The checks are those of the queue, which also has the words for what they refuse. */
   transfer(entry: Entry): boolean {
-    const { queue } = this
-    // What was submitted before is done before.
-    if (queue.isClosed || queue.hasQueued) return false
     const { handles, reactor, slabs } = this.context
+    if (this.unitsLeft <= 0 || this.queue.isClosed) return false
     const { lengthBlocks, lengthBytes, offsetBlocks, opcode, slabOffset } = entry
     const open = handles.findChannel(entry.channelSlot, entry.channelGeneration)
     if (open === undefined || !open.bdev.isImmediate || open.thread !== this.thread || open.state !== "open")
       return false
-    const { bdev, channel } = open
-    if (channel.isResetting || (opcode === Opcode.Write && !open.descriptor.writable)) return false
+    const { bdev, channel, descriptor } = open
+    if (descriptor.isRemoved || (opcode === Opcode.Write && !descriptor.writable) || channel.isResetting) return false
     if (!bdev.hasBlocks(offsetBlocks, lengthBlocks) || lengthBytes !== lengthBlocks * bdev.blockSize) return false
     const memory = slabs.find(entry.slabSlot, entry.slabGeneration)
     if (memory === undefined || !isInSlab(memory, slabOffset, lengthBytes)) return false
     if (!isAligned(memory, slabOffset, bdev.properties.alignmentBytes ?? 1)) return false
-    const isSampled = this.untilSample-- === 0
-    const startMillis = isSampled ? performance.now() : 0
-    if (!bdev.transferNow(opcode, offsetBlocks, lengthBlocks, memory.bytes, slabOffset)) {
-      this.untilSample++
-      return false
-    }
-    reactor.spent += 1 + (lengthBytes >>> 12)
-    channel.stat.count(opcode, lengthBytes, startMillis, true)
-    if (isSampled) this.sampled(startMillis)
+    const startMillis = channel.stat.sampleStart(opcode)
+    if (!bdev.transferNow(opcode, offsetBlocks, lengthBlocks, memory.bytes, slabOffset)) return false
+    const units = 1 + (lengthBytes >>> 12)
+    reactor.spent += units
+    this.unitsLeft -= units
+    const millis = channel.stat.count(opcode, lengthBytes, startMillis, true)
+    // Inside of a completion or a poller, the time is in theirs.
+    if (!reactor.isTimed) this.queue.busyMillis += millis
     return true
   }
 
-  mayGoOn(): boolean {
-    return --this.untilTurn > 0 && !this.context.reactor.isExhausted
-  }
-
-  afterOthers(goOn: () => void): void {
-    this.untilTurn = inARow
-    this.context.reactor.post(goOn)
-  }
-
-  private sampled(startMillis: number): void {
-    this.untilSample = sampleEvery - 1
-    this.queue.busyMillis += (performance.now() - startMillis) * sampleEvery
+  /** The queue has looked at a request. */
+  othersHadTheirTurn(): void {
+    this.unitsLeft = unitsInARow
   }
 }

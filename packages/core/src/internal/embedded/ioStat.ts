@@ -9,11 +9,13 @@ export const ticksPerSecond = 1_000_000_000
 export const ticksNow = (): number => Math.round(performance.now() * 1e6)
 
 /** Reading the clock twice costs more than a copy of 512 bytes: of I/O that ends at once, one in so many is timed. */
-export const sampleEvery = 16
+const sampleEvery = 16
 
 class OperationStat {
   bytes = 0
   operations = 0
+  /** How many there were when one was timed last. */
+  timedOperations = 0
   latencyTicks = 0
   maxTicks = 0
   minTicks = Infinity
@@ -34,33 +36,41 @@ export class IoStat {
   readonly written = new OperationStat()
   readonly unmapped = new OperationStat()
   readonly errors = new Map<string, number>()
-  private untilSample = 0
 
   /** When the I/O that starts now is one to be timed: now, in milliseconds. Otherwise 0. */
-  sampleStart(): number {
-    if (this.untilSample-- > 0) return 0
-    this.untilSample = sampleEvery - 1
-    return performance.now()
+  sampleStart(opcode: number): number {
+    const stat = this.of(opcode)
+    return stat !== undefined && stat.operations % sampleEvery === 0 ? performance.now() : 0
   }
 
-  /** `startMillis` 0 is an I/O that was not timed; the ones that were stand for `weight`. */
-  count(opcode: number, bytes: number, startMillis: number, isSampled: boolean): void {
-    const stat =
-      opcode === Opcode.Read
-        ? this.read
-        : opcode === Opcode.Write
-          ? this.written
-          : opcode === Opcode.Unmap
-            ? this.unmapped
-            : undefined
-    if (stat === undefined) return
+  /**
+   * `startMillis` 0 is an I/O that was not timed; of those that are sampled, one that was stands for those since the last, too.
+   * Returns the milliseconds of all that it stands for.
+   */
+  count(opcode: number, bytes: number, startMillis: number, isSampled: boolean): number {
+    const stat = this.of(opcode)
+    if (stat === undefined) return 0
     stat.bytes += bytes
     stat.operations++
-    if (startMillis === 0) return
-    const ticks = Math.max(1, Math.round((performance.now() - startMillis) * 1e6))
-    stat.latencyTicks += isSampled ? ticks * sampleEvery : ticks
+    if (startMillis === 0) return 0
+    const millis = performance.now() - startMillis
+    const ticks = Math.max(1, Math.round(millis * 1e6))
+    const operations = isSampled ? stat.operations - stat.timedOperations : 1
+    stat.timedOperations = stat.operations
+    stat.latencyTicks += ticks * operations
     if (ticks > stat.maxTicks) stat.maxTicks = ticks
     if (ticks < stat.minTicks) stat.minTicks = ticks
+    return millis * operations
+  }
+
+  private of(opcode: number): OperationStat | undefined {
+    return opcode === Opcode.Read
+      ? this.read
+      : opcode === Opcode.Write
+        ? this.written
+        : opcode === Opcode.Unmap
+          ? this.unmapped
+          : undefined
   }
 
   countError(status: IoStatus): void {
@@ -80,7 +90,7 @@ export class IoStat {
     for (const stat of [this.read, this.written, this.unmapped]) {
       stat.maxTicks = 0
       stat.minTicks = Infinity
-      if (mode === "all") stat.bytes = stat.operations = stat.latencyTicks = 0
+      if (mode === "all") stat.bytes = stat.operations = stat.timedOperations = stat.latencyTicks = 0
     }
   }
 

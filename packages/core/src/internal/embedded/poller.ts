@@ -74,9 +74,11 @@ export class Poller {
     if (this.periodMicros > 0) this.arm()
     this.runs++
     const startMillis = performance.now()
+    this.reactor.isTimed = true
     try {
       this.onTick(1)
     } finally {
+      this.reactor.isTimed = false
       this.busyMillis += performance.now() - startMillis
     }
   }

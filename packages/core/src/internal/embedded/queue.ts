@@ -49,11 +49,6 @@ export class EmbeddedQueue implements Queue, Runnable, IoOwner {
     this.immediate = new Immediate(context, thread, this)
   }
 
-  /** Whether entries wait to be looked at. */
-  get hasQueued(): boolean {
-    return this.head !== this.tail
-  }
-
   submit(entry: Entry, completion: Completion, index: number): RequestId {
     const request = this.requests.take()
     request.fill(entry, completion, index)
@@ -80,20 +75,25 @@ export class EmbeddedQueue implements Queue, Runnable, IoOwner {
   run(): boolean {
     const { reactor } = this.context
     const startMillis = performance.now()
+    reactor.isTimed = true
     try {
       for (let count = 0; count < runsPerSlice && !reactor.isExhausted; count++) {
         if (this.head === this.tail) break
         const request = this.ring[this.head++ & (this.ring.length - 1)]
         if (request === undefined) continue
         reactor.spent++
+        this.immediate.othersHadTheirTurn()
         this.dispatch(request)
       }
     } finally {
       // Keeps the counts small, which V8 counts faster.
       if (this.head === this.tail) this.head = this.tail = 0
+      reactor.isTimed = false
       this.busyMillis += performance.now() - startMillis
+      // Here, so that what a completion throws does not leave the rest behind.
+      if (this.head !== this.tail) reactor.schedule(this)
     }
-    return this.head !== this.tail
+    return false
   }
 
   /** A bdev has ended the I/O. */

@@ -10,7 +10,7 @@
 export interface Runnable {
   /** Whether it stands in the reactor's list. The reactor's own. */
   isScheduled: boolean
-  /** Does some of its work; true when there is more. */
+  /** Does some of its work; true when there is more. What may throw schedules itself again. */
   run(): boolean
 }
 
@@ -23,6 +23,8 @@ export const runsPerSlice = 64
 export class Reactor {
   /** Units spent in this turn. Whoever works adds to it. */
   spent = 0
+  /** Whether what runs now counts as somebody's busy time as a whole. */
+  isTimed = false
   private readonly ready: Array<Runnable> = []
   private messages: Array<() => void> = []
   private readonly everyTurn = new Set<() => void>()
