@@ -16,6 +16,7 @@ const report = process.env["EFFECT_SPDK_TEST_REPORT"]
 const shared = {
   pool: "forks" as const,
   isolate: true,
+  maxWorkers: 2,
   testTimeout,
   hookTimeout: 60_000,
   teardownTimeout: 30_000,
