@@ -84,6 +84,49 @@ spdk_bs_dev_cb_args* Hide(spdk_bs_dev* dev, spdk_bs_dev_cb_args* wanted) {
   return &write->args;
 }
 
+// The functions of every device that SPDK makes of a bdev. Kept once for all: reads come on any thread, where nobody may look
+// a device up.
+struct BdevReads {
+  decltype(spdk_bs_dev::read) read;
+  decltype(spdk_bs_dev::readv) readv;
+  decltype(spdk_bs_dev::readv_ext) readv_ext;
+};
+
+BdevReads& KeptReads() {
+  static BdevReads kept{};
+  return kept;
+}
+
+bool IsPastEnd(const spdk_bs_dev* dev, uint64_t lba) { return lba >= dev->blockcnt; }
+
+void ReadZeroes(iovec* iov, int count, spdk_bs_dev_cb_args* args) {
+  for (int i = 0; i < count; i++) std::memset(iov[i].iov_base, 0, iov[i].iov_len);
+  Answer(args, 0);
+}
+
+// A bdev refuses what lies past its end, so that there a blob larger than its external snapshot could be neither read nor, for the
+// copy of the rest of the cluster, written. No request crosses the end: the device has whole clusters.
+void ZeroesPastEnd(spdk_bs_dev* dev) {
+  BdevReads& kept = KeptReads();
+  if (kept.read == nullptr) kept = {dev->read, dev->readv, dev->readv_ext};
+  dev->read = [](spdk_bs_dev* self, spdk_io_channel* channel, void* payload, uint64_t lba, uint32_t lba_count,
+                 spdk_bs_dev_cb_args* args) {
+    if (!IsPastEnd(self, lba)) return KeptReads().read(self, channel, payload, lba, lba_count, args);
+    iovec all{payload, uint64_t{lba_count} * self->blocklen};
+    ReadZeroes(&all, 1, args);
+  };
+  dev->readv = [](spdk_bs_dev* self, spdk_io_channel* channel, iovec* iov, int count, uint64_t lba, uint32_t lba_count,
+                  spdk_bs_dev_cb_args* args) {
+    if (!IsPastEnd(self, lba)) return KeptReads().readv(self, channel, iov, count, lba, lba_count, args);
+    ReadZeroes(iov, count, args);
+  };
+  dev->readv_ext = [](spdk_bs_dev* self, spdk_io_channel* channel, iovec* iov, int count, uint64_t lba, uint32_t lba_count,
+                      spdk_bs_dev_cb_args* args, spdk_blob_ext_io_opts* opts) {
+    if (!IsPastEnd(self, lba)) return KeptReads().readv_ext(self, channel, iov, count, lba, lba_count, args, opts);
+    ReadZeroes(iov, count, args);
+  };
+}
+
 // What a degraded device has no channel of its own for.
 int CreateNothing(void*, void*) { return 0; }
 void DestroyNothing(void*, void*) {}
@@ -177,6 +220,7 @@ int OpenExternalSnapshot(const std::string& bdev, std::function<void(spdk_bs_dev
     return rc;
   }
   external->dev = *out;
+  ZeroesPastEnd(*out);
   WatchDevice(*out, [external] { delete external; });
   return 0;
 }
