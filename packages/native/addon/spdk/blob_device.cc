@@ -221,6 +221,8 @@ int OpenExternalSnapshot(const std::string& bdev, std::function<void(spdk_bs_dev
   }
   external->dev = *out;
   ZeroesPastEnd(*out);
+  // Asked for a place on the device of the blobstore: SPDK would copy from there, when a blob has this under its snapshot.
+  (*out)->translate_lba = [](spdk_bs_dev*, uint64_t, uint64_t*) { return false; };
   WatchDevice(*out, [external] { delete external; });
   return 0;
 }
