@@ -124,10 +124,7 @@ const load = (path: string, driver: Writer["driver"], known: Acknowledged) =>
     }
   }).pipe(
     Effect.scoped,
-    Effect.provide(
-      Blobstore.layer({ onEmpty: "fail", driver }).pipe(Layer.provide(disk(path))),
-      { local: true }
-    )
+    Effect.provide(Blobstore.layer({ onEmpty: "fail", driver }).pipe(Layer.provide(disk(path))), { local: true })
   )
 
 /** `other`: the driver that did not write. */
