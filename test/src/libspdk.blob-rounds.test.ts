@@ -20,7 +20,7 @@ libspdk("blob rounds", (name, layer) =>
       killedRounds(all, "portable", long ? 300 : 2)
     )
     check("what was synced survives SIGKILL, the drivers by turns, each read by the other one", () =>
-      killedRounds(all, "other", given ?? (long ? 300 : 4))
+      killedRounds(all, "other", given ?? (long ? 300 : 2))
     )
   })
 )
