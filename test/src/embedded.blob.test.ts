@@ -1,3 +1,4 @@
+import { suite as externals } from "./suites/blobExternals.ts"
 import { suite as io } from "./suites/blobIo.ts"
 import { suite as metadata } from "./suites/blobMetadata.ts"
 import { suite as snapshots } from "./suites/blobSnapshots.ts"
@@ -5,4 +6,4 @@ import { suite as store } from "./suites/blobStore.ts"
 import { withDriver } from "./support/blobs.ts"
 import { embedded } from "./support/engines.ts"
 
-embedded("portable blob", withDriver("portable", { store, io, metadata, snapshots }))
+embedded("portable blob", withDriver("portable", { store, io, metadata, snapshots, externals }))

@@ -1,3 +1,4 @@
+import { suite as externals } from "./suites/blobExternals.ts"
 import { suite as io } from "./suites/blobIo.ts"
 import { suite as metadata } from "./suites/blobMetadata.ts"
 import { suite as snapshots } from "./suites/blobSnapshots.ts"
@@ -5,7 +6,7 @@ import { suite as store } from "./suites/blobStore.ts"
 import { withDriver } from "./support/blobs.ts"
 import { libspdk } from "./support/engines.ts"
 
-libspdk("portable blob", withDriver("portable", { store, io, metadata, snapshots }), {
+libspdk("portable blob", withDriver("portable", { store, io, metadata, snapshots, externals }), {
   // SPDK writes a line for each refusal, and these suites are full of them.
   logLevel: "disabled"
 })

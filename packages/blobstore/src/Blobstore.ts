@@ -176,7 +176,10 @@ export interface CreateOptions {
   readonly clearMethod?: ClearMethod | undefined
   /** Extent pages, which make a sync cheap however large the blob is. Default true. */
   readonly extentTable?: boolean | undefined
-  /** The name or UUID of a bdev that the blob reads from where it has no cluster of its own. Implies `thin`. */
+  /**
+   * The name or UUID of a bdev that the blob reads from where it has no cluster of its own, and zeroes past its end. It must have
+   * whole clusters, and blocks that fit in an io unit. Implies `thin`.
+   */
   readonly externalSnapshot?: string | undefined
   readonly xattrs?: XattrsInput | undefined
 }

@@ -5,6 +5,7 @@
 import { assert } from "@effect/vitest"
 import type { Blob } from "@effect-spdk/blobstore/Blob"
 import * as Blobstore from "@effect-spdk/blobstore/Blobstore"
+import * as Check from "@effect-spdk/blobstore/Check"
 import * as Bdev from "@effect-spdk/core/Bdev"
 import type * as Spdk from "@effect-spdk/core/Spdk"
 import * as Effect from "effect/Effect"
@@ -88,8 +89,21 @@ const checkBlob = Effect.fnUntraced(function* (id: number, known: Acknowledged) 
   return label
 }, Effect.scoped)
 
+const disk = (path: string) => Bdev.layerFile({ path, blockSize: roundBlockBytes, size: roundImageBytes })
+
+/** What was loaded, changed and unloaded is in order. */
+const checkImage = (path: string, what: string) =>
+  Effect.provide(
+    Effect.map(Check.check, ({ findings }) => {
+      const wrong = findings.filter(({ severity }) => severity !== "info").map(({ message }) => message)
+      assert.deepStrictEqual(wrong, [], what)
+    }),
+    disk(path),
+    { local: true }
+  )
+
 /** Loads the image, compares, removes what would fill it in the end, and unloads it cleanly. */
-const check = (path: string, driver: Writer["driver"], known: Acknowledged) =>
+const load = (path: string, driver: Writer["driver"], known: Acknowledged) =>
   Effect.gen(function* () {
     const store = yield* Blobstore.Blobstore
     const found = new Map<string, number>()
@@ -110,18 +124,22 @@ const check = (path: string, driver: Writer["driver"], known: Acknowledged) =>
     }
   }).pipe(
     Effect.scoped,
-    Effect.provide(
-      Blobstore.layer({ onEmpty: "fail", driver }).pipe(
-        Layer.provide(Bdev.layerFile({ path, blockSize: roundBlockBytes, size: roundImageBytes }))
-      ),
-      { local: true }
-    )
+    Effect.provide(Blobstore.layer({ onEmpty: "fail", driver }).pipe(Layer.provide(disk(path))), { local: true })
   )
 
-/** `rounds` processes one after the other, each killed at a random moment, and what it left behind checked by `reader`. */
+/** `other`: the driver that did not write. */
+export type Reader = Writer["driver"] | "other"
+
+const readerOf = (reader: Reader, writer: Writer["driver"]): Writer["driver"] =>
+  reader === "other" ? (writer === "libspdk" ? "portable" : "libspdk") : reader
+
+/**
+ * `rounds` processes one after the other, each killed at a random moment; what it left behind is loaded by `reader`, and looked at
+ * by the checker after that. With `other` the drivers take turns, and else chance decides who writes.
+ */
 export const killedRounds = (
   writers: ReadonlyArray<Writer>,
-  reader: Writer["driver"],
+  reader: Reader,
   rounds: number
 ): Effect.Effect<void, unknown, Spdk.Services> =>
   seeded((random) =>
@@ -129,7 +147,10 @@ export const killedRounds = (
       const path = yield* scratchFile
       const known = new Acknowledged()
       for (let round = 0; round < rounds; round++) {
-        const { driver, engine } = random.pick(writers)
+        const turn = round % 2 === 0 ? "libspdk" : "portable"
+        const { driver, engine } = random.pick(
+          reader === "other" ? writers.filter((writer) => writer.driver === turn) : writers
+        )
         yield* Effect.scoped(
           Effect.gen(function* () {
             const child = yield* start("blobLoad", [engine, driver, path])
@@ -140,7 +161,9 @@ export const killedRounds = (
             for (const line of stdout.split("\n").slice(0, -1)) known.hear(line)
           })
         )
-        yield* check(path, reader, known)
+        const loader = readerOf(reader, driver)
+        yield* load(path, loader, known)
+        yield* checkImage(path, `round ${round}, written by ${driver} on ${engine} and loaded by ${loader}`)
       }
       assert.isAbove(known.versions.size, 0, "something was synced")
     })

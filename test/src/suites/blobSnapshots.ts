@@ -257,55 +257,6 @@ export const suite: BlobSuite = (name, layer, _capabilities, driver) =>
       })
     )
 
-    const external = Effect.gen(function* () {
-      const bytes = pattern(4 * smallClusters, 14)
-      const other = yield* Bdev.createMalloc({ name: fresh("base"), blockSize: 512, numBlocks: bytes.length / 512 })
-      yield* during(Bdev.open(other, { write: true }), (bdev) => bdev.writeBytes(0, bytes))
-      return { name: other, bytes }
-    })
-
-    check("a blob over another bdev reads from it until it is written", () =>
-      Effect.gen(function* () {
-        const { bytes, name: other } = yield* external
-        const bdev = yield* device()
-        const expected = bytes.slice()
-        const id = yield* during(init(bdev, driver), (store) =>
-          Effect.gen(function* () {
-            const blob = yield* store.create({ clusters: 4, externalSnapshot: other })
-            assert.deepInclude(yield* blob.info, { isThin: true, isClone: false, allocatedClusters: 0 })
-            assert.deepStrictEqual((yield* blob.info).parent, { _tag: "External", bdev: other })
-            sameBytes(yield* blob.readBytes(0, bytes.length), bytes, "the fresh blob")
-            yield* blob.writeBytes(smallClusters + 5, pattern(100, 15))
-            expected.set(pattern(100, 15), smallClusters + 5)
-            sameBytes(yield* blob.readBytes(0, bytes.length), expected, "the blob after a write")
-            return blob.id
-          })
-        )
-        const store = yield* load(bdev, driver)
-        const blob = yield* store.open(id)
-        sameBytes(yield* blob.readBytes(0, bytes.length), expected, "after a load")
-        assert.deepStrictEqual(yield* store.parent(id), { _tag: "External", bdev: other })
-        yield* store.inflate(id)
-        assert.deepStrictEqual((yield* blob.info).parent, { _tag: "None" })
-        sameBytes(yield* blob.readBytes(0, bytes.length), expected, "after inflating")
-      })
-    )
-
-    check("setExternalParent puts a bdev under a thin blob", () =>
-      Effect.gen(function* () {
-        const { bytes, name: other } = yield* external
-        const store = yield* freshStore(driver)
-        const blob = yield* store.create({ clusters: 4, thin: true })
-        yield* store.setExternalParent(blob.id, other)
-        assert.deepStrictEqual(yield* store.parent(blob.id), { _tag: "External", bdev: other })
-        sameBytes(yield* blob.readBytes(0, bytes.length), bytes, "through the blob")
-        yield* failsWith(store.setExternalParent(blob.id, other), "AlreadyExists")
-        yield* failsWith(store.setExternalParent(blob.id, fresh("nobody")), "NotFound")
-        const thick = yield* store.createId({ clusters: 4 })
-        yield* failsWith(store.setExternalParent(thick, other), "InvalidArgument")
-      })
-    )
-
     check("a shallow copy writes the blob's own clusters to a bdev, and tells how far it is", () =>
       Effect.gen(function* () {
         const store = yield* freshStore(driver)

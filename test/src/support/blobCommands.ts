@@ -11,6 +11,7 @@ import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
 import { createHash } from "node:crypto"
 import { device, init, KiB, load, MiB } from "./blobs.ts"
+import { anyExternal, makeExternals } from "./blobExternals.ts"
 import { pattern } from "./bytes.ts"
 import { EngineService } from "./internals.ts"
 import { makeRandom, type RandomSource } from "./random.ts"
@@ -57,9 +58,12 @@ const storeCommands: ReadonlyArray<(state: State) => Command> = [
       clusters: random.below(random.chance(0.1) ? 200 : 10),
       thin: random.chance(0.5),
       extentTable: random.chance(0.8),
+      externalSnapshot: random.chance(0.25) ? anyExternal(random) : undefined,
       xattrs: random.chance(0.3) ? { made: pattern(random.below(random.chance(0.2) ? 3000 : 60), random.word()) } : {}
     }
-    const text = `create ${options.clusters}${options.thin ? " thin" : ""}${options.extentTable ? "" : " rle"}`
+    const kind = `${options.thin ? " thin" : ""}${options.extentTable ? "" : " rle"}`
+    const over = options.externalSnapshot === undefined ? "" : ` over ${options.externalSnapshot}`
+    const text = `create ${options.clusters}${kind}${over}`
     const call = Effect.tap(store.createId(options), (id) => Effect.sync(() => state.ids.push(id)))
     return { text, call: Effect.map(call, short) }
   },
@@ -88,6 +92,10 @@ const storeCommands: ReadonlyArray<(state: State) => Command> = [
   (state) => {
     const parent = anyId(state)
     return onId(state, `setParent ${short(parent)} of`, (id) => state.store.setParent(id, parent))
+  },
+  (state) => {
+    const bdev = anyExternal(state.random)
+    return onId(state, `setExternalParent ${bdev} of`, (id) => state.store.setExternalParent(id, bdev))
   },
   (state) => onId(state, "parent of", (id) => state.store.parent(id)),
   (state) => onId(state, "clones of", (id) => Effect.map(state.store.clones(id), (ids) => ids.toSorted().map(short))),
@@ -245,6 +253,9 @@ const lookAtAll = (state: State, lines: Array<string>) =>
       }),
     { discard: true }
   )
+
+/** What transcripts need of an engine beforehand, for the scope. */
+export const prepare = makeExternals(clusterBytes)
 
 /** Runs so many commands of this seed on a store of its own, and looks at everything at the end and after a load. */
 export const transcript = (seed: number, commands: number, driver: Blobstore.DriverKind) =>

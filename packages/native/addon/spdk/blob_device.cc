@@ -84,6 +84,107 @@ spdk_bs_dev_cb_args* Hide(spdk_bs_dev* dev, spdk_bs_dev_cb_args* wanted) {
   return &write->args;
 }
 
+// The functions of every device that SPDK makes of a bdev. Kept once for all: reads come on any thread, where nobody may look
+// a device up.
+struct BdevFunctions {
+  decltype(spdk_bs_dev::create_channel) create_channel;
+  decltype(spdk_bs_dev::destroy_channel) destroy_channel;
+  decltype(spdk_bs_dev::read) read;
+  decltype(spdk_bs_dev::readv) readv;
+  decltype(spdk_bs_dev::readv_ext) readv_ext;
+};
+
+BdevFunctions& Kept() {
+  static BdevFunctions kept{};
+  return kept;
+}
+
+// Of a thread, to the external snapshots that it reads. SPDK keeps a channel by the id of the blob, and forgets it when the blob is
+// inflated: the next external snapshot under a blob of this id is read by the channel of the one before. So what SPDK has is
+// the same for all of them.
+using Channels = std::map<spdk_bs_dev*, spdk_io_channel*>;
+
+int CreateChannels(void*, void* context) {
+  *static_cast<Channels**>(context) = new Channels;
+  return 0;
+}
+
+void DestroyChannels(void*, void* context) {
+  const std::unique_ptr<Channels> channels(*static_cast<Channels**>(context));
+  for (const auto& [dev, channel] : *channels) {
+    if (channel != nullptr) Kept().destroy_channel(dev, channel);
+  }
+}
+
+void* ExternalIoDevice() {
+  static void* const device = [] {
+    auto* made = new char;
+    spdk_io_device_register(made, CreateChannels, DestroyChannels, sizeof(Channels*), "effect_spdk_external");
+    return made;
+  }();
+  return device;
+}
+
+Channels& ChannelsOf(spdk_io_channel* channel) { return **static_cast<Channels**>(spdk_io_channel_get_ctx(channel)); }
+
+// nullptr when there is no memory for one.
+spdk_io_channel* ChannelTo(spdk_bs_dev* dev, spdk_io_channel* channel) {
+  spdk_io_channel*& own = ChannelsOf(channel)[dev];
+  if (own == nullptr) own = Kept().create_channel(dev);
+  return own;
+}
+
+// Every thread lets go of the device before it is closed.
+void DestroyExternal(spdk_bs_dev* dev) {
+  spdk_for_each_channel(
+      ExternalIoDevice(),
+      [](spdk_io_channel_iter* at) {
+        auto* gone = static_cast<spdk_bs_dev*>(spdk_io_channel_iter_get_ctx(at));
+        Channels& channels = ChannelsOf(spdk_io_channel_iter_get_channel(at));
+        const auto found = channels.find(gone);
+        if (found != channels.end()) {
+          if (found->second != nullptr) Kept().destroy_channel(gone, found->second);
+          channels.erase(found);
+        }
+        spdk_for_each_channel_continue(at, 0);
+      },
+      dev, [](spdk_io_channel_iter* at, int) { DestroyWatched(static_cast<spdk_bs_dev*>(spdk_io_channel_iter_get_ctx(at))); });
+}
+
+bool IsPastEnd(const spdk_bs_dev* dev, uint64_t lba) { return lba >= dev->blockcnt; }
+
+void ReadZeroes(iovec* iov, int count, spdk_bs_dev_cb_args* args) {
+  for (int i = 0; i < count; i++) std::memset(iov[i].iov_base, 0, iov[i].iov_len);
+  Answer(args, 0);
+}
+
+// A bdev refuses what lies past its end, so that there a blob larger than its external snapshot could be neither read nor, for the
+// copy of the rest of the cluster, written. No request crosses the end: the device has whole clusters.
+void ReadAsExternal(spdk_bs_dev* dev) {
+  dev->read = [](spdk_bs_dev* self, spdk_io_channel* channel, void* payload, uint64_t lba, uint32_t lba_count,
+                 spdk_bs_dev_cb_args* args) {
+    iovec all{payload, uint64_t{lba_count} * self->blocklen};
+    if (IsPastEnd(self, lba)) return ReadZeroes(&all, 1, args);
+    spdk_io_channel* const own = ChannelTo(self, channel);
+    if (own == nullptr) return Answer(args, -ENOMEM);
+    Kept().read(self, own, payload, lba, lba_count, args);
+  };
+  dev->readv = [](spdk_bs_dev* self, spdk_io_channel* channel, iovec* iov, int count, uint64_t lba, uint32_t lba_count,
+                  spdk_bs_dev_cb_args* args) {
+    if (IsPastEnd(self, lba)) return ReadZeroes(iov, count, args);
+    spdk_io_channel* const own = ChannelTo(self, channel);
+    if (own == nullptr) return Answer(args, -ENOMEM);
+    Kept().readv(self, own, iov, count, lba, lba_count, args);
+  };
+  dev->readv_ext = [](spdk_bs_dev* self, spdk_io_channel* channel, iovec* iov, int count, uint64_t lba, uint32_t lba_count,
+                      spdk_bs_dev_cb_args* args, spdk_blob_ext_io_opts* opts) {
+    if (IsPastEnd(self, lba)) return ReadZeroes(iov, count, args);
+    spdk_io_channel* const own = ChannelTo(self, channel);
+    if (own == nullptr) return Answer(args, -ENOMEM);
+    Kept().readv_ext(self, own, iov, count, lba, lba_count, args, opts);
+  };
+}
+
 // What a degraded device has no channel of its own for.
 int CreateNothing(void*, void*) { return 0; }
 void DestroyNothing(void*, void*) {}
@@ -177,7 +278,16 @@ int OpenExternalSnapshot(const std::string& bdev, std::function<void(spdk_bs_dev
     return rc;
   }
   external->dev = *out;
+  if (Kept().read == nullptr) {
+    Kept() = {(*out)->create_channel, (*out)->destroy_channel, (*out)->read, (*out)->readv, (*out)->readv_ext};
+  }
+  ReadAsExternal(*out);
+  (*out)->create_channel = [](spdk_bs_dev*) { return spdk_get_io_channel(ExternalIoDevice()); };
+  (*out)->destroy_channel = [](spdk_bs_dev*, spdk_io_channel* channel) { spdk_put_io_channel(channel); };
+  // Asked for a place on the device of the blobstore: SPDK would copy from there, when a blob has this under its snapshot.
+  (*out)->translate_lba = [](spdk_bs_dev*, uint64_t, uint64_t*) { return false; };
   WatchDevice(*out, [external] { delete external; });
+  (*out)->destroy = DestroyExternal;
   return 0;
 }
 

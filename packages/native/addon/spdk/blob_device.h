@@ -24,7 +24,7 @@ int TakeWriteFailure(spdk_bs_dev* dev);
 // not there or not its own any more, and must not keep memory and bdev for that. Only the app thread may have a channel.
 void DisconnectDevice(spdk_bs_dev* dev);
 
-// A bdev under a blob, read-only. `removed` runs when it is going away; its removal waits until the device is destroyed.
+// A bdev under a blob, read-only, and zeroes past its end. `removed` runs when it is going away; its removal waits until the device is destroyed.
 int OpenExternalSnapshot(const std::string& bdev, std::function<void(spdk_bs_dev*)> removed, spdk_bs_dev** out);
 
 // Stands for an external snapshot that is not there: all I/O fails.

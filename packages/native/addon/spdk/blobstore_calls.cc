@@ -116,6 +116,30 @@ void Create(const Store& store, const BlobstoreCall& call, const Answered& answe
   });
 }
 
+// Comes after all that the channels of the blobstore were sent before.
+void AfterChannels(spdk_blob_store* bs, std::function<void()> then) {
+  spdk_for_each_channel(
+      bs, [](spdk_io_channel_iter* at) { spdk_for_each_channel_continue(at, 0); },
+      new std::function<void()>(std::move(then)), [](spdk_io_channel_iter* at, int) {
+        const std::unique_ptr<std::function<void()>> kept(static_cast<std::function<void()>*>(spdk_io_channel_iter_get_ctx(at)));
+        (*kept)();
+      });
+}
+
+// delete [id]
+void Delete(const Store& store, spdk_blob_id id, const Answered& answered) {
+  RunPlain(store, true, answered, [store, id](const Ended& ended) {
+    const auto once_more = [store, id, ended](int status) {
+      if (status != -EBUSY) return ended(status);
+      // A clone that closes says so before its snapshot has let go of an external snapshot, which it does channel by channel.
+      AfterChannels(store->bs(), [store, id, ended] {
+        spdk_bs_delete_blob(store->bs(), id, OnStatus::Run, OnStatus::Keep(ended));
+      });
+    };
+    spdk_bs_delete_blob(store->bs(), id, OnStatus::Run, OnStatus::Keep(once_more));
+  });
+}
+
 // snapshot, clone [id] [] xattrs -> number: the id of the new blob
 void Derive(const Store& store, const BlobstoreCall& call, spdk_blob_id id, const Answered& answered) {
   struct Derivation {
@@ -289,13 +313,7 @@ bool CallBlobstore(const Store& store, const BlobstoreCall& call, const Progress
     });
     return true;
   }
-  if (name == "delete") {
-    if (status != 0) return refuse(), true;
-    RunPlain(store, true, answered, [store, id](const Ended& ended) {
-      spdk_bs_delete_blob(store->bs(), id, OnStatus::Run, OnStatus::Keep(ended));
-    });
-    return true;
-  }
+  if (name == "delete") return status != 0 ? refuse() : Delete(store, id, answered), true;
   if (name == "setParent") {
     spdk_blob_id snapshot = SPDK_BLOBID_INVALID;
     if (status != 0 || BlobIdOf(call.Number(1), &snapshot) != 0) return answered(StatusOnly(-ENOENT)), true;

@@ -106,8 +106,16 @@ export class LibspdkStore implements StoreDriver {
 
   readonly inflate = (id: BlobId): Effect.Effect<void, SpdkError> => this.durable(this.callFor("inflate", id))
 
-  readonly decouple = (id: BlobId): Effect.Effect<void, SpdkError> =>
-    this.durable(this.callFor("decouple", id, { field: "id", rule: "is that of a blob without a parent" }))
+  readonly decouple = (id: BlobId): Effect.Effect<void, SpdkError> => {
+    const call = this.durable(this.callFor("decouple", id, { field: "id", rule: "is that of a blob without a parent" }))
+    return Effect.flatMap(this.grandparent(id), (below) => {
+      if (below._tag !== "External") return call
+      // SPDK copies what the parent has, and then looks for a blob where that has an external snapshot.
+      return Effect.catch(call, (error) =>
+        error.reason._tag === "NotFound" ? this.setExternalParent(id, below.bdev) : Effect.fail(error)
+      )
+    })
+  }
 
   readonly setParent = (id: BlobId, snapshot: BlobId): Effect.Effect<void, SpdkError> => {
     const rule = "is not that of a snapshot of the same size, or the blob is not thin"
@@ -140,6 +148,12 @@ export class LibspdkStore implements StoreDriver {
 
   get destroy(): Effect.Effect<void, SpdkError> {
     return this.durable(Effect.asVoid(this.call("destroy", this.bdev, { detail: "blobs are open" })))
+  }
+
+  private grandparent(id: BlobId): Effect.Effect<Parent, SpdkError> {
+    return Effect.flatMap(this.parent(id), (parent) =>
+      parent._tag === "Snapshot" ? this.parent(parent.id) : Effect.succeed({ _tag: "None" })
+    )
   }
 
   private durable<A>(effect: Effect.Effect<A, SpdkError>): Effect.Effect<A, SpdkError> {

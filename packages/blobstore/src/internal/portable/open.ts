@@ -159,24 +159,28 @@ const openExternal = Effect.fnUntraced(function* (store: Store, blob: BlobState)
   blob.backing = { _tag: "External", ...(yield* externalBdev(store, blob.id, name)) }
 })
 
+/** Why the bdev cannot lie under a blob; undefined when it can. */
+const misfit = (store: Store, bdev: Bdev.Bdev): string | undefined => {
+  if (bdev.sizeBytes % store.clusterBytes !== 0) return `has ${bdev.sizeBytes} bytes, not whole clusters`
+  return store.ioUnitBytes % bdev.blockSize === 0
+    ? undefined
+    : `has blocks of ${bdev.blockSize} bytes, which do not fit in io units of ${store.ioUnitBytes}`
+}
+
+/** Opens the bdev `name` for the scope, unless it cannot lie under a blob: `field` is what named it. */
+export const openFitting = (store: Store, by: string, resource: string, field: string, name: string) =>
+  Bdev.open(name).pipe(
+    Effect.provide(store.services),
+    Effect.flatMap((bdev) => {
+      const rule = misfit(store, bdev)
+      return rule === undefined ? Effect.succeed(bdev) : Effect.fail(refused(by, resource, field, rule, name))
+    })
+  )
+
 export const externalBdev = Effect.fnUntraced(function* (store: Store, id: BlobId, name: string) {
   const scope = yield* Scope.make()
-  const open = Bdev.open(name).pipe(
-    Effect.provideService(Scope.Scope, scope),
-    Effect.provide(store.services),
-    Effect.filterOrFail(
-      (bdev) => store.ioUnitBytes % bdev.blockSize === 0,
-      (bdev) =>
-        refused(
-          operation,
-          store.nameOf(id),
-          "externalSnapshot",
-          `has blocks of ${bdev.blockSize} bytes, which do not fit`,
-          name
-        )
-    )
-  )
-  const bdev = yield* Effect.onError(open, () => Scope.close(scope, Exit.void))
+  const open = openFitting(store, operation, store.nameOf(id), "externalSnapshot", name)
+  const bdev = yield* Effect.onError(Scope.provide(open, scope), () => Scope.close(scope, Exit.void))
   return { bdev, scope }
 })
 

@@ -11,7 +11,7 @@ import { encodeText } from "../format/text.ts"
 import { type Backing, type BlobState, externalName, type ParentId } from "./blob.ts"
 import { allocate } from "./clusters.ts"
 import { noSpace, notPermitted, refused } from "./errors.ts"
-import { closeBlob, externalBdev, openBlob } from "./open.ts"
+import { closeBlob, externalBdev, openBlob, openFitting } from "./open.ts"
 import { persist } from "./persist.ts"
 import { locked } from "./snapshot.ts"
 import type { Store } from "./store.ts"
@@ -147,21 +147,17 @@ const cannotBeParent = (store: Store, blob: BlobState, below: BlobState): string
 export const setExternalParent = (store: Store, id: BlobId, name: string): Effect.Effect<void, SpdkError> => {
   const operation = "Blobstore.setExternalParent"
   const external = encodeText(name)
-  return locked(store, operation, id, (blob) => {
+  const check = Effect.scoped(openFitting(store, operation, store.nameOf(id), "bdev", name))
+  const put = locked(store, operation, id, (blob) => {
     if (blob.parentId === "external" && externalName(blob.internalXattrs.get(externalSnapshot)) === name) {
       return Effect.fail(exists(operation, store.nameOf(id), "the external snapshot is its parent already"))
     }
-    if (!blob.isThin) return Effect.fail(refused(operation, store.nameOf(id), "id", "names a blob that is not thin"))
-    const check = Effect.scoped(
-      Effect.flatMap(Bdev.open(name).pipe(Effect.provide(store.services)), (bdev) => {
-        const rule = `has ${bdev.sizeBytes} bytes, not whole clusters`
-        return bdev.sizeBytes % store.clusterBytes === 0
-          ? Effect.void
-          : Effect.fail(refused(operation, store.nameOf(id), "bdev", rule, name))
-      })
-    )
-    return Effect.andThen(check, blob.gate.exclusive(store.change(putExternal(store, blob, external))))
+    return blob.isThin
+      ? blob.gate.exclusive(store.change(putExternal(store, blob, external)))
+      : Effect.fail(refused(operation, store.nameOf(id), "id", "names a blob that is not thin"))
   })
+  // The bdev comes first, as with SPDK.
+  return Effect.andThen(check, put)
 }
 
 /** The blob is read-only, so its clusters stay what they are. */

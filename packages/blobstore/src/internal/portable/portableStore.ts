@@ -10,7 +10,7 @@ import { type BlobState, parentOf } from "./blob.ts"
 import { createUnflushed, remove, settleNew } from "./create.ts"
 import { busy } from "./errors.ts"
 import { grow, writeClean } from "./grow.ts"
-import { openBlob, withBlob } from "./open.ts"
+import { openBlob, openFitting, withBlob } from "./open.ts"
 import { PortableBlob } from "./openBlob.ts"
 import { inflate, setExternalParent, setParent, shallowCopy } from "./parents.ts"
 import { persist } from "./persist.ts"
@@ -55,7 +55,9 @@ export class PortableStore implements D.StoreDriver {
           externalSnapshot === undefined ? [] : [[L.internalXattr.externalSnapshot, encodeText(externalSnapshot)]]
       })
       return Effect.uninterruptibleMask((restore) =>
-        Effect.flatMap(restore(this.store.change(made)), (blob) => Effect.as(settleNew(this.store, blob), blob.id))
+        restore(Effect.andThen(this.fits(externalSnapshot), this.store.change(made))).pipe(
+          Effect.flatMap((blob) => Effect.as(settleNew(this.store, blob), blob.id))
+        )
       )
     })
 
@@ -98,6 +100,13 @@ export class PortableStore implements D.StoreDriver {
 
   readonly shallowCopy = (id: D.BlobId, bdev: string, onProgress: D.Progress): Effect.Effect<void, SpdkError> =>
     shallowCopy(this.store, id, bdev, onProgress)
+
+  private fits(external: string | undefined): Effect.Effect<unknown, SpdkError> {
+    const { bdev } = this.store.device
+    return external === undefined
+      ? Effect.void
+      : Effect.scoped(openFitting(this.store, "Blobstore.create", bdev.name, "externalSnapshot", external))
+  }
 
   /** Whatever becomes of the writes, the memory is given back. */
   private end(operation: string, write: Effect.Effect<void, SpdkError>): Effect.Effect<void, SpdkError> {
