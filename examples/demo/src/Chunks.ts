@@ -5,7 +5,6 @@
 import * as DmaBuffer from "@effect-spdk/core/DmaBuffer"
 import * as Effect from "effect/Effect"
 import * as Queue from "effect/Queue"
-import * as Stream from "effect/Stream"
 
 const chunkBytes = 2 ** 20
 const buffers = 24
@@ -36,20 +35,55 @@ export const makeBuffers = Effect.gen(function* () {
   return free
 })
 
+/** What is done with each chunk of a file, in this order. */
+export interface Steps<EFill, EPass, EUse> {
+  /** Fills the buffer. Several chunks at once. */
+  readonly load: (chunk: Chunk) => Effect.Effect<unknown, EFill>
+  /** One chunk after the other, in the order of the file. */
+  readonly pass: (chunk: Chunk) => Effect.Effect<unknown, EPass>
+  /** Several at once again; afterwards the buffer is free. */
+  readonly use: (chunk: Chunk) => Effect.Effect<unknown, EUse>
+}
+
 /**
- * So many bytes in chunks, in order, each with a buffer that `fill` has filled. Whoever takes a chunk gives its buffer back.
- * One buffer is taken at a time, in the order of the chunks: a chunk that has one never waits for a chunk that has none.
+ * Takes so many bytes through the steps. A few fibers do it, each with one chunk at a time, and what they do per chunk is
+ * little: this is where the JavaScript of large files runs. Chunks queue for buffers in the order of the file, so one that
+ * has a buffer never waits for one that has none.
  */
-export const read = <E, R>(
+export const transfer = <EFill, EPass, EUse>(
   free: Buffers,
   sizeBytes: number,
-  fill: (chunk: Chunk) => Effect.Effect<unknown, E, R>
-): Stream.Stream<Chunk, E, R> =>
-  Stream.range(0, Math.ceil(sizeBytes / chunkBytes) - 1).pipe(
-    Stream.mapEffect((index) => {
-      const offsetBytes = index * chunkBytes
-      const lengthBytes = Math.min(chunkBytes, sizeBytes - offsetBytes)
-      return Effect.map(Queue.take(free), (buffer): Chunk => ({ offsetBytes, lengthBytes, buffer }))
-    }),
-    Stream.mapEffect((chunk) => Effect.as(fill(chunk), chunk), { concurrency: chunksAtOnce })
-  )
+  steps: Steps<EFill, EPass, EUse>
+): Effect.Effect<void, EFill | EPass | EUse> =>
+  Effect.suspend(() => {
+    const chunks = Math.ceil(sizeBytes / chunkBytes)
+    const waiting = new Map<number, () => void>()
+    let taken = 0
+    let passed = 0
+    const turnOf = (index: number): Effect.Effect<void> =>
+      Effect.callback((resume) => {
+        waiting.set(index, () => resume(Effect.void))
+      })
+    const passOn = (): void => {
+      passed++
+      const next = waiting.get(passed)
+      waiting.delete(passed)
+      next?.()
+    }
+    const fiber = Effect.gen(function* () {
+      while (taken < chunks) {
+        const index = taken++
+        const buffer = yield* Queue.take(free)
+        const offsetBytes = index * chunkBytes
+        const chunk: Chunk = { offsetBytes, lengthBytes: Math.min(chunkBytes, sizeBytes - offsetBytes), buffer }
+        yield* steps.load(chunk)
+        if (passed !== index) yield* turnOf(index)
+        yield* steps.pass(chunk)
+        passOn()
+        yield* steps.use(chunk)
+        yield* Queue.offer(free, buffer)
+      }
+    })
+    const fibers = Array.from({ length: Math.min(chunksAtOnce, chunks) }, () => fiber)
+    return Effect.all(fibers, { concurrency: "unbounded", discard: true })
+  })

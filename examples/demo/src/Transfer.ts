@@ -4,13 +4,13 @@ import * as Bdev from "@effect-spdk/core/Bdev"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as Path from "effect/Path"
-import * as Queue from "effect/Queue"
 import * as Sink from "effect/Sink"
 import * as Stream from "effect/Stream"
 import { createHash, type Hash } from "node:crypto"
 import type { Catalog, Entry } from "./Catalog.ts"
 import * as Chunks from "./Chunks.ts"
 import { DemoError } from "./DemoError.ts"
+import { Hasher } from "./Hasher.ts"
 import type { Progress } from "./Progress.ts"
 import type { Source } from "./Sources.ts"
 import { writeAll } from "./Writing.ts"
@@ -134,19 +134,23 @@ const verifyOne = Effect.fnUntraced(function* (
   progress: Progress
 ) {
   const { id, sizeBytes } = file.entry
-  const hash = createHash("sha256")
-  yield* Effect.scoped(
+  const hasher = yield* Hasher
+  const sha256OnDevice = yield* Effect.scoped(
     Effect.gen(function* () {
+      const hash = yield* hasher.sha256(sizeBytes)
       const blob = yield* store.open(id)
-      const fill = (chunk: Chunks.Chunk) => blob.read(chunk.offsetBytes, Chunks.unitsOf(chunk, blob.ioUnitBytes))
-      yield* Stream.runForEach(Chunks.read(free, sizeBytes, fill), (chunk) => {
-        hash.update(Chunks.bytesOf(chunk))
-        progress.add(chunk.lengthBytes)
-        return Queue.offer(free, chunk.buffer)
+      yield* Chunks.transfer(free, sizeBytes, {
+        load: (chunk) => blob.read(chunk.offsetBytes, Chunks.unitsOf(chunk, blob.ioUnitBytes)),
+        pass: (chunk) => {
+          progress.add(chunk.lengthBytes)
+          return hash.update(Chunks.bytesOf(chunk))
+        },
+        use: () => Effect.void
       })
+      return yield* hash.digest
     })
   )
-  return { ...file, sha256OnDevice: hash.digest("hex") } satisfies Verified
+  return { ...file, sha256OnDevice } satisfies Verified
 })
 
 /** Opens every blob once more, reads it and hashes it. */

@@ -1,18 +1,16 @@
 /**
- * Files into blobs, as fast as one JavaScript thread can hash them: each chunk is read into memory of the device, hashed there
- * and written from there, with other chunks of this and of other files on their way.
+ * Files into blobs: each chunk is read into memory of the device, hashed from there and written from there, with other chunks
+ * of this and of other files on their way.
  */
 import type { Blob } from "@effect-spdk/blobstore/Blob"
 import type * as Blobstore from "@effect-spdk/blobstore/Blobstore"
 import type { Bdev } from "@effect-spdk/core/Bdev"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
-import * as Queue from "effect/Queue"
-import * as Stream from "effect/Stream"
-import { createHash } from "node:crypto"
 import type { Entry } from "./Catalog.ts"
 import * as Chunks from "./Chunks.ts"
 import { DemoError } from "./DemoError.ts"
+import { Hasher } from "./Hasher.ts"
 import type { Progress } from "./Progress.ts"
 import { mtimeOf, type Source } from "./Sources.ts"
 
@@ -56,7 +54,6 @@ const writeChunk = Effect.fnUntraced(function* (writer: Writer, blob: Blob, chun
   const units = Chunks.unitsOf(chunk, blob.ioUnitBytes)
   units.bytes.fill(0, chunk.lengthBytes)
   yield* blob.write(chunk.offsetBytes, units)
-  yield* Queue.offer(writer.free, chunk.buffer)
   writer.unflushedBytes += units.byteLength
   if (writer.unflushedBytes < flushBytes) return
   writer.unflushedBytes = 0
@@ -66,6 +63,7 @@ const writeChunk = Effect.fnUntraced(function* (writer: Writer, blob: Blob, chun
 /** Makes the blob and writes the bytes; nothing of it is durable, and the blob does not count, until `sha256` is. */
 const writeData = Effect.fnUntraced(function* (writer: Writer, { file, old }: Wanted) {
   const fs = yield* FileSystem.FileSystem
+  const hasher = yield* Hasher
   const { mtime, name, sizeBytes } = file
   const version = (old?.version ?? 0) + 1
   const blob = yield* writer.store.create({
@@ -73,25 +71,24 @@ const writeData = Effect.fnUntraced(function* (writer: Writer, { file, old }: Wa
     extentTable: false,
     xattrs: { name, size: String(sizeBytes), mtime, version: String(version) }
   })
-  const hash = createHash("sha256")
-  yield* Effect.scoped(
+  const sha256 = yield* Effect.scoped(
     Effect.gen(function* () {
+      const hash = yield* hasher.sha256(sizeBytes)
       const opened = yield* fs.open(file.path)
-      yield* Chunks.read(writer.free, sizeBytes, (chunk) => readChunk(file, opened, chunk)).pipe(
-        Stream.tap((chunk) =>
-          Effect.sync(() => {
-            hash.update(Chunks.bytesOf(chunk))
-            writer.progress.add(chunk.lengthBytes)
-          })
-        ),
-        Stream.mapEffect((chunk) => writeChunk(writer, blob, chunk), { concurrency: Chunks.chunksAtOnce }),
-        Stream.runDrain
-      )
+      yield* Chunks.transfer(writer.free, sizeBytes, {
+        load: (chunk) => readChunk(file, opened, chunk),
+        pass: (chunk) => {
+          writer.progress.add(chunk.lengthBytes)
+          return hash.update(Chunks.bytesOf(chunk))
+        },
+        use: (chunk) => writeChunk(writer, blob, chunk)
+      })
       const info = yield* opened.stat
       if (Number(info.size) !== sizeBytes || mtimeOf(info) !== mtime) return yield* hasChanged(file)
+      return yield* hash.digest
     })
   )
-  const entry: Entry = { id: blob.id, name, sizeBytes, mtime, sha256: hash.digest("hex"), version }
+  const entry: Entry = { id: blob.id, name, sizeBytes, mtime, sha256, version }
   return { blob, entry }
 })
 

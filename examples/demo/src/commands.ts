@@ -4,9 +4,11 @@ import * as Bdev from "@effect-spdk/core/Bdev"
 import * as Spdk from "@effect-spdk/core/Spdk"
 import * as Console from "effect/Console"
 import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
 import * as Catalog from "./Catalog.ts"
 import { DemoError } from "./DemoError.ts"
 import * as Device from "./Device.ts"
+import * as Hasher from "./Hasher.ts"
 import * as Progress from "./Progress.ts"
 import * as Report from "./Report.ts"
 import type { Source } from "./Sources.ts"
@@ -101,7 +103,7 @@ export interface StoreOptions {
 /** Stores files and verifies all of them, those that were stored before too. */
 export const storeFiles = Effect.fn("demo.storeFiles")(function* (files: ReadonlyArray<Source>, options: StoreOptions) {
   const place = yield* Device.forFiles(files, options)
-  yield* Effect.provide(transfer(files, options), Device.layer(options.engine, place)).pipe(
+  yield* Effect.provide(transfer(files, options), Layer.merge(Device.layer(options.engine, place), Hasher.layer)).pipe(
     Effect.catchReason("SpdkError", "NoSpace", () =>
       Effect.fail(new DemoError({ message: "the device is full: give a larger --size, and it grows" }))
     )

@@ -1,5 +1,6 @@
 /** The demo as a person runs it: its compiled program in a process of its own, its output and its exit status. */
 import { spawn } from "node:child_process"
+import { createHash } from "node:crypto"
 import {
   appendFileSync,
   closeSync,
@@ -96,6 +97,19 @@ const suite = (engine: EngineName): void => {
       expect(readdirSync(temporary)).toEqual([])
     })
   }
+
+  it("stores large files, which two threads hash, under the hashes that they have", async () => {
+    const folder = join(scratch, `large-${engine}`)
+    mkdirSync(folder)
+    const contents = [9 * 2 ** 20 + 1, 10 * 2 ** 20].map((size, index) => contentOf(String(index), size))
+    for (const [index, content] of contents.entries()) writeFileSync(join(folder, String(index)), content)
+    const { code, lines } = await demo(["--engine", engine, "--device", newDevice(), folder])
+    expect(code).toBe(0)
+    for (const content of contents) {
+      const sha256 = createHash("sha256").update(content).digest("hex").slice(0, 16)
+      expect(lines.filter((line) => line.includes(sha256) && line.includes("same"))).toHaveLength(1)
+    }
+  })
 
   it("stores more chunks at once than it has buffers, of files that wait for each other", async () => {
     const many = join(scratch, `many-${engine}`)
