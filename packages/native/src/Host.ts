@@ -244,7 +244,8 @@ export class Host {
 
   /** The event loop must not end while an answer, a completion or a tick is due. */
   private holdLoop(): void {
-    const alive = this.replies.size > 0 || this.duePollers.size > 0 || (this.drainer.isAsleep && this.requestsInFlight > 0)
+    const alive =
+      this.replies.size > 0 || this.duePollers.size > 0 || (this.drainer.isAsleep && this.requestsInFlight > 0)
     if (alive === this.alive) return
     this.alive = alive
     this.addon.keepAlive(alive)
