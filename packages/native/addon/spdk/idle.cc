@@ -16,9 +16,7 @@ namespace effect_spdk {
 namespace {
 // Looking at every thread's counters costs more than a turn of an idle reactor: look now and then.
 constexpr uint32_t kTurnsPerLook = 64;
-// SPDK's own housekeeping (the RPC server looks at its sockets every 4 ms and calls that busy) must not keep a core
-// awake: threads that are not queues count as active from one part in this many of the time.
-constexpr uint64_t kBusyPart = 20;
+constexpr uint64_t kBusyWindowMicros = 16000;
 // A core that has slept this often without work in between, about 50 ms, is idle and not merely waiting for its turn.
 constexpr uint32_t kSleepsBeforeCensus = 48;
 }  // namespace
@@ -38,6 +36,7 @@ Idle::~Idle() {
 
 void Idle::Register() {
   ticks_per_micro_ = std::max<uint64_t>(1, spdk_get_ticks_hz() / 1000000);
+  busy_share_ = BusyShare(kBusyWindowMicros * ticks_per_micro_);
   poller_ = spdk_poller_register_named(Poll, this, 0, "effect_spdk_idle");
 }
 
@@ -98,10 +97,7 @@ Idle::Look Idle::LookAround() {
   spdk_thread* const current = spdk_get_thread();
   for (const uint64_t id : neighbours_.pinned) LookAtThread(id, now, &look);
   spdk_set_thread(current);
-  // The sum goes down when a thread ends: that look starts over.
-  if (look.busy_ticks > last_busy_ && (look.busy_ticks - last_busy_) * kBusyPart > now - last_look_) busy_looks_++;
-  last_busy_ = look.busy_ticks;
-  last_look_ = now;
+  if (busy_share_.Look(now, look.busy_ticks)) busy_looks_++;
   look.activity += busy_looks_;
   return look;
 }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "../core/backoff.h"
+#include "../core/busy_share.h"
 #include "spdk_headers.h"
 
 namespace effect_spdk {
@@ -69,8 +70,7 @@ class Idle {
   uint64_t ticks_per_micro_ = 1;
   uint32_t turns_ = 0;
   uint32_t longest_sleeps_ = 0;
-  uint64_t last_busy_ = 0;
-  uint64_t last_look_ = 0;
+  BusyShare busy_share_{1};
   uint64_t busy_looks_ = 0;
   Backoff backoff_;
   std::atomic<bool> sleeping_{false};

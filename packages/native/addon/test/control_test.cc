@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "../core/backoff.h"
+#include "../core/busy_share.h"
 #include "../core/inbox.h"
 #include "../core/mailbox.h"
 #include "harness.h"
@@ -45,6 +46,45 @@ TEST("backoff: no sleep past a timer, and short ones while a device owes an answ
   CHECK(backoff.Next(now, 1, false, 7) == 7);
   CHECK(backoff.Next(now, 1, false, 0) == 0);
   CHECK(backoff.Next(now, 1, true, kFar) == Backoff::kLongestSleepInFlightMicros);
+}
+
+TEST("busy share: housekeeping that takes a tenth of the time since the last look is none of the work") {
+  BusyShare share(16000);
+  uint64_t now = 0;
+  uint64_t busy = 0;
+  for (int look = 1; look <= 400; look++) {
+    now += 1000;
+    if (look % 4 == 0) busy += 100;
+    CHECK(!share.Look(now, busy));
+  }
+}
+
+TEST("busy share: what works is at work before long, and not any more when it stops") {
+  BusyShare share(16000);
+  uint64_t now = 1000000;
+  uint64_t busy = 500;
+  share.Look(now, busy);
+  int looks = 0;
+  bool at_work = false;
+  while (!at_work && looks < 100) {
+    looks++;
+    now += 30;
+    busy += 25;
+    at_work = share.Look(now, busy);
+  }
+  CHECK(at_work && looks * 30 < 1500);
+  for (int look = 0; look < 100; look++) {
+    now += 30;
+    busy += 3;
+    CHECK(share.Look(now, busy));
+  }
+  CHECK(!share.Look(now + 30, busy));
+  CHECK(!share.Look(now + 60, busy - 1000));
+  int calm = 0;
+  for (int look = 1; look <= 100; look++) {
+    if (!share.Look(now + 60 + 1000 * look, busy - 1000 + 20 * look)) calm++;
+  }
+  CHECK(calm > 70);
 }
 
 TEST("inbox: tasks run in order, those posted meanwhile at the next turn, none after the close") {
