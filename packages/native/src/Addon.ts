@@ -113,6 +113,8 @@ export interface Addon {
   keepAlive(alive: boolean): void
   /** Whether a reactor that has a queue of this thread runs on the very processor that this thread is on now. */
   sharesProcessor(): boolean
+  /** Lets others have the processor that this thread is on, and returns when they let go of it. The answer is that of `sharesProcessor`. */
+  giveWay(): boolean
   drain(): { readonly events: ReadonlyArray<AddonEvent>; readonly droppedLogLines: number }
   start(request: number, options: StartOptions): void
   /** `start` is the request number of that call. */

@@ -1,8 +1,6 @@
 /**
- * One JavaScript thread's end of the addon: sends control calls and matches their answers, and keeps its queues
- * draining. While requests are in flight it drains once per turn of the event loop, and stays a little while
- * completions keep coming; after some turns without any it sleeps and the reactor wakes it. On the processor of a reactor of
- * its own it sleeps at once: the two can only take turns.
+ * One JavaScript thread's end of the addon: sends control calls and matches their answers, tells what happens to devices, and
+ * has its queues drained.
  */
 import {
   type Addon,
@@ -16,14 +14,8 @@ import {
   type Usage
 } from "./Addon.ts"
 import { HostNvme } from "./HostNvme.ts"
+import { Drainer } from "./internal/drainer.ts"
 import { RingQueue } from "./RingQueue.ts"
-
-/** Completions of one turn, after which timers and sockets get theirs. */
-const completionsPerTurn = 1024
-/** Looks at empty rings before a turn ends: a few microseconds, the time a fast device takes. */
-const looksPerTurn = 256
-/** Turns without a completion before the thread sleeps. */
-const idleTurnsBeforeSleep = 48
 
 const sqEntries = 1024
 const cqEntries = 4096
@@ -69,24 +61,18 @@ export class Host {
   private readonly progress = new Map<number, (done: number) => void>()
   private readonly devices = new Map<number, (event: DeviceEvent) => void>()
   private readonly queues = new Map<number, HostQueue>()
-  /** Queues whose SPDK thread is gone, while something submitted to them has not been refused yet. */
-  private readonly ended = new Set<RingQueue>()
+  private readonly drainer: Drainer
   /** Pollers that are not paused: a tick is due, as with a timer of Node's. */
   private readonly duePollers = new Map<number, HostQueue>()
   private logListeners: ReadonlyArray<OnLog> = []
   private nextRequest = 1
   private nextPoller = 1
-  private scheduled = false
-  private turning = false
-  /** A reactor waits for this processor: there is nothing to look for in the rings before this thread has slept. */
-  private sharesProcessor = false
-  private asleep = false
-  private idleTurns = 0
   private alive = false
 
   constructor(addon: Addon) {
     this.addon = addon
     this.nvme = new HostNvme(addon, (onReply) => this.ask(onReply), this.devices)
+    this.drainer = new Drainer(addon, () => this.holdLoop())
     addon.attach((events, sharesProcessor) => this.onWake(events, sharesProcessor))
   }
 
@@ -116,11 +102,12 @@ export class Host {
       if (memory === undefined) return onReply(reply, undefined)
       const id = reply.a
       const ring: RingQueue = new RingQueue(memory, {
-        schedule: () => this.scheduleFor(ring),
+        schedule: () => this.drainer.scheduleFor(ring),
         kick: () => this.addon.kick(id)
       })
       const queue: HostQueue = { id, threadId: reply.b, ring }
       this.queues.set(id, queue)
+      this.drainer.add(ring)
       onReply(reply, queue)
     })
     this.addon.spawn(request, name, cpuMask, sqEntries, cqEntries)
@@ -131,6 +118,7 @@ export class Host {
     queue.ring.close()
     const request = this.ask((reply) => {
       this.queues.delete(queue.id)
+      this.drainer.remove(queue.ring)
       for (const [poller, owner] of this.duePollers) if (owner === queue) this.duePollers.delete(poller)
       try {
         // Its last completions were published before the answer; what has none is cancelled after them.
@@ -214,7 +202,7 @@ export class Host {
     const request = this.ask((reply) => {
       if (reply.status === 0) {
         this.duePollers.set(id, queue)
-        this.listen()
+        this.drainer.listen()
       } else {
         queue.ring.offTick(id)
       }
@@ -239,10 +227,7 @@ export class Host {
 
   /** Requests of this JavaScript thread that have not completed. */
   get requestsInFlight(): number {
-    let inFlight = 0
-    for (const { ring } of this.queues.values()) inFlight += ring.inFlight
-    for (const ring of this.ended) inFlight += ring.inFlight
-    return inFlight
+    return this.drainer.requestsInFlight
   }
 
   usage(): Usage {
@@ -259,105 +244,21 @@ export class Host {
 
   /** The event loop must not end while an answer, a completion or a tick is due. */
   private holdLoop(): void {
-    const alive = this.replies.size > 0 || this.duePollers.size > 0 || (this.asleep && this.requestsInFlight > 0)
+    const alive =
+      this.replies.size > 0 || this.duePollers.size > 0 || (this.drainer.isAsleep && this.requestsInFlight > 0)
     if (alive === this.alive) return
     this.alive = alive
     this.addon.keepAlive(alive)
   }
 
-  private schedule(): void {
-    // A turn finds out by itself whether there has to be another.
-    if (this.scheduled || this.turning) return
-    this.scheduled = true
-    this.idleTurns = 0
-    if (this.asleep) this.rouse()
-    setImmediate(this.turn)
-  }
-
-  private scheduleFor(ring: RingQueue): void {
-    if (ring.hasEnded) this.ended.add(ring)
-    this.schedule()
-  }
-
-  private readonly turn = (): void => {
-    this.scheduled = false
-    this.turning = true
-    // Until this turn has come to its end: a completion may throw out of it, and others wait behind that one.
-    let goesOn = true
-    try {
-      goesOn = this.drainAll()
-    } finally {
-      this.turning = false
-      if (goesOn) {
-        this.scheduled = true
-        setImmediate(this.turn)
-      } else {
-        this.listen()
-      }
-    }
-  }
-
-  /** True when there should be another turn right away. */
-  private drainAll(): boolean {
-    let completed = 0
-    for (const ring of this.ended) {
-      completed += ring.drain(completionsPerTurn)
-      if (ring.inFlight === 0) this.ended.delete(ring)
-    }
-    let looks = 0
-    let inFlight = true
-    const most = this.sharesProcessor ? 1 : looksPerTurn
-    while (inFlight && completed < completionsPerTurn && looks < most) {
-      inFlight = false
-      let drained = 0
-      for (const { ring } of this.queues.values()) {
-        drained += ring.drain(completionsPerTurn)
-        inFlight ||= ring.inFlight > 0
-      }
-      completed += drained
-      looks = drained > 0 ? 0 : looks + 1
-    }
-    this.idleTurns = completed > 0 ? 0 : this.idleTurns + 1
-    if (this.idleTurns === 1) this.sharesProcessor = this.addon.sharesProcessor()
-    if (this.ended.size > 0) return true
-    return inFlight && !this.sharesProcessor && this.idleTurns < idleTurnsBeforeSleep
-  }
-
-  /** From here on reactors wake this thread. */
-  private listen(): void {
-    if (this.scheduled) return
-    this.asleep = true
-    for (const { ring } of this.queues.values()) {
-      if ((ring.inFlight > 0 || ring.hasPollers) && !ring.sleep()) {
-        this.schedule()
-        return
-      }
-    }
-    this.holdLoop()
-  }
-
-  private rouse(): void {
-    this.asleep = false
-    for (const { ring } of this.queues.values()) ring.wake()
-    this.holdLoop()
-  }
-
   private onWake(events: boolean, sharesProcessor: boolean): void {
-    this.sharesProcessor = sharesProcessor
+    this.drainer.sharesProcessor = sharesProcessor
     try {
       if (events) this.deliverAll()
     } finally {
       // Also behind a listener that threw: a completion may have come with what it was told, and nobody wakes us for that again.
-      this.turnNow()
+      this.drainer.turnNow()
     }
-  }
-
-  /** A turn drains, whatever woke us: a completion, a tick, or only an event. */
-  private turnNow(): void {
-    if (this.queues.size === 0 || this.scheduled) return
-    this.idleTurns = 0
-    if (this.asleep) this.rouse()
-    this.turn()
   }
 
   private deliverAll(): void {

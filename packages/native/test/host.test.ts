@@ -39,6 +39,17 @@ const untilAsleep = async (reactor: FakeReactor): Promise<void> => {
   expect(reactor.words[Control.jsSleepingWord]).toBe(1)
 }
 
+/** Until the host has been told that its reactor runs on its processor: a wake-up says so. */
+const untilShared = async (addon: FakeAddon, queue: HostQueue, reactor: FakeReactor): Promise<void> => {
+  const recorder = new Recorder()
+  queue.ring.submit(nop, recorder, 0)
+  await untilAsleep(reactor)
+  addon.processorIsShared = true
+  for (const entry of reactor.take()) reactor.answerEntry(entry)
+  addon.tell()
+  expect(recorder.seen).toHaveLength(1)
+}
+
 describe("Host", () => {
   it("tells of the progress of a call until it is answered, and of what happens to a blob while it is open", () => {
     const { addon, host } = setUp()
@@ -87,7 +98,7 @@ describe("Host", () => {
     expect(addon.alive).toBe(false)
   })
 
-  it("sleeps at once when a reactor waits for its processor, and looks around otherwise", async () => {
+  it("sleeps when a reactor of its processor has had it and nothing came, and looks around otherwise", async () => {
     const { addon, recorder, spawn } = setUp()
     const { queue, reactor } = spawn()
     queue.ring.submit(nop, recorder, 0)
@@ -104,6 +115,106 @@ describe("Host", () => {
     for (const entry of reactor.take()) reactor.answerEntry(entry)
     addon.tell()
     expect(recorder.seen).toHaveLength(2)
+  })
+
+  it("hands a shared processor to its reactor and takes what it left, without sleeping in between", async () => {
+    const { addon, recorder, spawn } = setUp()
+    const { queue, reactor } = spawn()
+    await untilShared(addon, queue, reactor)
+    const seen: Array<number> = []
+    addon.onGiveWay = () => {
+      seen.push(reactor.words[Control.jsGivesWayWord] ?? 0)
+      expect(reactor.words[Control.jsSleepingWord]).toBe(0)
+      for (const entry of reactor.take()) reactor.answerEntry(entry)
+    }
+    queue.ring.submit(nop, recorder, 1)
+    await turns(1)
+    expect(recorder.seen).toHaveLength(1)
+    queue.ring.submit(nop, recorder, 2)
+    await turns(1)
+    expect(recorder.seen).toHaveLength(2)
+    // Another number each time, so that the reactor can tell one time from the next.
+    expect(seen).toHaveLength(2)
+    expect(seen).not.toContain(0)
+    expect(new Set(seen).size).toBe(2)
+    expect(reactor.words[Control.jsGivesWayWord]).toBe(0)
+    expect(addon.alive).toBe(false)
+  })
+
+  it("gives timers and sockets their turn, however long the reactor keeps answering on the same processor", async () => {
+    const { addon, spawn } = setUp()
+    const { queue, reactor } = spawn()
+    await untilShared(addon, queue, reactor)
+    let handovers = 0
+    let mostInOneTurn = 0
+    let sinceTurn = 0
+    let goesOn = true
+    addon.onGiveWay = () => {
+      handovers++
+      mostInOneTurn = Math.max(mostInOneTurn, ++sinceTurn)
+      for (const entry of reactor.take()) reactor.answerEntry(entry)
+    }
+    const again: Completion = {
+      complete: () => {
+        if (goesOn) queue.ring.submit(nop, again, 0)
+      }
+    }
+    queue.ring.submit(nop, again, 0)
+    for (let i = 0; i < 20; i++) {
+      await turns(1)
+      sinceTurn = 0
+    }
+    expect(handovers).toBeGreaterThanOrEqual(20)
+    expect(mostInOneTurn).toBeLessThanOrEqual(8)
+    expect(reactor.words[Control.jsSleepingWord]).toBe(0)
+    goesOn = false
+    await turns(2)
+    expect(queue.ring.inFlight).toBe(0)
+  })
+
+  it("looks around again when the processor is no longer shared", async () => {
+    const { addon, recorder, spawn } = setUp()
+    const { queue, reactor } = spawn()
+    await untilShared(addon, queue, reactor)
+    let handovers = 0
+    addon.onGiveWay = () => {
+      handovers++
+      addon.processorIsShared = false
+    }
+    queue.ring.submit(nop, recorder, 1)
+    await turns(4)
+    expect(handovers).toBe(1)
+    expect(reactor.words[Control.jsSleepingWord]).toBe(0)
+    for (const entry of reactor.take()) reactor.answerEntry(entry)
+    await turns(1)
+    expect(recorder.seen).toHaveLength(1)
+  })
+
+  it("takes what is left when a completion throws out of a turn on a shared processor", async () => {
+    const { addon, recorder, spawn } = setUp()
+    const { queue, reactor } = spawn()
+    await untilShared(addon, queue, reactor)
+    addon.onGiveWay = () => {
+      for (const entry of reactor.take()) reactor.answerEntry(entry)
+    }
+    const thrown = new Promise((resolve) => process.once("uncaughtException", resolve))
+    const listeners = process.listeners("uncaughtException").slice(0, -1)
+    for (const listener of listeners) process.off("uncaughtException", listener)
+    try {
+      const thrower: Completion = {
+        complete: () => {
+          throw new Error("a completion of the test's")
+        }
+      }
+      queue.ring.submit(nop, thrower, 0)
+      queue.ring.submit(nop, recorder, 1)
+      expect(await thrown).toMatchObject({ message: "a completion of the test's" })
+      await turns(2)
+    } finally {
+      for (const listener of listeners) process.on("uncaughtException", listener)
+    }
+    expect(recorder.seen).toHaveLength(1)
+    expect(reactor.words[Control.jsGivesWayWord]).toBe(0)
   })
 
   it("takes the completion that came with a line of the log, though the listener to the log throws", async () => {

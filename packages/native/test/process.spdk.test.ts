@@ -73,6 +73,10 @@ describeWithSpdk("the lifetime of SPDK in a process", () => {
     expectEnd(await run("exit while it reads"), 7, /^$/)
   })
 
+  it("JavaScript and its reactor share a processor, and timers and sockets get their turn", async () => {
+    expectEnd(await run("share a processor"), 0, /in flight 32 handed over true/)
+  })
+
   it("a start that fails says why, also to those who come later", async () => {
     expectEnd(await run("too little memory"), 0, /status true "\S.*"/)
   })

@@ -132,6 +132,11 @@ class Ring {
   // True for the one who has to wake JavaScript.
   bool TakeWake() { return Word(layout::control::js_sleeping_word).exchange(0, std::memory_order_seq_cst) != 0; }
 
+  // Not 0: JavaScript could run, and waits for this reactor to let go of the processor. Another number every time.
+  uint32_t JavaScriptGivesWay() const {
+    return Word(layout::control::js_gives_way_word).load(std::memory_order_relaxed);
+  }
+
   // Completions that JavaScript has been shown and, as far as it says, not looked at.
   uint32_t Unread() const { return cq_published_ - Word(layout::control::cq_head_word).load(std::memory_order_acquire); }
 

@@ -94,6 +94,7 @@ inline constexpr uint32_t sq_head_word = 32u;
 inline constexpr uint32_t cq_tail_word = 48u;
 inline constexpr uint32_t cq_head_word = 64u;
 inline constexpr uint32_t js_sleeping_word = 80u;
+inline constexpr uint32_t js_gives_way_word = 81u;
 inline constexpr uint32_t reactor_sleeping_word = 96u;
 inline constexpr uint32_t magic = 1397769291u;
 }  // namespace control

@@ -47,6 +47,14 @@ Napi::Value SharesProcessor(const Napi::CallbackInfo& info) {
   return Napi::Boolean::New(info.Env(), environment->SharesProcessor());
 }
 
+// giveWay(): boolean
+Napi::Value GiveWay(const Napi::CallbackInfo& info) {
+  Environment* environment = Attached(info);
+  if (environment == nullptr) return info.Env().Undefined();
+  sched_yield();
+  return Napi::Boolean::New(info.Env(), environment->SharesProcessor());
+}
+
 // drain(): { events: Array<{kind, id, status, a, b, c, text, bytes?}>, droppedLogLines }
 Napi::Value Drain(const Napi::CallbackInfo& info) {
   Environment* environment = Attached(info);
@@ -181,6 +189,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("attach", Napi::Function::New<Attach>(env));
   exports.Set("keepAlive", Napi::Function::New<KeepAlive>(env));
   exports.Set("sharesProcessor", Napi::Function::New<SharesProcessor>(env));
+  exports.Set("giveWay", Napi::Function::New<GiveWay>(env));
   exports.Set("drain", Napi::Function::New<Drain>(env));
   exports.Set("start", Napi::Function::New<Start>(env));
   exports.Set("release", Napi::Function::New<Release>(env));

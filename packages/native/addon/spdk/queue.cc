@@ -17,6 +17,8 @@ namespace {
 
 // How long completions may wait for others before a JavaScript thread that sleeps is woken.
 constexpr uint64_t kWakeDelayMicros = 12;
+// How long a JavaScript thread that could run may wait for this thread to let go of their processor.
+constexpr uint64_t kTurnMicros = 100;
 
 }  // namespace
 
@@ -84,6 +86,7 @@ void Queue::Spawn(const Options& options, std::shared_ptr<Mailbox> mailbox, std:
 void Queue::Start() {
   poller_ = spdk_poller_register_named(PollThunk, this, 0, "effect_spdk_queue");
   wake_delay_ticks_ = kWakeDelayMicros * spdk_get_ticks_hz() / 1000000;
+  turn_ticks_ = kTurnMicros * spdk_get_ticks_hz() / 1000000;
   EnterCore(spdk_env_get_current_core());
 }
 
@@ -129,6 +132,7 @@ int Queue::Poll() {
     Publish();
   }
   if (wake_due_ticks_ != 0) WakeIfDue();
+  if (const uint32_t turn = ring_->JavaScriptGivesWay(); turn != 0) GiveTurnIfDue(turn, work == 0);
   if (work == 0) {
     TellIdle();
     return SPDK_POLLER_IDLE;

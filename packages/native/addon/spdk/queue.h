@@ -272,6 +272,8 @@ class Queue : public std::enable_shared_from_this<Queue> {
   void Publish();
   // Only while a wake-up waits.
   void WakeIfDue();
+  // Only while JavaScript gives way. `nothing_new`: this turn found no work.
+  void GiveTurnIfDue(uint32_t turn, bool nothing_new);
   void TellIdle();
   Channel* FindChannel(uint32_t slot, uint32_t generation);
   ChannelHandle HandleOf(const Channel* channel) const;
@@ -347,6 +349,11 @@ class Queue : public std::enable_shared_from_this<Queue> {
   // When JavaScript is to be woken, at the latest, for completions it has been shown in its sleep; 0: there are none.
   uint64_t wake_due_ticks_ = 0;
   uint64_t wake_delay_ticks_ = 0;
+  // The turn of JavaScript's that is due, and when it is to have the processor: at the latest, and when completions wait for it.
+  uint32_t turn_ = 0;
+  uint64_t turn_due_ticks_ = 0;
+  uint64_t turn_due_with_some_ticks_ = 0;
+  uint64_t turn_ticks_ = 0;
   Counter<uint32_t> in_flight_;
   Counter<uint64_t> activity_;
   // Times that a channel was held by a request or an abort, and let go.

@@ -1,4 +1,6 @@
 // How requests complete: what they hold goes back, their entry goes into the ring, and JavaScript is woken for it.
+#include <sched.h>
+
 #include <cerrno>
 #include <utility>
 
@@ -128,6 +130,29 @@ void Queue::WakeIfDue() {
     if (ring_->TakeWake()) mailbox_->Wake();
   }
   wake_due_ticks_ = 0;
+}
+
+// JavaScript waits for this processor and for nothing else: it gets it as soon as there is enough for it to do, or no more
+// comes, and in any case before long.
+void Queue::GiveTurnIfDue(uint32_t turn, bool nothing_new) {
+  const uint64_t now = spdk_get_ticks();
+  if (turn != turn_) {
+    turn_ = turn;
+    turn_due_ticks_ = now + turn_ticks_;
+    turn_due_with_some_ticks_ = 0;
+  }
+  bool due = now >= turn_due_ticks_;
+  if (const uint32_t unread = ring_->Unread(); unread != 0) {
+    if (turn_due_with_some_ticks_ == 0) turn_due_with_some_ticks_ = now + wake_delay_ticks_;
+    const uint32_t coming = device_in_flight();
+    // A third of what was in flight: the device goes on with the rest meanwhile, and neither side waits for the other.
+    const bool enough = coming < kPublishAtOnceBelow || 2 * unread >= coming;
+    due = due || enough || (nothing_new && now >= turn_due_with_some_ticks_);
+  }
+  if (!due) return;
+  // Somebody else may get the processor, and JavaScript still wait.
+  turn_ = 0;
+  sched_yield();
 }
 
 }  // namespace effect_spdk

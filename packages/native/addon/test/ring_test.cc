@@ -112,6 +112,18 @@ TEST("a sleeper is woken once, and only by something new") {
   CHECK(!ring.TakeWake());
 }
 
+TEST("whose turn it is can be read while JavaScript gives way, and wakes nobody") {
+  Memory memory;
+  Ring ring(memory.words.data(), kSq, kCq);
+  CHECK(ring.JavaScriptGivesWay() == 0);
+  memory.At(layout::control::js_gives_way_word).store(7);
+  CHECK(ring.JavaScriptGivesWay() == 7);
+  ring.Push({.id = 1});
+  CHECK(!ring.Publish());
+  CHECK(!ring.TakeWake());
+  CHECK(ring.JavaScriptGivesWay() == 7);
+}
+
 TEST("what has been published and not read is counted") {
   Memory memory;
   Ring ring(memory.words.data(), kSq, kCq);

@@ -2,6 +2,7 @@
 import * as Host from "@effect-spdk/native/Host"
 import { Opcode } from "@effect-spdk/native/Layout"
 import { makeEntry } from "@effect-spdk/native/Queue"
+import { spawnSync } from "node:child_process"
 import { mkdtempSync } from "node:fs"
 import { connect } from "node:net"
 import { tmpdir } from "node:os"
@@ -168,6 +169,27 @@ const ways = {
   "exit while it reads": async () => {
     const { text } = await start()
     await readOn(text, "m", 64, () => process.exit(7))
+  },
+  "share a processor": async () => {
+    const { text } = await start()
+    const placed = spawnSync("taskset", ["-c", "-p", String(host.addon.cores().at(-1)), String(process.pid)])
+    if (placed.status !== 0) throw new Error(`taskset: ${placed.error ?? placed.stderr}`)
+    let handovers = 0
+    const { giveWay } = host.addon
+    host.addon.giveWay = () => {
+      handovers++
+      return giveWay()
+    }
+    await readOn(text, "m", 32)
+    let ticks = 0
+    // Both the timers of this thread and the socket of SPDK's RPC, which runs on the reactor, get their turn all the while.
+    while (handovers < 2000 || ticks < 50) {
+      await delay(1)
+      if (++ticks % 25 === 0) await call(text, "spdk_get_version")
+      if (ticks > 20_000) break
+    }
+    console.log("in flight", host.requestsInFlight, "handed over", handovers >= 2000)
+    process.exit(0)
   },
   "too little memory": async () => {
     const first = await start({ memoryMiB: 64 })

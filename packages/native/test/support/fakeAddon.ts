@@ -13,12 +13,18 @@ export class FakeAddon implements Addon {
   private wake = (_events: boolean, _sharesProcessor: boolean): void => {}
   /** What the host is told about its processor. */
   processorIsShared = false
+  /** What the reactor does with the processor when it gets it. */
+  onGiveWay = (): void => {}
   private events: Array<AddonEvent> = []
 
   attach(onWake: (events: boolean, sharesProcessor: boolean) => void): void {
     this.wake = onWake
   }
   sharesProcessor(): boolean {
+    return this.processorIsShared
+  }
+  giveWay(): boolean {
+    this.onGiveWay()
     return this.processorIsShared
   }
   keepAlive(alive: boolean): void {
