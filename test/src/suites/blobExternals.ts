@@ -7,7 +7,17 @@ import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
-import { type BlobSuite, closable, device, during, freshStore, init, load, smallClusters, zeroes } from "../support/blobs.ts"
+import {
+  type BlobSuite,
+  closable,
+  device,
+  during,
+  freshStore,
+  init,
+  load,
+  smallClusters,
+  zeroes
+} from "../support/blobs.ts"
 import { contract, failsWith, fresh, pattern, sameBytes, within } from "../support/harness.ts"
 import { errorBdev } from "../support/held.ts"
 
