@@ -211,7 +211,7 @@ export const suite: BlobSuite = (name, layer, _capabilities, driver) =>
       )
     }
 
-    check("reads and writes go on while another bdev is put under their blob, and none fails", () =>
+    check("reads go on while another bdev is put under their blob, and none fails", () =>
       Effect.gen(function* () {
         const first = yield* external
         const second = yield* external
