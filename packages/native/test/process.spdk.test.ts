@@ -77,6 +77,10 @@ describeWithSpdk("the lifetime of SPDK in a process", () => {
     expectEnd(await run("share a processor"), 0, /in flight 32 handed over true/)
   })
 
+  it("queues of several reactors go on wherever JavaScript and the reactors are moved to", async () => {
+    expectEnd(await run("is moved between processors"), 0, /in flight 64 all moves true/)
+  })
+
   it("a start that fails says why, also to those who come later", async () => {
     expectEnd(await run("too little memory"), 0, /status true "\S.*"/)
   })

@@ -1,9 +1,25 @@
 /** Blobs over another bdev: external snapshots. */
+import type * as Blobstore from "@effect-spdk/blobstore/Blobstore"
 import * as Bdev from "@effect-spdk/core/Bdev"
+import * as Rpc from "@effect-spdk/core/Rpc"
+import * as Spdk from "@effect-spdk/core/Spdk"
 import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
-import { type BlobSuite, device, during, freshStore, init, load, smallClusters, zeroes } from "../support/blobs.ts"
-import { contract, failsWith, fresh, pattern, sameBytes } from "../support/harness.ts"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import {
+  type BlobSuite,
+  closable,
+  device,
+  during,
+  freshStore,
+  init,
+  load,
+  smallClusters,
+  zeroes
+} from "../support/blobs.ts"
+import { contract, failsWith, fresh, pattern, sameBytes, within } from "../support/harness.ts"
+import { errorBdev } from "../support/held.ts"
 
 export const suite: BlobSuite = (name, layer, _capabilities, driver) =>
   contract(name, layer, (check) => {
@@ -152,4 +168,102 @@ export const suite: BlobSuite = (name, layer, _capabilities, driver) =>
         }
       })
     )
+
+    const changes: ReadonlyArray<
+      readonly [string, (store: Blobstore.Blobstore, id: number, other: string) => Effect.Effect<unknown, unknown>]
+    > = [
+      ["a snapshot is taken", (store, id) => store.snapshot(id)],
+      ["the blob is inflated", (store, id) => store.inflate(id)],
+      ["the blob gets another parent", (store, id, other) => store.setExternalParent(id, other)]
+    ]
+    for (const [what, change] of changes) {
+      check(`a read of an external snapshot ends well though ${what} meanwhile`, () =>
+        Effect.gen(function* () {
+          const spdk = yield* Spdk.Spdk
+          const other = yield* external
+          // Nobody else has it open, nor a channel to it.
+          const below = yield* external
+          const held = yield* Bdev.createError({ base: below.name })
+          const letGo = Effect.flatMap(Effect.service(Rpc.RpcClient), (client) =>
+            client.call("bdev_error_resume_pending", { name: held.name })
+          )
+          yield* Effect.addFinalizer(() => Effect.ignore(letGo))
+          const store = yield* freshStore(driver)
+          const blob = yield* store.create({ clusters: 4, externalSnapshot: held.name })
+          yield* held.inject({ ioType: "read", errorType: "pending", count: 2 })
+          const read = (cluster: number) =>
+            Effect.forkChild(blob.readBytes(cluster * smallClusters, 4096), { startImmediately: true })
+          const reads = [yield* read(0), yield* read(2)] as const
+          const roundTrips = Effect.forEach(Array.from({ length: 30 }), () => spdk.rpc.call("spdk_get_version"))
+          yield* roundTrips
+          assert.strictEqual((yield* spdk.usage).requestsInFlight, 2)
+          const changing = yield* Effect.forkChild(change(store, blob.id, other.name), { startImmediately: true })
+          yield* roundTrips
+          yield* letGo
+          for (const [index, fiber] of reads.entries()) {
+            const at = index * 2 * smallClusters
+            const bytes = yield* within("the read", Fiber.join(fiber))
+            sameBytes(bytes, other.bytes.subarray(at, at + 4096), `read ${index}`)
+          }
+          yield* within("the change", Fiber.join(changing))
+          sameBytes(yield* blob.readBytes(0, other.bytes.length), other.bytes, "afterwards")
+        })
+      )
+    }
+
+    check("reads go on while another bdev is put under their blob, and none fails", () =>
+      Effect.gen(function* () {
+        const first = yield* external
+        const second = yield* external
+        const store = yield* freshStore(driver)
+        const blob = yield* store.create({ clusters: 4, externalSnapshot: first.name })
+        let stop = false
+        const reading = yield* Effect.forEach(
+          Array.from({ length: 16 }, (_, index) => index % 4),
+          (cluster) =>
+            Effect.forkChild(
+              Effect.gen(function* () {
+                const at = cluster * smallClusters
+                let reads = 0
+                while (!stop) {
+                  sameBytes(yield* blob.readBytes(at, 8192), first.bytes.subarray(at, at + 8192), `read of ${cluster}`)
+                  reads++
+                }
+                return reads
+              }),
+              { startImmediately: true }
+            )
+        )
+        for (let round = 0; round < 60; round++) {
+          yield* store.setExternalParent(blob.id, round % 2 === 0 ? second.name : first.name)
+        }
+        stop = true
+        for (const fiber of reading) assert.isAbove(yield* Fiber.join(fiber), 0)
+      })
+    )
+
+    for (const opened of [true, false]) {
+      check(`a parent that cannot be written down leaves no damage, the blob ${opened ? "open" : "closed"}`, () =>
+        Effect.gen(function* () {
+          const { bytes, name: other } = yield* external
+          const disk = yield* errorBdev(16384)
+          const id = yield* during(init(disk.bdev, driver), (store) => store.createId({ clusters: 4, thin: true }))
+          const opening = yield* closable(load(disk.bdev, driver))
+          const store = opening.resource
+          const blob = opened ? yield* closable(store.open(id)) : undefined
+          yield* disk.inject({ ioType: "write", errorType: "failure", count: 1000 })
+          assert.isTrue(Exit.isFailure(yield* Effect.exit(store.setExternalParent(id, other))))
+          yield* disk.inject({ ioType: "clear", errorType: "failure", count: 0 })
+          if (blob !== undefined) {
+            yield* Effect.exit(blob.resource.readBytes(0, bytes.length))
+            yield* Effect.exit(blob.close)
+          }
+          yield* Effect.exit(opening.close)
+          const again = yield* load(disk.bdev, driver)
+          const read = yield* during(again.open(id), (after) => after.readBytes(0, bytes.length))
+          const parent = yield* again.parent(id)
+          sameBytes(read, parent._tag === "External" ? bytes : zeroes(bytes.length), "after a load")
+        })
+      )
+    }
   })

@@ -22,6 +22,9 @@ struct Watched {
   void (*write)(spdk_bs_dev*, spdk_io_channel*, void*, uint64_t, uint32_t, spdk_bs_dev_cb_args*) = nullptr;
   void (*write_zeroes)(spdk_bs_dev*, spdk_io_channel*, uint64_t, uint64_t, spdk_bs_dev_cb_args*) = nullptr;
   int write_failure = 0;
+  // Of an external snapshot: it is not closed yet, whoever destroys it; and whether it was destroyed.
+  bool is_held = false;
+  bool is_unwanted = false;
 };
 
 // A device has no place for a context.
@@ -99,54 +102,121 @@ BdevFunctions& Kept() {
   return kept;
 }
 
-// Of a thread, to the external snapshots that it reads. SPDK keeps a channel by the id of the blob, and forgets it when the blob is
-// inflated: the next external snapshot under a blob of this id is read by the channel of the one before. So what SPDK has is
-// the same for all of them.
-using Channels = std::map<spdk_bs_dev*, spdk_io_channel*>;
+struct Source;
 
-int CreateChannels(void*, void* context) {
-  *static_cast<Channels**>(context) = new Channels;
+// A read of an external snapshot that is under way.
+struct Reading {
+  spdk_bs_dev_cb_args args;
+  spdk_bs_dev_cb_args* wanted;
+  Source* source;
+  // The one of ExternalIoDevice.
+  spdk_io_channel* channel;
+  Reading* next;
+};
+
+// An external snapshot as one thread reads it.
+struct Source {
+  spdk_io_channel* channel = nullptr;
+  uint32_t reading = 0;
+  // Goes on when nothing reads any more: the device is to be destroyed.
+  spdk_io_channel_iter* leaving = nullptr;
+};
+
+// Of a thread: the external snapshots that it reads. SPDK keeps a channel by the id of the blob, and forgets it when the blob is
+// inflated: the next external snapshot under a blob of this id is read by the channel of the one before. So what SPDK has is
+// the same for all of them. And it lets go of channel and device while reads are under way, when a snapshot is taken or the blob
+// inflated: reads keep both.
+struct Sources {
+  std::map<spdk_bs_dev*, Source> all;
+  uint32_t reading = 0;
+  Reading* free = nullptr;
+};
+
+int CreateSources(void*, void* context) {
+  *static_cast<Sources**>(context) = new Sources;
   return 0;
 }
 
-void DestroyChannels(void*, void* context) {
-  const std::unique_ptr<Channels> channels(*static_cast<Channels**>(context));
-  for (const auto& [dev, channel] : *channels) {
-    if (channel != nullptr) Kept().destroy_channel(dev, channel);
+void DestroySources(void*, void* context) {
+  const std::unique_ptr<Sources> sources(*static_cast<Sources**>(context));
+  for (const auto& [dev, source] : sources->all) {
+    if (source.channel != nullptr) Kept().destroy_channel(dev, source.channel);
   }
+  while (sources->free != nullptr) delete std::exchange(sources->free, sources->free->next);
 }
 
 void* ExternalIoDevice() {
   static void* const device = [] {
     auto* made = new char;
-    spdk_io_device_register(made, CreateChannels, DestroyChannels, sizeof(Channels*), "effect_spdk_external");
+    spdk_io_device_register(made, CreateSources, DestroySources, sizeof(Sources*), "effect_spdk_external");
     return made;
   }();
   return device;
 }
 
-Channels& ChannelsOf(spdk_io_channel* channel) { return **static_cast<Channels**>(spdk_io_channel_get_ctx(channel)); }
+Sources& SourcesOf(spdk_io_channel* channel) { return **static_cast<Sources**>(spdk_io_channel_get_ctx(channel)); }
 
-// nullptr when there is no memory for one.
-spdk_io_channel* ChannelTo(spdk_bs_dev* dev, spdk_io_channel* channel) {
-  spdk_io_channel*& own = ChannelsOf(channel)[dev];
-  if (own == nullptr) own = Kept().create_channel(dev);
-  return own;
+void Leave(Sources& sources, spdk_bs_dev* dev, spdk_io_channel_iter* at) {
+  const auto found = sources.all.find(dev);
+  if (found != sources.all.end()) {
+    if (found->second.reading != 0) {
+      found->second.leaving = at;
+      return;
+    }
+    if (found->second.channel != nullptr) Kept().destroy_channel(dev, found->second.channel);
+    sources.all.erase(found);
+  }
+  spdk_for_each_channel_continue(at, 0);
+}
+
+void OnRead(spdk_io_channel*, void* context, int status) {
+  auto* reading = static_cast<Reading*>(context);
+  spdk_bs_dev_cb_args* const wanted = reading->wanted;
+  spdk_io_channel* const channel = reading->channel;
+  Source* const source = reading->source;
+  Sources& sources = SourcesOf(channel);
+  reading->next = std::exchange(sources.free, reading);
+  source->reading--;
+  sources.reading--;
+  if (source->reading == 0 && source->leaving != nullptr) {
+    spdk_io_channel_iter* const at = source->leaving;
+    Leave(sources, static_cast<spdk_bs_dev*>(spdk_io_channel_iter_get_ctx(at)), at);
+  }
+  const bool last = sources.reading == 0;
+  Answer(wanted, status);
+  if (last) spdk_put_io_channel(channel);
+}
+
+// nullptr when there is no memory for a channel.
+Reading* BeginRead(spdk_bs_dev* dev, spdk_io_channel* channel, spdk_bs_dev_cb_args* wanted) {
+  Sources& sources = SourcesOf(channel);
+  Source& source = sources.all[dev];
+  if (source.channel == nullptr) source.channel = Kept().create_channel(dev);
+  if (source.channel == nullptr) return nullptr;
+  Reading* reading = sources.free;
+  if (reading == nullptr) {
+    reading = new Reading;
+  } else {
+    sources.free = reading->next;
+  }
+  *reading = {*wanted, wanted, &source, channel, nullptr};
+  reading->args.cb_fn = OnRead;
+  reading->args.cb_arg = reading;
+  source.reading++;
+  // Put when none is under way any more.
+  if (sources.reading++ == 0) spdk_get_io_channel(ExternalIoDevice());
+  return reading;
 }
 
 // Every thread lets go of the device before it is closed.
 void DestroyExternal(spdk_bs_dev* dev) {
+  Watched& watched = AllWatched()[dev];
+  watched.is_unwanted = true;
+  if (watched.is_held) return;
   spdk_for_each_channel(
       ExternalIoDevice(),
       [](spdk_io_channel_iter* at) {
-        auto* gone = static_cast<spdk_bs_dev*>(spdk_io_channel_iter_get_ctx(at));
-        Channels& channels = ChannelsOf(spdk_io_channel_iter_get_channel(at));
-        const auto found = channels.find(gone);
-        if (found != channels.end()) {
-          if (found->second != nullptr) Kept().destroy_channel(gone, found->second);
-          channels.erase(found);
-        }
-        spdk_for_each_channel_continue(at, 0);
+        Leave(SourcesOf(spdk_io_channel_iter_get_channel(at)), static_cast<spdk_bs_dev*>(spdk_io_channel_iter_get_ctx(at)), at);
       },
       dev, [](spdk_io_channel_iter* at, int) { DestroyWatched(static_cast<spdk_bs_dev*>(spdk_io_channel_iter_get_ctx(at))); });
 }
@@ -165,23 +235,23 @@ void ReadAsExternal(spdk_bs_dev* dev) {
                  spdk_bs_dev_cb_args* args) {
     iovec all{payload, uint64_t{lba_count} * self->blocklen};
     if (IsPastEnd(self, lba)) return ReadZeroes(&all, 1, args);
-    spdk_io_channel* const own = ChannelTo(self, channel);
-    if (own == nullptr) return Answer(args, -ENOMEM);
-    Kept().read(self, own, payload, lba, lba_count, args);
+    Reading* const reading = BeginRead(self, channel, args);
+    if (reading == nullptr) return Answer(args, -ENOMEM);
+    Kept().read(self, reading->source->channel, payload, lba, lba_count, &reading->args);
   };
   dev->readv = [](spdk_bs_dev* self, spdk_io_channel* channel, iovec* iov, int count, uint64_t lba, uint32_t lba_count,
                   spdk_bs_dev_cb_args* args) {
     if (IsPastEnd(self, lba)) return ReadZeroes(iov, count, args);
-    spdk_io_channel* const own = ChannelTo(self, channel);
-    if (own == nullptr) return Answer(args, -ENOMEM);
-    Kept().readv(self, own, iov, count, lba, lba_count, args);
+    Reading* const reading = BeginRead(self, channel, args);
+    if (reading == nullptr) return Answer(args, -ENOMEM);
+    Kept().readv(self, reading->source->channel, iov, count, lba, lba_count, &reading->args);
   };
   dev->readv_ext = [](spdk_bs_dev* self, spdk_io_channel* channel, iovec* iov, int count, uint64_t lba, uint32_t lba_count,
                       spdk_bs_dev_cb_args* args, spdk_blob_ext_io_opts* opts) {
     if (IsPastEnd(self, lba)) return ReadZeroes(iov, count, args);
-    spdk_io_channel* const own = ChannelTo(self, channel);
-    if (own == nullptr) return Answer(args, -ENOMEM);
-    Kept().readv_ext(self, own, iov, count, lba, lba_count, args, opts);
+    Reading* const reading = BeginRead(self, channel, args);
+    if (reading == nullptr) return Answer(args, -ENOMEM);
+    Kept().readv_ext(self, reading->source->channel, iov, count, lba, lba_count, &reading->args, opts);
   };
 }
 
@@ -289,6 +359,14 @@ int OpenExternalSnapshot(const std::string& bdev, std::function<void(spdk_bs_dev
   WatchDevice(*out, [external] { delete external; });
   (*out)->destroy = DestroyExternal;
   return 0;
+}
+
+void HoldExternalSnapshot(spdk_bs_dev* dev) { AllWatched()[dev].is_held = true; }
+
+void LetGoOfExternalSnapshot(spdk_bs_dev* dev) {
+  Watched& watched = AllWatched()[dev];
+  watched.is_held = false;
+  if (watched.is_unwanted) DestroyExternal(dev);
 }
 
 spdk_bs_dev* DegradedDevice() {

@@ -24,8 +24,13 @@ int TakeWriteFailure(spdk_bs_dev* dev);
 // not there or not its own any more, and must not keep memory and bdev for that. Only the app thread may have a channel.
 void DisconnectDevice(spdk_bs_dev* dev);
 
-// A bdev under a blob, read-only, and zeroes past its end. `removed` runs when it is going away; its removal waits until the device is destroyed.
+// A bdev under a blob, read-only, and zeroes past its end. `removed` runs when it is going away; its removal waits until the device
+// is destroyed, and its last read has ended.
 int OpenExternalSnapshot(const std::string& bdev, std::function<void(spdk_bs_dev*)> removed, spdk_bs_dev** out);
+
+// In between a device that is destroyed stays what it is.
+void HoldExternalSnapshot(spdk_bs_dev* dev);
+void LetGoOfExternalSnapshot(spdk_bs_dev* dev);
 
 // Stands for an external snapshot that is not there: all I/O fails.
 spdk_bs_dev* DegradedDevice();

@@ -173,6 +173,22 @@ void Inflate(const Store& store, const BlobstoreCall& call, spdk_blob_id id, con
   });
 }
 
+// The blob may have the device all the same, or have been closed with it: SPDK tells that the metadata could not be written, too.
+void AfterFailedParent(const Store& store, spdk_blob_id id, spdk_bs_dev* dev, std::function<void()> done) {
+  const auto on_blob = [dev, done = std::move(done)](spdk_blob* blob, int status) {
+    const auto end = [dev, done](bool unused) {
+      if (unused) dev->destroy(dev);
+      LetGoOfExternalSnapshot(dev);
+      done();
+    };
+    // Without memory nobody can tell.
+    if (status != 0) return end(status != -ENOMEM);
+    const bool unused = !spdk_blob_is_esnap_clone(blob) || spdk_blob_get_esnap_bs_dev(blob) != dev;
+    spdk_blob_close(blob, OnStatus::Run, OnStatus::Keep([end, unused](int) { end(unused); }));
+  };
+  spdk_bs_open_blob(store->bs(), id, OnBlob::Run, OnBlob::Keep(on_blob));
+}
+
 // setExternalParent [id] [bdev]
 void SetExternalParent(const Store& store, const BlobstoreCall& call, spdk_blob_id id, const Answered& answered) {
   RunPlain(store, true, answered, [store, id, bdev = call.Text(0)](const Ended& ended) {
@@ -184,11 +200,14 @@ void SetExternalParent(const Store& store, const BlobstoreCall& call, spdk_blob_
       dev->destroy(dev);
       return ended(-EINVAL);
     }
+    HoldExternalSnapshot(dev);
+    const auto on_set = [store, id, dev, ended](int status) {
+      if (status != 0) return AfterFailedParent(store, id, dev, [ended, status] { ended(status); });
+      LetGoOfExternalSnapshot(dev);
+      ended(0);
+    };
     spdk_bs_blob_set_external_parent(store->bs(), id, dev, bdev.data(), static_cast<uint32_t>(bdev.size()), OnStatus::Run,
-                                     OnStatus::Keep([dev, ended](int status) {
-                                       if (status != 0) dev->destroy(dev);
-                                       ended(status);
-                                     }));
+                                     OnStatus::Keep(on_set));
   });
 }
 

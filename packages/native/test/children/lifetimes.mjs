@@ -47,6 +47,9 @@ const call = (socket, method, params) =>
 const spawnWorker = (job, data = {}) => new Worker(fileURLToPath(import.meta.url), { workerData: { job, ...data } })
 const said = (worker) => new Promise((resolve) => worker.once("message", resolve))
 
+/** Reads that have completed, by the name of their queue. */
+const completed = new Map()
+
 /** Reads without end, so many at once. */
 const readOn = async (socket, name, depth, onFirst) => {
   await call(socket, "bdev_malloc_create", { name, num_blocks: 256, block_size: 512 })
@@ -69,6 +72,7 @@ const readOn = async (socket, name, depth, onFirst) => {
       if (status !== 0) throw new Error(`status ${status}`)
       onFirst?.()
       onFirst = undefined
+      completed.set(name, (completed.get(name) ?? 0) + 1)
       queue.ring.submit(entry, completion, 0)
     }
   }
@@ -189,6 +193,31 @@ const ways = {
       if (ticks > 20_000) break
     }
     console.log("in flight", host.requestsInFlight, "handed over", handovers >= 2000)
+    process.exit(0)
+  },
+  "is moved between processors": async () => {
+    const cores = host.addon.cores()
+    const directory = mkdtempSync(join(tmpdir(), "espdk-lifetimes-"))
+    const options = startOptions("lifetimes", directory, `[${cores.join(",")}]`)
+    const { text } = await promise((answer) => host.start(options, answer))
+    const names = ["m0", "m1"]
+    for (const name of names) await readOn(text, name, 32)
+    // This thread alone, and then the reactors with it.
+    const places = ["-cp", "-acp"].flatMap((flags) => cores.map((core) => ({ flags, core })))
+    let moves = 0
+    for (const { core, flags } of [...places, ...places]) {
+      const moved = spawnSync("taskset", [flags, String(core), String(process.pid)])
+      if (moved.status !== 0) throw new Error(`taskset: ${moved.error ?? moved.stderr}`)
+      const before = names.map((name) => completed.get(name))
+      // Every queue goes on, and the timers of this thread and the socket of a reactor with them.
+      for (let ticks = 0; ticks < 10 || names.some((name, index) => completed.get(name) <= before[index]); ticks++) {
+        if (ticks > 5000) throw new Error(`nothing comes on processor ${core}`)
+        await delay(1)
+      }
+      await call(text, "spdk_get_version")
+      moves++
+    }
+    console.log("in flight", host.requestsInFlight, "all moves", moves === 4 * cores.length)
     process.exit(0)
   },
   "too little memory": async () => {
