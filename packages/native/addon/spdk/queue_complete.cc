@@ -145,7 +145,7 @@ void Queue::GiveTurnIfDue(uint32_t turn, bool nothing_new) {
   if (const uint32_t unread = ring_->Unread(); unread != 0) {
     if (turn_due_with_some_ticks_ == 0) turn_due_with_some_ticks_ = now + wake_delay_ticks_;
     const uint32_t coming = device_in_flight();
-    // A third of what was in flight: the device goes on with the rest meanwhile, and neither side waits for the other.
+    // Half as many as are still to come, a third of all: the device goes on with the rest meanwhile, and neither side waits for the other.
     const bool enough = coming < kPublishAtOnceBelow || 2 * unread >= coming;
     due = due || enough || (nothing_new && now >= turn_due_with_some_ticks_);
   }
