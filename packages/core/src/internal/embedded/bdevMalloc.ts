@@ -41,10 +41,8 @@ class MallocBdev extends Bdev {
     const start = io.offsetBlocks * this.blockSize
     switch (io.opcode) {
       case Opcode.Read:
-        this.read(io, start)
-        return io.finish(success)
       case Opcode.Write:
-        this.write(io, start)
+        this.transfer(io, start)
         return io.finish(success)
       case Opcode.Unmap:
       case Opcode.WriteZeroes:
@@ -66,10 +64,7 @@ class MallocBdev extends Bdev {
     bytes: Uint8Array,
     offset: number
   ): boolean {
-    const start = offsetBlocks * this.blockSize
-    const lengthBytes = lengthBlocks * this.blockSize
-    if (opcode === Opcode.Read) bytes.set(viewOf(this.bytes, start, lengthBytes), offset)
-    else this.bytes.set(pieceOf(bytes, offset, lengthBytes), start)
+    this.move(opcode, offsetBlocks * this.blockSize, lengthBlocks * this.blockSize, bytes, offset)
     return true
   }
 
@@ -96,30 +91,21 @@ class MallocBdev extends Bdev {
     }
   }
 
-  private read(io: BdevIo, start: number): void {
-    const { memory, segments } = io
+  private transfer(io: BdevIo, start: number): void {
+    const { memory, opcode, segments } = io
     if (memory !== undefined) {
-      memory.bytes.set(viewOf(this.bytes, start, io.lengthBlocks * this.blockSize), io.memoryOffset)
-    } else if (segments !== undefined) {
-      let at = start
-      for (const segment of segments) {
-        segment.memory.bytes.set(viewOf(this.bytes, at, segment.lengthBytes), segment.offsetBytes)
-        at += segment.lengthBytes
-      }
+      return this.move(opcode, start, io.lengthBlocks * this.blockSize, memory.bytes, io.memoryOffset)
+    }
+    let at = start
+    for (const segment of segments ?? []) {
+      this.move(opcode, at, segment.lengthBytes, segment.memory.bytes, segment.offsetBytes)
+      at += segment.lengthBytes
     }
   }
 
-  private write(io: BdevIo, start: number): void {
-    const { memory, segments } = io
-    if (memory !== undefined) {
-      this.bytes.set(pieceOf(memory.bytes, io.memoryOffset, io.lengthBlocks * this.blockSize), start)
-    } else if (segments !== undefined) {
-      let at = start
-      for (const segment of segments) {
-        this.bytes.set(pieceOf(segment.memory.bytes, segment.offsetBytes, segment.lengthBytes), at)
-        at += segment.lengthBytes
-      }
-    }
+  private move(opcode: Opcode, start: number, lengthBytes: number, bytes: Uint8Array, offset: number): void {
+    if (opcode === Opcode.Read) bytes.set(viewOf(this.bytes, start, lengthBytes), offset)
+    else this.bytes.set(pieceOf(bytes, offset, lengthBytes), start)
   }
 }
 
