@@ -95,7 +95,7 @@ const suite = () => {
     () =>
       Effect.gen(function* () {
         const path = Path.join(yield* temporaryDirectory, "spdk.sock")
-        yield* target(path)
+        const child = yield* target(path)
         const client = yield* Rpc.make({ address: { path }, reconnect: patiently })
         const early = yield* Effect.flip(Rpc.callWith(client, "bdev_get_bdevs"))
         assert.strictEqual(early.reason._tag, "RpcFailed", "not before the framework starts")
@@ -126,6 +126,7 @@ const suite = () => {
         yield* overTcp(path)
         yield* errors(client)
         yield* interruption(client)
+        yield* deadline(client, child)
         yield* results(client)
         yield* fileResults(client)
         yield* configurations(client)
@@ -205,9 +206,15 @@ const interruption = Effect.fnUntraced(function* (client: Rpc.RpcClient["Service
   const exits = yield* Effect.forEach(calls, Fiber.await)
   assert.lengthOf(exits.filter(Exit.isSuccess), 20)
   assert.lengthOf(exits.filter(Exit.hasInterrupts), 20)
-  const timedOut = yield* Effect.flip(client.call("spdk_get_version", {}, { timeout: "1 nanos" }))
+})
+
+/** A stopped process answers nothing before the deadline, however short, and its late answer goes to nobody. */
+const deadline = Effect.fnUntraced(function* (client: Rpc.RpcClient["Service"], child: ChildProcess) {
+  child.kill("SIGSTOP")
+  const timedOut = yield* Effect.flip(client.call("rpc_get_methods", {}, { timeout: "50 millis" }))
   assert.strictEqual(timedOut.reason._tag, "TimedOut")
-  yield* client.call("spdk_get_version")
+  child.kill("SIGCONT")
+  assert.isAtLeast((yield* Rpc.callWith(client, "spdk_get_version")).fields.major, 24)
 })
 
 /** Whatever has a Schema in RpcResults is called, so that the shapes are those of a real SPDK. */
