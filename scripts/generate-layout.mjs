@@ -6,7 +6,7 @@ import { fileURLToPath } from "node:url"
 const layoutUrl = new URL("../packages/native/dist/Layout.js", import.meta.url)
 const headerPath = fileURLToPath(new URL("../packages/native/addon/core/ring_layout.h", import.meta.url))
 
-const { Opcode, Detail, Sqe, Segment, Cqe, CompletionKind, Control } = await import(layoutUrl.href)
+const { Opcode, Detail, Sqe, Wide, Segment, Cqe, CompletionKind, Control } = await import(layoutUrl.href)
 
 const snake = (name) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`).replace(/^_/, "")
 const enumeration = (name, values) =>
@@ -31,13 +31,15 @@ ${enumeration("CompletionKind", CompletionKind)}
 namespace layout {
 
 ${constants("sqe", Sqe)}
+${constants("wide", Wide)}
 ${constants("segment", Segment)}
 ${constants("cqe", Cqe)}
 ${constants("control", Control)}
 }  // namespace layout
 
-static_assert(layout::sqe::words * sizeof(uint32_t) == 64, "a submission entry is one cache line");
-static_assert(layout::cqe::words * sizeof(uint32_t) == 32, "two completion entries are one cache line");
+static_assert(layout::sqe::words * sizeof(uint32_t) == 32, "two submission entries are one cache line");
+static_assert(layout::cqe::words * sizeof(uint32_t) == 16, "four completion entries are one cache line");
+static_assert(layout::segment::max <= layout::sqe::segments_mask, "segments are counted in the entry");
 static_assert(layout::segment::words * layout::segment::per_slot == layout::sqe::words, "segments fill a ring slot");
 static_assert(layout::control::words % 16 == 0, "the rings start on a cache line");
 

@@ -45,7 +45,6 @@ class Reader implements Completion {
     this.entry.channelGeneration = options.channel.generation
     this.entry.slabSlot = this.slab.slot
     this.entry.slabGeneration = this.slab.generation
-    this.entry.lengthBytes = options.ioBytes
     this.entry.lengthBlocks = options.ioBytes / options.blockSizeBytes
   }
 

@@ -16,8 +16,9 @@ const serve = (engine: FakeEngine, disk: Uint8Array, done: Array<Request>) =>
         if (request === undefined) return
         const slab = [...engine.slabs].find(({ slot }) => slot === request.slabSlot)
         if (slab === undefined) throw new Error("a request uses memory that is not there")
-        const memory = slab.view.subarray(request.slabOffset, request.slabOffset + request.lengthBytes)
-        const blocks = disk.subarray(request.offsetBlocks * 512, request.offsetBlocks * 512 + request.lengthBytes)
+        const [at, lengthBytes] = [request.offsetBlocks * 512, request.lengthBlocks * 512]
+        const memory = slab.view.subarray(request.slabOffset, request.slabOffset + lengthBytes)
+        const blocks = disk.subarray(at, at + lengthBytes)
         if (request.opcode === Opcode.Read) memory.set(blocks)
         else blocks.set(memory)
         done.push(request)

@@ -151,8 +151,7 @@ describe("a transfer at once", () => {
         ["before the start", disk, { offsetBlocks: -1 }],
         ["no number", disk, { offsetBlocks: Number.NaN }],
         ["half a block", disk, { offsetBlocks: 0.5 }],
-        ["other lengths", disk, { lengthBytes: 512 }],
-        ["no blocks", disk, { lengthBlocks: 0, lengthBytes: 0 }],
+        ["no blocks", disk, { lengthBlocks: 0 }],
         ["another slab", disk, { slabGeneration: memory.generation + 1 }],
         ["past the slab", disk, { slabOffset: 512 }]
       ]

@@ -53,33 +53,43 @@ export const Detail = {
 } as const
 export type Detail = (typeof Detail)[keyof typeof Detail]
 
-/** A submission entry: 16 words, one cache line. */
+/**
+ * A submission entry: 8 words, half a cache line. What is 64 bits wide and does not fit, which is rare, is in a `Wide` slot
+ * behind it.
+ */
 export const Sqe = {
-  words: 16,
-  /** Opcode in the low byte; segment count in bits 8 to 23. */
+  words: 8,
+  /** Opcode in the low byte; segment count in bits 8 to 14; bit 15 says that a `Wide` slot follows; the id in the upper half. */
   opcodeWord: 0,
-  channelSlotWord: 1,
-  channelGenerationWord: 2,
-  slabSlotWord: 3,
+  segmentsShift: 8,
+  segmentsMask: 0x7f,
+  wideBit: 0x8000,
+  idShift: 16,
+  idGenerationWord: 1,
+  /** The channel in the lower half, the slab in the upper. The last slot there could be belongs to nobody. */
+  slotsWord: 2,
+  slabShift: 16,
+  noSlot: 0xffff,
+  channelGenerationWord: 3,
   slabGenerationWord: 4,
-  /** Byte offset into the slab. */
+  /** Byte offset into the slab; the length is that of the blocks. */
   slabOffsetWord: 5,
-  lengthBytesWord: 6,
-  idWord: 7,
-  idGenerationWord: 8,
+  offsetBlocksWord: 6,
+  lengthBlocksWord: 7,
   /** For `Abort`: the id and generation of the request to abort. */
-  targetIdWord: 9,
-  targetGenerationWord: 10,
-  reservedWord: 11,
-  offsetBlocksLowWord: 12,
-  offsetBlocksHighWord: 13,
-  lengthBlocksLowWord: 14,
-  lengthBlocksHighWord: 15
+  targetIdWord: 2,
+  targetGenerationWord: 3
+} as const
+
+/** The upper halves of an entry's offset and length. */
+export const Wide = {
+  offsetBlocksWord: 0,
+  lengthBlocksWord: 1
 } as const
 
 /**
- * One scattered piece of a vectored entry: 4 words, so that four of them fill a ring slot. A vectored
- * entry is followed by `ceil(segments / 4)` slots of segments, published together with it.
+ * One scattered piece of a vectored entry: 4 words, so that two of them fill a ring slot. A vectored entry, and its `Wide`
+ * slot if it has one, is followed by `ceil(segments / 2)` slots of segments, published together with it.
  */
 export const Segment = {
   words: 4,
@@ -87,28 +97,25 @@ export const Segment = {
   slabGenerationWord: 1,
   slabOffsetWord: 2,
   lengthBytesWord: 3,
-  perSlot: 4,
+  perSlot: 2,
   /** The most pieces one vectored request may have. */
   max: 64
 } as const
 
-/** A completion entry: 8 words. */
+/** A completion entry: 4 words, a quarter of a cache line. */
 export const Cqe = {
-  words: 8,
+  words: 4,
   /** Id of the request, or of the poller for a tick. */
   idWord: 0,
   idGenerationWord: 1,
-  /** 0, or a negative errno. */
+  /** 0, or a negative errno. For a tick: how many runs of the poller it stands for (saturates). */
   statusWord: 2,
-  /** A `Detail`. */
-  detailWord: 3,
-  /** NVMe status of a failed request: `0x10000 | sct << 8 | sc`, and 0x20000 for "do not retry". 0 when there is none. */
-  nvmeWord: 4,
-  /** A `CompletionKind`. */
-  kindWord: 5,
-  /** For a tick: how many runs of the poller it stands for (saturates). */
-  runsWord: 6,
-  reservedWord: 7
+  /** A `Detail` in the low byte; the NVMe status in bits 8 to 25; a `CompletionKind` in bit 31. */
+  reasonWord: 3,
+  detailMask: 0xff,
+  nvmeShift: 8,
+  nvmeMask: 0x3ffff,
+  kindShift: 31
 } as const
 
 export const CompletionKind = { Request: 0, Tick: 1 } as const

@@ -19,7 +19,7 @@ export interface SlabRange {
 
 /**
  * A request as it is handed to `submit`, which copies it: one object may be filled again and again.
- * `Read` and `Write` use the slab fields, or `segments` when it is not undefined.
+ * `Read` and `Write` use the slab fields, for as many bytes as the blocks have, or `segments` when it is not undefined.
  */
 export interface Entry {
   opcode: Opcode
@@ -28,7 +28,6 @@ export interface Entry {
   slabSlot: number
   slabGeneration: number
   slabOffset: number
-  lengthBytes: number
   /** In blocks of the bdev; in microseconds for `Timer`. Checked safe integer. */
   offsetBlocks: number
   lengthBlocks: number
@@ -42,7 +41,6 @@ export const makeEntry = (): Entry => ({
   slabSlot: 0,
   slabGeneration: 0,
   slabOffset: 0,
-  lengthBytes: 0,
   offsetBlocks: 0,
   lengthBlocks: 0,
   segments: undefined

@@ -5,7 +5,7 @@
  * Thread: the JavaScript thread that owns the `Host`, and no other.
  */
 import { type Refused, Waiting } from "./internal/waiting.ts"
-import { CompletionKind, Control, Cqe, Detail, Opcode, Segment, Sqe } from "./Layout.ts"
+import { Control, Cqe, Detail, Opcode, Segment, Sqe, Wide } from "./Layout.ts"
 import {
   type Completion,
   type Entry,
@@ -100,7 +100,7 @@ export class RingQueue implements Queue {
     this.sqMask = this.sqEntries - 1
     this.cqMask = cqEntries - 1
     this.cqBase = this.sqBase + this.sqEntries * Sqe.words
-    const maxStaged = publishEvery + slotsOfSegments(Segment.max)
+    const maxStaged = publishEvery + mostSlots
     this.staged = new Uint32Array(maxStaged * Sqe.words)
     this.stagedSlots = Array.from({ length: maxStaged + 1 }, (_, slots) => this.staged.subarray(0, slots * Sqe.words))
     const ids = Math.min(cqEntries - reservedForTicks, idSpace)
@@ -147,7 +147,7 @@ export class RingQueue implements Queue {
     if (segments !== undefined && (segments.length === 0 || segments.length > Segment.max)) {
       return this.refuse(completion, index, einval, Detail.TooManySegments)
     }
-    if (this.overflow.length === 0 && this.hasPlace(segments)) return this.push(entry, completion, index)
+    if (this.overflow.length === 0 && this.hasPlace(entry)) return this.push(entry, completion, index)
     const sequence = this.nextSequence--
     const waiting = new Waiting(entry, completion, index, sequence, this.waiting)
     this.waiting.set(sequence, waiting)
@@ -200,8 +200,8 @@ export class RingQueue implements Queue {
             const at = index * Cqe.words
             this.cqHead = (this.cqHead + 1) >>> 0
             done++
-            if (this.arrived[at + Cqe.kindWord] === CompletionKind.Tick) this.tick(at)
-            else this.completeAt(at)
+            if ((this.arrived[at + Cqe.reasonWord] as number) >>> Cqe.kindShift === 0) this.completeAt(at)
+            else this.tick(at)
           }
         }
         this.handOver()
@@ -270,8 +270,8 @@ export class RingQueue implements Queue {
     return ((this.sqTail - this.sqHeadSeen) >>> 0) + slots <= this.sqEntries
   }
 
-  private hasPlace(segments: ReadonlyArray<SlabRange> | undefined): boolean {
-    return this.freeIdCount > this.abortIds && this.hasRoom(segments === undefined ? 1 : slotsOf(segments))
+  private hasPlace(entry: Entry): boolean {
+    return this.freeIdCount > this.abortIds && this.hasRoom(slotsOf(entry))
   }
 
   private push(entry: Entry, completion: Completion, index: number): RequestId {
@@ -279,32 +279,36 @@ export class RingQueue implements Queue {
     const generation = this.generations[id] as number
     this.owners[id] = completion
     this.indexes[id] = index
+    const { lengthBlocks, offsetBlocks, segments } = entry
+    const wide = isWide(entry)
     const words = this.staged
     const at = ((this.sqTail - this.sqPublished) >>> 0) * Sqe.words
-    const segments = entry.segments
-    words[at + Sqe.opcodeWord] = segments === undefined ? entry.opcode : entry.opcode | (segments.length << 8)
-    words[at + Sqe.channelSlotWord] = entry.channelSlot
+    let first = entry.opcode | (id << Sqe.idShift)
+    if (wide) first |= Sqe.wideBit
+    if (segments !== undefined) first |= segments.length << Sqe.segmentsShift
+    words[at + Sqe.opcodeWord] = first
+    words[at + Sqe.idGenerationWord] = generation
+    // What does not fit names nobody, and must not name another.
+    words[at + Sqe.slotsWord] =
+      Math.min(entry.channelSlot, Sqe.noSlot) | (Math.min(entry.slabSlot, Sqe.noSlot) << Sqe.slabShift)
     words[at + Sqe.channelGenerationWord] = entry.channelGeneration
-    words[at + Sqe.slabSlotWord] = entry.slabSlot
     words[at + Sqe.slabGenerationWord] = entry.slabGeneration
     words[at + Sqe.slabOffsetWord] = entry.slabOffset
-    words[at + Sqe.lengthBytesWord] = entry.lengthBytes
-    words[at + Sqe.idWord] = id
-    words[at + Sqe.idGenerationWord] = generation
-    if (entry.opcode === Opcode.Abort) {
-      words[at + Sqe.targetIdWord] = entry.channelSlot
-      words[at + Sqe.targetGenerationWord] = entry.channelGeneration
-    }
-    const offset = entry.offsetBlocks
-    words[at + Sqe.offsetBlocksLowWord] = offset
-    words[at + Sqe.offsetBlocksHighWord] = offset < twoTo32 ? 0 : Math.floor(offset / twoTo32)
-    const length = entry.lengthBlocks
-    words[at + Sqe.lengthBlocksLowWord] = length
-    words[at + Sqe.lengthBlocksHighWord] = length < twoTo32 ? 0 : Math.floor(length / twoTo32)
+    words[at + Sqe.offsetBlocksWord] = offsetBlocks
+    words[at + Sqe.lengthBlocksWord] = lengthBlocks
     this.sqTail = (this.sqTail + 1) >>> 0
+    if (wide) this.pushWide(offsetBlocks, lengthBlocks)
     if (segments !== undefined) this.pushSegments(segments)
     if ((!this.draining && this.corks === 0) || (this.sqTail - this.sqPublished) >>> 0 >= publishEvery) this.publish()
     return id + generation * idSpace
+  }
+
+  private pushWide(offsetBlocks: number, lengthBlocks: number): void {
+    const at = ((this.sqTail - this.sqPublished) >>> 0) * Sqe.words
+    this.staged.fill(0, at, at + Sqe.words)
+    this.staged[at + Wide.offsetBlocksWord] = Math.floor(offsetBlocks / twoTo32)
+    this.staged[at + Wide.lengthBlocksWord] = Math.floor(lengthBlocks / twoTo32)
+    this.sqTail = (this.sqTail + 1) >>> 0
   }
 
   private pushSegments(segments: ReadonlyArray<SlabRange>): void {
@@ -375,7 +379,7 @@ export class RingQueue implements Queue {
     while (this.overflowHead < this.overflow.length) {
       const waiting = this.overflow[this.overflowHead] as Waiting
       if (this.waiting.has(waiting.sequence)) {
-        if (!this.hasPlace(waiting.entry.segments)) break
+        if (!this.hasPlace(waiting.entry)) break
         waiting.ringId = this.push(waiting.entry, waiting, 0)
       }
       this.overflowHead++
@@ -407,11 +411,12 @@ export class RingQueue implements Queue {
     this.free(id)
     if (completion === abortOwner) return
     this.inFlightCount--
+    const reason = arrived[at + Cqe.reasonWord] as number
     completion.complete(
       this.indexes[id] as number,
       (arrived[at + Cqe.statusWord] as number) | 0,
-      arrived[at + Cqe.detailWord] as number,
-      arrived[at + Cqe.nvmeWord] as number
+      reason & Cqe.detailMask,
+      (reason >>> Cqe.nvmeShift) & Cqe.nvmeMask
     )
   }
 
@@ -433,7 +438,7 @@ export class RingQueue implements Queue {
 
   private tick(at: number): void {
     const poller = this.arrived[at + Cqe.idWord] as number
-    this.tickHandlers.get(poller)?.(this.arrived[at + Cqe.runsWord] as number)
+    this.tickHandlers.get(poller)?.(this.arrived[at + Cqe.statusWord] as number)
   }
 
   private refuse(completion: Completion, index: number, status: number, detail: number): RequestId {
@@ -460,7 +465,10 @@ export class RingQueue implements Queue {
 }
 
 const slotsOfSegments = (segments: number): number => Math.ceil(segments / Segment.perSlot)
-const slotsOf = (segments: ReadonlyArray<SlabRange>): number => 1 + slotsOfSegments(segments.length)
+const isWide = ({ lengthBlocks, offsetBlocks }: Entry): boolean => offsetBlocks >= twoTo32 || lengthBlocks >= twoTo32
+const slotsOf = (entry: Entry): number =>
+  1 + (isWide(entry) ? 1 : 0) + (entry.segments === undefined ? 0 : slotsOfSegments(entry.segments.length))
+const mostSlots = 2 + slotsOfSegments(Segment.max)
 
 // Only its target changes, and a queue copies what it is given.
 const abortEntry = makeEntry()

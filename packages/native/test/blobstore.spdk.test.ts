@@ -50,8 +50,7 @@ describeWithSpdk("SPDK's blobstore", () => {
   }
 
   const io = async (queue: RawQueue, opcode: number, channel: ArrayLike<number>, offset: number, blocks: number) => {
-    const hasMemory = opcode === Opcode.Read || opcode === Opcode.Write
-    submit(queue, opcode, 1, channel, slab, offset, blocks, hasMemory ? blocks * blockSize : 0)
+    submit(queue, opcode, 1, channel, slab, offset, blocks)
     queue.publish()
     const [{ detail, status } = { detail: -1, status: -1 }] = await collect(queue, 1)
     return { detail, status }
@@ -152,7 +151,7 @@ describeWithSpdk("SPDK's blobstore", () => {
       const offset =
         id % 3 === 0 ? clusterBlocks * (id % 199) + clusterBlocks - 4 : (id * 8) % (200 * clusterBlocks - 8)
       const opcode = id % 2 === 0 ? Opcode.Read : Opcode.Write
-      submit(queue, opcode, id, channel, slab, offset, 8, 8 * blockSize)
+      submit(queue, opcode, id, channel, slab, offset, 8)
     }
     queue.publish()
     const seen = await collect(queue, count)
@@ -175,7 +174,7 @@ describeWithSpdk("SPDK's blobstore", () => {
       seen.push(...queue.take())
       for (; submitted - seen.length < 1500; submitted++) {
         const opcode = submitted % 3 === 0 ? Opcode.Read : Opcode.Write
-        submit(queue, opcode, submitted & 4095, channel, slab, (submitted * 24) % (8 * clusterBlocks - 8), 8, 4096)
+        submit(queue, opcode, submitted & 4095, channel, slab, (submitted * 24) % (8 * clusterBlocks - 8), 8)
       }
       queue.publish()
     }
@@ -215,7 +214,7 @@ describeWithSpdk("SPDK's blobstore", () => {
     const blob = await blobs.open(store, await blobs.create(store, 4))
     const queue = await spawn()
     const channel = await blobs.channel(queue, blob)
-    for (let id = 0; id < 64; id++) submit(queue, Opcode.Read, id, channel, slab, id, 1, blockSize)
+    for (let id = 0; id < 64; id++) submit(queue, Opcode.Read, id, channel, slab, id, 1)
     queue.publish()
     await until("all are taken", () => queue.consumed === queue.tail)
     const closing = blobs.close(blob)
@@ -244,7 +243,7 @@ describeWithSpdk("SPDK's blobstore", () => {
         answered[i] = (answered[i] ?? 0) + queue.take().length
         for (let n = 0; n < 32 && (submitted[i] ?? 0) - (answered[i] ?? 0) < 1024; n++) {
           const id = (submitted[i] ?? 0) & 4095
-          submit(queue, n % 2 === 0 ? Opcode.Write : Opcode.Read, id, channels[i] ?? [], slab, (id * 8) % 1000, 8, 4096)
+          submit(queue, n % 2 === 0 ? Opcode.Write : Opcode.Read, id, channels[i] ?? [], slab, (id * 8) % 1000, 8)
           submitted[i] = (submitted[i] ?? 0) + 1
         }
         queue.publish()

@@ -72,7 +72,7 @@ describeWithSpdk("a blob that shrinks and grows under load", () => {
         memory.setUint32(at, isRead ? 0 : markOf(block), true)
         this.asked.set(slot, { block, isRead })
         const opcode = isRead ? Opcode.Read : Opcode.Write
-        submit(this.queue, opcode, slot, this.channel, slab, block, clusterBlocks, clusterBytes, at)
+        submit(this.queue, opcode, slot, this.channel, slab, block, clusterBlocks, at)
       }
       this.queue.publish()
     }
@@ -161,7 +161,7 @@ describeWithSpdk("a blob that shrinks and grows under load", () => {
       for (let slot = 0; slot < count; slot++, cluster++) {
         const block = cluster * clusterBlocks
         memory.setUint32(slot * clusterBytes, markOf(block), true)
-        submit(queue, Opcode.Write, slot, channel, slab, block, clusterBlocks, clusterBytes, slot * clusterBytes)
+        submit(queue, Opcode.Write, slot, channel, slab, block, clusterBlocks, slot * clusterBytes)
       }
       queue.publish()
       let answered = 0

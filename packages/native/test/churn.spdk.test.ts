@@ -130,7 +130,6 @@ describeWithSpdk("SPDK under churn", () => {
           entry.channelSlot = channel.slot
           entry.channelGeneration = channel.generation
           entry.lengthBlocks = 1 + random.below(64)
-          entry.lengthBytes = entry.lengthBlocks * blockSize
           entry.offsetBlocks = random.below(numBlocks - 64)
           for (let burst = random.below(random.chance(0.05) ? 3000 : 20); burst > 0; burst--) {
             ids.push([channel.queue, channel.queue.ring.submit(entry, completion, submitted++)])

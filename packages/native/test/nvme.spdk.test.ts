@@ -1,8 +1,9 @@
 /** The NVMe driver against an export of this very process, served by the one reactor that the queues are on too. */
 import { EventKind } from "@effect-spdk/native/Addon"
-import { Detail, Opcode, Sqe } from "@effect-spdk/native/Layout"
+import { Detail, Opcode } from "@effect-spdk/native/Layout"
 import { createServer } from "node:net"
 import { afterAll, afterEach, beforeAll, expect, it } from "vitest"
+import { slotsOfSegments } from "./support/entry.ts"
 import * as raw from "./support/rawNvme.ts"
 import { describeWithSpdk, type RawQueue, RawSpdk, until } from "./support/rawSpdk.ts"
 
@@ -149,19 +150,13 @@ describeWithSpdk("an NVMe controller of this process's own export", () => {
     expect(await once(queue)).toMatchObject({ id: 1, status: 0 })
     // 17 segments are one more than SPDK's driver puts into a command of NVMe/TCP.
     const segments = 17
-    submit(queue, Opcode.Read | (segments << 8), 2, [
-      [Sqe.channelSlotWord, channel],
-      [Sqe.offsetBlocksLowWord, [5, 0, 1024, 0]]
-    ])
+    submit(queue, Opcode.Read, 2, { channel, segments, offsetBlocks: 5, lengthBlocks: 1024 })
     const half = 2 ** 19
-    for (let i = 0; i < segments; i += 4) {
-      const words = new Uint32Array(Sqe.words)
-      for (let k = i; k < Math.min(i + 4, segments); k++) {
-        const length = k === segments - 1 ? half - k * 30_720 : 30_720
-        words.set([...slab, half + k * 30_720, length], 4 * (k - i))
-      }
-      queue.write(words)
-    }
+    const pieces = Array.from({ length: segments }, (_, k) => {
+      const length = k === segments - 1 ? half - k * 30_720 : 30_720
+      return [...slab, half + k * 30_720, length]
+    })
+    for (const slot of slotsOfSegments(pieces)) queue.write(slot)
     expect(await once(queue)).toMatchObject({ id: 2, status: 0 })
     expect(Buffer.compare(bytes.subarray(0, half), bytes.subarray(half))).toBe(0)
     await close()
@@ -171,10 +166,7 @@ describeWithSpdk("an NVMe controller of this process's own export", () => {
     const queue = await spawn()
     const { channel, close } = await nvme.attach(queue, await connect())
     const range = (opcode: Opcode, id: number, block: number, blocks: number) =>
-      submit(queue, opcode, id, [
-        [Sqe.channelSlotWord, channel],
-        [Sqe.offsetBlocksLowWord, [block, 0, blocks, 0]]
-      ])
+      submit(queue, opcode, id, { channel, offsetBlocks: block, lengthBlocks: blocks })
     bytes.fill(0xa5, 0, blockSize)
     transfer(queue, Opcode.Write, 1, channel, slab, { block: 65_535, blocks: 1 })
     await once(queue)
@@ -276,7 +268,7 @@ describeWithSpdk("an NVMe controller of this process's own export", () => {
     const { channel, close } = await nvme.attach(queue, await connect(), 2)
     const count = 20
     for (let id = 0; id < count; id++) transfer(queue, Opcode.Read, id, channel, slab, { block: id, blocks: 1 })
-    for (let id = 0; id < count; id++) submit(queue, Opcode.Abort, 1000 + id, [[Sqe.targetIdWord, [id, 1]]])
+    for (let id = 0; id < count; id++) submit(queue, Opcode.Abort, 1000 + id, { target: id })
     queue.publish()
     const seen = await collect(queue, 2 * count)
     expect(seen).toMatchObject(seen.map(({ id }) => ({ status: id < 1000 ? ecanceled : 0 })))

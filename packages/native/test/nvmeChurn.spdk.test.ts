@@ -1,5 +1,5 @@
 /** Everything that can happen to NVMe controllers, at once and in random order: what is asked is answered once, and nothing stays. */
-import { Detail, Opcode, Sqe } from "@effect-spdk/native/Layout"
+import { Detail, Opcode } from "@effect-spdk/native/Layout"
 import { afterAll, beforeAll, expect, it } from "vitest"
 import { Random } from "./support/random.ts"
 import * as raw from "./support/rawNvme.ts"
@@ -141,12 +141,9 @@ class Churn {
       const blocks = this.random.pick([1, 8, 64, 512])
       const at = { block: this.random.below(2048 - blocks), blocks, slabOffset: 4096 }
       const kind = this.random.below(10)
-      if (kind === 0) submit(live.queue, Opcode.Flush, id, flushOf(handle))
+      if (kind === 0) submit(live.queue, Opcode.Flush, id, { channel: handle, lengthBlocks: 1 })
       else if (kind === 1) {
-        submit(live.queue, Opcode.WriteZeroes, id, [
-          [Sqe.channelSlotWord, handle],
-          [Sqe.offsetBlocksLowWord, [at.block, 0, blocks, 0]]
-        ])
+        submit(live.queue, Opcode.WriteZeroes, id, { channel: handle, offsetBlocks: at.block, lengthBlocks: blocks })
       } else transfer(live.queue, kind < 6 ? Opcode.Read : Opcode.Write, id, handle, this.slab, at)
       if (this.random.chance(0.1)) this.abort(live, id)
     }
@@ -156,7 +153,7 @@ class Churn {
   abort(live: LiveQueue, target: number): void {
     const id = live.nextId++
     live.pending.add(id)
-    submit(live.queue, Opcode.Abort, id, [[Sqe.targetIdWord, [target, 1]]])
+    submit(live.queue, Opcode.Abort, id, { target })
   }
 
   admin(controller: Controller): void {
@@ -228,11 +225,6 @@ class Churn {
     return true
   }
 }
-
-const flushOf = (handle: readonly [number, number]): ReadonlyArray<readonly [number, ArrayLike<number>]> => [
-  [Sqe.channelSlotWord, handle],
-  [Sqe.offsetBlocksLowWord, [0, 0, 1, 0]]
-]
 
 describeWithSpdk("NVMe controllers under churn", () => {
   const target = new raw.RawTarget()

@@ -1,5 +1,5 @@
 /** What becomes of NVMe I/O when the other side, or this one, goes away in the middle of it. */
-import { Opcode, Sqe } from "@effect-spdk/native/Layout"
+import { Opcode } from "@effect-spdk/native/Layout"
 import { spawn } from "node:child_process"
 import { fileURLToPath } from "node:url"
 import { afterAll, afterEach, beforeAll, expect, it } from "vitest"
@@ -66,10 +66,7 @@ describeWithSpdk("an NVMe controller of another process", () => {
     bytes.fill(0xa5, 0, 8192)
     transfer(queue, Opcode.Write, 1, channel, slab, { block: 0, blocks: 16 })
     await one(queue)
-    submit(queue, Opcode.Unmap, 2, [
-      [Sqe.channelSlotWord, channel],
-      [Sqe.offsetBlocksLowWord, [1, 0, 2, 0]]
-    ])
+    submit(queue, Opcode.Unmap, 2, { channel, offsetBlocks: 1, lengthBlocks: 2 })
     expect(await one(queue)).toMatchObject({ id: 2, status: 0 })
     // Dataset management by itself: block 5. SPDK's target takes one range of a command, and says so by DMRL.
     const at = 65_536
@@ -88,10 +85,7 @@ describeWithSpdk("an NVMe controller of another process", () => {
     const zeroed = Array.from({ length: 16 }, (_, block) => bytes[block * 512] === 0)
     expect(zeroed.flatMap((zero, block) => (zero ? [block] : []))).toEqual([1, 2, 5])
     // All of it: as many commands as the limits of the controller make of that.
-    submit(queue, Opcode.Unmap, 5, [
-      [Sqe.channelSlotWord, channel],
-      [Sqe.offsetBlocksLowWord, [0, 0, 65_536, 0]]
-    ])
+    submit(queue, Opcode.Unmap, 5, { channel, lengthBlocks: 65_536 })
     expect(await one(queue)).toMatchObject({ id: 5, status: 0 })
     transfer(queue, Opcode.Read, 6, channel, slab, { block: 0, blocks: 16 })
     await one(queue)
@@ -146,7 +140,7 @@ describeWithSpdk("an NVMe controller of another process", () => {
       await until("it took them", () => queue.consumed === queue.tail)
       target.stop()
       for (let id = 0; id < 8; id++) {
-        submit(queue, Opcode.Abort, 100 + id, [[Sqe.targetIdWord, [id, 1]]])
+        submit(queue, Opcode.Abort, 100 + id, { target: id })
       }
       queue.publish()
       // Heard; what they are to abort is with a target that says nothing.

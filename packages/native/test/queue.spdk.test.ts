@@ -1,7 +1,8 @@
 /** What a real reactor makes of requests that are hard to keep track of. Devices here keep what they are given. */
 import { PollerAction } from "@effect-spdk/native/Addon"
-import { CompletionKind, Detail, Opcode, Segment, Sqe } from "@effect-spdk/native/Layout"
+import { CompletionKind, Detail, Opcode } from "@effect-spdk/native/Layout"
 import { afterAll, afterEach, beforeAll, expect, it } from "vitest"
+import { type EntryFields, slotsOfEntry, slotsOfSegments } from "./support/entry.ts"
 import { type RawCompletion, describeWithSpdk, type RawQueue, RawSpdk, until } from "./support/rawSpdk.ts"
 
 const blockSize = 512
@@ -61,30 +62,12 @@ describeWithSpdk("a queue of a real reactor", () => {
     return { channel: [slot, generation] as const, close }
   }
 
-  const submit = (
-    queue: RawQueue,
-    opcode: number,
-    id: number,
-    fields: ReadonlyArray<readonly [number, ArrayLike<number>]> = []
-  ) => {
-    const words = new Uint32Array(Sqe.words)
-    words[Sqe.opcodeWord] = opcode
-    words.set([id, 1], Sqe.idWord)
-    for (const [at, values] of fields) words.set(values, at)
-    queue.write(words)
+  const submit = (queue: RawQueue, opcode: number, id: number, fields: EntryFields = {}) => {
+    for (const slot of slotsOfEntry(opcode, id, fields)) queue.write(slot)
   }
 
   const read = (queue: RawQueue, id: number, channel: ArrayLike<number>) =>
-    submit(queue, Opcode.Read, id, [
-      [Sqe.channelSlotWord, channel],
-      [Sqe.slabSlotWord, [...slab, 0, blockSize]],
-      [Sqe.lengthBlocksLowWord, [1, 0]]
-    ])
-
-  const micros = (value: bigint): readonly [number, ReadonlyArray<number>] => [
-    Sqe.offsetBlocksLowWord,
-    [Number(value & 0xffffffffn), Number(value >> 32n)]
-  ]
+    submit(queue, Opcode.Read, id, { channel, slab, lengthBlocks: 1 })
 
   const collect = async (queue: RawQueue, count: number): Promise<ReadonlyArray<RawCompletion>> => {
     const seen: Array<RawCompletion> = []
@@ -103,12 +86,12 @@ describeWithSpdk("a queue of a real reactor", () => {
     const queue = await spawn()
     const { channel, close } = await open(queue, "slow")
     for (let id = 0; id < 300; id++) {
-      submit(queue, Opcode.Read | (2 << 8), id, [
-        [Sqe.channelSlotWord, channel],
-        [Sqe.lengthBlocksLowWord, [2, 0]]
-      ])
-      const pieces = [...slab, 0, blockSize, ...slab, 1024, blockSize]
-      queue.write([...pieces, ...Array.from({ length: (Segment.perSlot - 2) * Segment.words }, () => 0)])
+      submit(queue, Opcode.Read, id, { channel, segments: 2, lengthBlocks: 2 })
+      const pieces = [
+        [...slab, 0, blockSize],
+        [...slab, 1024, blockSize]
+      ]
+      for (const slot of slotsOfSegments(pieces)) queue.write(slot)
     }
     submit(queue, Opcode.Nop, 1000)
     queue.publish()
@@ -126,7 +109,7 @@ describeWithSpdk("a queue of a real reactor", () => {
     const { channel, close } = await open(queue, "slow")
     const count = 200
     for (let id = 0; id < count; id++) read(queue, id, channel)
-    for (let id = 0; id < count; id++) submit(queue, Opcode.Abort, 1000 + id, [[Sqe.targetIdWord, [id, 1]]])
+    for (let id = 0; id < count; id++) submit(queue, Opcode.Abort, 1000 + id, { target: id })
     queue.publish()
     const seen = await collect(queue, 2 * count)
     expect(seen).toMatchObject(seen.map(({ id }) => ({ status: id < 1000 ? ecanceled : 0 })))
@@ -140,7 +123,7 @@ describeWithSpdk("a queue of a real reactor", () => {
     const { channel, close } = await open(queue, "late")
     const count = 1800
     for (let id = 0; id < count; id++) read(queue, id, channel)
-    for (let id = 0; id < count; id++) submit(queue, Opcode.Abort, 2000 + id, [[Sqe.targetIdWord, [id, 1]]])
+    for (let id = 0; id < count; id++) submit(queue, Opcode.Abort, 2000 + id, { target: id })
     queue.publish()
     const seen = await collect(queue, 2 * count)
     expect(new Set(seen.map(({ id }) => id)).size).toBe(2 * count)
@@ -171,11 +154,11 @@ describeWithSpdk("a queue of a real reactor", () => {
     // The product of ticks and seconds wraps to less than a second.
     const wraps = ((1n << 64n) / BigInt(ticksPerSecond) + 1n) * 1_000_000n
     const forever = [wraps, (1n << 64n) - 1n, (1n << 63n) + 1n, 9_007_199_254_740_991n]
-    forever.forEach((value, id) => submit(queue, Opcode.Timer, id, [micros(value)]))
-    submit(queue, Opcode.Timer, 99, [micros(1_200_000n)])
+    forever.forEach((value, id) => submit(queue, Opcode.Timer, id, { offsetBlocks: value }))
+    submit(queue, Opcode.Timer, 99, { offsetBlocks: 1_200_000 })
     queue.publish()
     expect(await collect(queue, 1)).toMatchObject([{ id: 99, status: 0 }])
-    forever.forEach((_, id) => submit(queue, Opcode.Abort, 50 + id, [[Sqe.targetIdWord, [id, 1]]]))
+    forever.forEach((_, id) => submit(queue, Opcode.Abort, 50 + id, { target: id }))
     queue.publish()
     const ended = await collect(queue, 2 * forever.length)
     expect(ended.filter(({ id }) => id < 50)).toMatchObject(forever.map(() => ({ status: ecanceled })))
@@ -224,11 +207,7 @@ describeWithSpdk("a queue of a real reactor", () => {
     const descriptor = await spdk.open("endless", true)
     const { a, b } = await spdk.get((addon, request) => addon.channelOpen(request, queue.id, descriptor))
     // 2^52 blocks of 4096 bytes are 2^64 bytes: nothing, where 64 bits end.
-    submit(queue, Opcode.Read, 1, [
-      [Sqe.channelSlotWord, [a, b]],
-      [Sqe.slabSlotWord, [...slab, 0, 0]],
-      [Sqe.lengthBlocksLowWord, [0, 2 ** 20]]
-    ])
+    submit(queue, Opcode.Read, 1, { channel: [a, b], slab, lengthBlocks: 1n << 52n })
     queue.publish()
     expect(await collect(queue, 1)).toMatchObject([{ status: -22, detail: Detail.LengthMismatch }])
     await queue.exit()

@@ -1,6 +1,7 @@
 /** Random words straight into the rings of a real reactor, past every check on this side. */
-import { Control, Opcode, Segment, Sqe } from "@effect-spdk/native/Layout"
+import { Control, Opcode, Segment, Sqe, Wide } from "@effect-spdk/native/Layout"
 import { afterAll, beforeAll, expect, it } from "vitest"
+import { decodeEntry, slotsOfEntry } from "./support/entry.ts"
 import { Random } from "./support/random.ts"
 import { describeWithSpdk, type RawQueue, RawSpdk, until } from "./support/rawSpdk.ts"
 
@@ -120,29 +121,33 @@ class Fuzzer {
     return [...this.pair(this.world.slabs), offset, length]
   }
 
-  entry(segments: number): Uint32Array {
+  /** The first slot, whose words may say anything; a second one only when the first asks for it. */
+  entry(segments: number): ReadonlyArray<Uint32Array> {
     const { random } = this
     const words = new Uint32Array(Sqe.words)
     const opcode = random.chance(0.95) ? random.below(9) : random.below(256)
     const blocks = random.chance(0.9) ? 1 + random.below(32) : this.wild()
-    words[Sqe.opcodeWord] = opcode | (segments << 8) | (random.chance(0.02) ? 0xff000000 : 0)
-    words.set(this.pair(this.channels), Sqe.channelSlotWord)
-    words.set(this.pair(this.world.slabs), Sqe.slabSlotWord)
-    words[Sqe.slabOffsetWord] = random.chance(0.9) ? blockSize * random.below(128) : this.wild()
-    words[Sqe.lengthBytesWord] = random.chance(0.9) ? blocks * blockSize : this.wild()
-    words.set(this.name(), Sqe.idWord)
-    words.set(random.chance(0.9) ? random.pick(this.names) : [this.wild(), this.wild()], Sqe.targetIdWord)
-    words[Sqe.reservedWord] = this.wild()
-    words[Sqe.offsetBlocksLowWord] = random.chance(0.9) ? random.below(numBlocks) : this.wild()
-    words[Sqe.offsetBlocksHighWord] = random.chance(0.95) ? 0 : this.wild()
-    words[Sqe.lengthBlocksLowWord] = blocks
-    words[Sqe.lengthBlocksHighWord] = random.chance(0.97) ? 0 : this.wild()
-    if (opcode === Opcode.Timer) {
-      // Due soon, so that it completes: what is due in a thousand years is another test's.
-      words[Sqe.offsetBlocksLowWord] = random.below(500)
-      words[Sqe.offsetBlocksHighWord] = 0
+    const [id, generation] = this.name()
+    const isWide = random.chance(0.1)
+    words[Sqe.opcodeWord] = opcode | (segments << Sqe.segmentsShift) | (id << Sqe.idShift) | (isWide ? Sqe.wideBit : 0)
+    words[Sqe.idGenerationWord] = generation
+    const [channel, slab] = [this.pair(this.channels), this.pair(this.world.slabs)]
+    words[Sqe.slotsWord] = (channel[0] & 0xffff) | (slab[0] << Sqe.slabShift)
+    words[Sqe.channelGenerationWord] = channel[1]
+    if (opcode === Opcode.Abort) {
+      words.set(random.chance(0.9) ? random.pick(this.names) : [this.wild(), this.wild()], Sqe.targetIdWord)
     }
-    return words
+    words[Sqe.slabGenerationWord] = slab[1]
+    words[Sqe.slabOffsetWord] = random.chance(0.9) ? blockSize * random.below(128) : this.wild()
+    words[Sqe.offsetBlocksWord] = random.chance(0.9) ? random.below(numBlocks) : this.wild()
+    words[Sqe.lengthBlocksWord] = blocks
+    // Due soon, so that it completes: what is due in a thousand years is another test's.
+    if (opcode === Opcode.Timer) words[Sqe.offsetBlocksWord] = random.below(500)
+    if (!isWide) return [words]
+    const upper = new Uint32Array(Sqe.words).map(() => this.wild())
+    upper[Wide.offsetBlocksWord] = opcode === Opcode.Timer || random.chance(0.7) ? 0 : this.wild()
+    upper[Wide.lengthBlocksWord] = random.chance(0.8) ? 0 : this.wild()
+    return [words, upper]
   }
 
   /** Writes about `slots` slots and publishes them in one go. Returns the names of the entries in them. */
@@ -151,11 +156,17 @@ class Fuzzer {
     const named: Array<string> = []
     for (let left = slots; left > 0;) {
       const honest = random.chance(0.8) ? (random.chance(0.7) ? 0 : 1 + random.below(Segment.max)) : undefined
-      const claimed = honest ?? random.pick([1, 5, Segment.max + 1, 100, 1000, 0xffff, 1 + random.below(80)])
-      const entry = this.entry(claimed)
+      const claimed = honest ?? random.pick([1, 5, Segment.max + 1, 100, Sqe.segmentsMask, 1 + random.below(80)])
+      const [entry, upper] = this.entry(claimed)
+      if (entry === undefined) break
       queue.write(entry)
       left--
-      named.push(`${entry[Sqe.idWord]}/${entry[Sqe.idGenerationWord]}`)
+      const { generation, id } = decodeEntry(entry)
+      named.push(`${id}/${generation}`)
+      if (upper !== undefined && left > 0) {
+        queue.write(upper)
+        left--
+      }
       const wanted = Math.ceil(claimed / Segment.perSlot)
       // What lies takes slots that were meant for others, as far as any were published.
       for (let slot = 0; slot < wanted && left > 0; slot++, left--) {
@@ -238,10 +249,7 @@ describeWithSpdk("the rings of a real reactor", () => {
           Atomics.store(queue.signed, Control.jsSleepingWord, random.below(3))
           await new Promise((resolve) => setImmediate(resolve))
         }
-        const nop = new Uint32Array(Sqe.words)
-        nop[Sqe.opcodeWord] = Opcode.Nop
-        nop[Sqe.idWord] = round
-        bystander.write(nop)
+        for (const slot of slotsOfEntry(Opcode.Nop, round)) bystander.write(slot)
         bystander.publish()
         await until(`EFFECT_SPDK_SEED=${random.seed}: the other queue goes on`, () => bystander.take().length === 1)
         await queue.exit()

@@ -1,7 +1,8 @@
-import { CompletionKind, Control, Detail, Opcode, Segment, Sqe } from "@effect-spdk/native/Layout"
+import { CompletionKind, Control, Detail, Opcode, Segment } from "@effect-spdk/native/Layout"
 import { type Completion, type Entry, makeEntry } from "@effect-spdk/native/Queue"
 import { RingQueue } from "@effect-spdk/native/RingQueue"
 import { describe, expect, it } from "vitest"
+import { decodeEntry } from "./support/entry.ts"
 import { FakeReactor, Recorder } from "./support/fakeReactor.ts"
 
 const setUp = (sqEntries?: number, cqEntries?: number) => {
@@ -22,23 +23,90 @@ describe("RingQueue", () => {
       slabSlot: 5,
       slabGeneration: 6,
       slabOffset: 4096,
-      lengthBytes: 8192,
       offsetBlocks: 2 ** 40 + 7,
       lengthBlocks: 2 ** 33 + 16
     })
     queue.submit(entry, recorder, 0)
     entry.offsetBlocks = 0
     const [words] = reactor.take()
-    expect(words?.[Sqe.opcodeWord]).toBe(Opcode.Read)
-    expect([...(words?.slice(1, 7) ?? [])]).toEqual([3, 4, 5, 6, 4096, 8192])
-    expect([...(words?.slice(12, 16) ?? [])]).toEqual([7, 256, 16, 2])
+    const [id, generation] = [(words?.[0] ?? 0) >>> 16, words?.[1]]
+    expect([...(words ?? [])]).toEqual([
+      ...[Opcode.Read + 0x8000 + id * 65_536, generation, 3 + 5 * 65_536, 4, 6, 4096, 7, 16],
+      ...[256, 2, 0, 0, 0, 0, 0, 0]
+    ])
+  })
+
+  it("writes half a cache line for what is not that large, and leaves nothing of what was there", () => {
+    const { queue, reactor, recorder } = setUp(16)
+    for (let round = 0; round < 16; round++) {
+      queue.submit(entryOf({ offsetBlocks: 2 ** 53 - 1, lengthBlocks: 2 ** 53 - 1 }), recorder, 0)
+      for (const entry of reactor.take()) {
+        expect(decodeEntry(entry)).toMatchObject({ offsetBlocks: 2n ** 53n - 1n, lengthBlocks: 2n ** 53n - 1n })
+        reactor.answerEntry(entry)
+      }
+      queue.drain(10)
+    }
+    for (let round = 0; round < 40; round++) {
+      const blocks = round % 2 === 0 ? 2 ** 32 - 1 : 0
+      queue.submit(
+        entryOf({ channelSlot: 65_535, slabSlot: 65_535, offsetBlocks: blocks, lengthBlocks: blocks }),
+        recorder,
+        0
+      )
+      const [entry] = reactor.take()
+      expect(entry).toHaveLength(8)
+      expect(decodeEntry(entry ?? [])).toMatchObject({
+        channel: [65_535, 0],
+        slab: [65_535, 0],
+        offsetBlocks: BigInt(blocks),
+        lengthBlocks: BigInt(blocks),
+        slots: 1
+      })
+      if (entry !== undefined) reactor.answerEntry(entry)
+      queue.drain(10)
+    }
+  })
+
+  it("a slot that has no place in an entry names nobody", () => {
+    const { queue, reactor, recorder } = setUp()
+    for (const slot of [65_535, 65_536, 2 ** 31, 2 ** 32 - 1]) {
+      queue.submit(entryOf({ channelSlot: slot, slabSlot: 7 }), recorder, 0)
+      queue.submit(entryOf({ channelSlot: 7, slabSlot: slot }), recorder, 1)
+      const [first, second] = reactor.take().map((entry) => decodeEntry(entry))
+      expect([first?.channel[0], first?.slab[0]]).toEqual([65_535, 7])
+      expect([second?.channel[0], second?.slab[0]]).toEqual([7, 65_535])
+    }
+  })
+
+  it("a wide entry needs two slots, and waits when there is one", () => {
+    const { queue, reactor, recorder } = setUp(16)
+    for (let index = 0; index < 15; index++) queue.submit(entryOf({}), recorder, index)
+    queue.submit(entryOf({ offsetBlocks: 2 ** 32 }), recorder, 15)
+    expect(reactor.take()).toHaveLength(15)
+    queue.drain(10)
+    const [wide] = reactor.take()
+    expect(decodeEntry(wide ?? [])).toMatchObject({ slots: 2, offsetBlocks: 2n ** 32n })
+  })
+
+  it("lays the segments of a wide entry behind its upper half", () => {
+    const { queue, reactor, recorder } = setUp(64)
+    const segments = Array.from({ length: Segment.max }, (_, at) => ({
+      slab: { slot: at, generation: at + 1 },
+      offsetBytes: at * 512,
+      lengthBytes: 512
+    }))
+    queue.submit(entryOf({ opcode: Opcode.Write, offsetBlocks: 2 ** 40, segments }), recorder, 0)
+    const [entry] = reactor.take()
+    expect(decodeEntry(entry ?? [])).toMatchObject({ segments: Segment.max, segmentsAt: 2, slots: 2 + Segment.max / 2 })
+    const laid = segments.map((_, at) => [...(entry?.slice(16 + at * 4, 20 + at * 4) ?? [])])
+    expect(laid).toEqual(segments.map((s) => [s.slab.slot, s.slab.generation, s.offsetBytes, s.lengthBytes]))
   })
 
   it("hands the answer to whoever waits, once, and ignores answers that nobody waits for", () => {
     const { queue, reactor, recorder } = setUp()
     queue.submit(entryOf({}), recorder, 42)
     const [entry] = reactor.take()
-    const [id, generation] = [entry?.[Sqe.idWord] ?? 0, entry?.[Sqe.idGenerationWord] ?? 0]
+    const { generation, id } = decodeEntry(entry ?? [])
     reactor.answer(id, generation + 1, -5)
     reactor.answer(999_999, 1)
     reactor.answer(id, generation, -5, Detail.None, 0x10281)
@@ -54,8 +122,10 @@ describe("RingQueue", () => {
     for (let i = 0; i < 50; i++) {
       queue.submit(entryOf({}), recorder, i)
       const [entry] = reactor.take()
-      names.add(`${entry?.[Sqe.idWord]}/${entry?.[Sqe.idGenerationWord]}`)
-      if (entry !== undefined) reactor.answerEntry(entry)
+      if (entry === undefined) continue
+      const { generation, id } = decodeEntry(entry)
+      names.add(`${id}/${generation}`)
+      reactor.answerEntry(entry)
       queue.drain(10)
     }
     expect(names.size).toBe(50)
@@ -69,7 +139,7 @@ describe("RingQueue", () => {
     const order: Array<number> = []
     for (let turn = 0; turn < 20; turn++) {
       for (const entry of reactor.take()) {
-        order.push(entry[Sqe.offsetBlocksLowWord] ?? -1)
+        order.push(Number(decodeEntry(entry).offsetBlocks))
         reactor.answerEntry(entry)
       }
       queue.drain(1000)
@@ -91,9 +161,9 @@ describe("RingQueue", () => {
     queue.drain(1000)
     queue.abort(first)
     queue.drain(1000)
-    const abort = reactor.take().find((entry) => entry[Sqe.opcodeWord] === Opcode.Abort)
-    expect(abort?.[Sqe.targetIdWord]).toBe(taken[0]?.[Sqe.idWord])
-    expect(abort?.[Sqe.targetGenerationWord]).toBe(taken[0]?.[Sqe.idGenerationWord])
+    const abort = reactor.take().find((entry) => decodeEntry(entry).opcode === Opcode.Abort)
+    const named = decodeEntry(taken[0] ?? [])
+    expect(decodeEntry(abort ?? []).channel).toEqual([named.id, named.generation])
     if (abort !== undefined) reactor.answerEntry(abort)
     if (taken[0] !== undefined) reactor.answerEntry(taken[0], -125)
     for (const entry of reactor.take()) reactor.answerEntry(entry)
@@ -115,8 +185,8 @@ describe("RingQueue", () => {
       }))
       queue.submit(entryOf({ opcode: Opcode.Write, segments }), recorder, round)
       const [entry] = reactor.take()
-      expect((entry?.[Sqe.opcodeWord] ?? 0) >>> 8).toBe(6)
-      const laid = Array.from({ length: 6 }, (_, i) => [...(entry?.slice(16 + i * 4, 20 + i * 4) ?? [])])
+      expect(decodeEntry(entry ?? []).segments).toBe(6)
+      const laid = Array.from({ length: 6 }, (_, i) => [...(entry?.slice(8 + i * 4, 12 + i * 4) ?? [])])
       expect(laid).toEqual(segments.map((s) => [s.slab.slot, s.slab.generation, s.offsetBytes, s.lengthBytes]))
       if (entry !== undefined) reactor.answerEntry(entry)
       queue.drain(10)

@@ -2,6 +2,7 @@ import { Control, Detail, Opcode, Sqe } from "@effect-spdk/native/Layout"
 import { type Completion, type Entry, makeEntry } from "@effect-spdk/native/Queue"
 import { RingQueue } from "@effect-spdk/native/RingQueue"
 import { describe, expect, it } from "vitest"
+import { decodeEntry } from "./support/entry.ts"
 import { FakeReactor, Recorder } from "./support/fakeReactor.ts"
 
 const setUp = (sqEntries?: number, cqEntries?: number) => {
@@ -12,7 +13,12 @@ const setUp = (sqEntries?: number, cqEntries?: number) => {
 
 const entryOf = (fields: Partial<Entry>): Entry => ({ ...makeEntry(), opcode: Opcode.Read, ...fields })
 
-const isAbort = (entry: Uint32Array): boolean => entry[Sqe.opcodeWord] === Opcode.Abort
+const isAbort = (entry: Uint32Array): boolean => decodeEntry(entry).opcode === Opcode.Abort
+
+const nameOf = (entry: Uint32Array): string => {
+  const { generation, id } = decodeEntry(entry)
+  return `${id}/${generation}`
+}
 
 describe("RingQueue, at its edges", () => {
   it("publishes what the completion of a refused request submits", () => {
@@ -20,7 +26,7 @@ describe("RingQueue, at its edges", () => {
     const resubmits: Completion = { complete: () => void queue.submit(entryOf({ offsetBlocks: 77 }), recorder, 77) }
     queue.submit(entryOf({ segments: [] }), resubmits, 0)
     queue.drain(100)
-    expect(reactor.take().map((entry) => entry[Sqe.offsetBlocksLowWord])).toEqual([77])
+    expect(reactor.take().map((entry) => decodeEntry(entry).offsetBlocks)).toEqual([77n])
   })
 
   it("sends an abort ahead of what waits, also when every place for a request is taken", () => {
@@ -35,11 +41,11 @@ describe("RingQueue, at its edges", () => {
       queue.drain(1000)
       for (const entry of reactor.take()) {
         expect(isAbort(entry)).toBe(true)
-        asked.add(`${entry[Sqe.targetIdWord]}/${entry[Sqe.targetGenerationWord]}`)
+        asked.add(decodeEntry(entry).channel.join("/"))
         reactor.answerEntry(entry)
       }
     }
-    expect(asked).toEqual(new Set(inRing.map((entry) => `${entry[Sqe.idWord]}/${entry[Sqe.idGenerationWord]}`)))
+    expect(asked).toEqual(new Set(inRing.map(nameOf)))
     expect(recorder.seen).toHaveLength(400 - inRing.length)
   })
 

@@ -161,13 +161,12 @@ const fill = (entry: Entry, random: RandomSource, world: World): void => {
   entry.slabSlot = slab.slot
   entry.slabGeneration = slab.generation
   entry.slabOffset = slabOffset(random, 96)
-  entry.lengthBytes = random.chance(0.95) && lengthBytes <= 0xffffffff ? lengthBytes : wild(random)
   entry.lengthBlocks = blocks
   entry.offsetBlocks = random.chance(0.9) ? random.below(numBlocks) : wildBlocks(random)
   entry.segments = undefined
   const isTransfer = entry.opcode === Opcode.Read || entry.opcode === Opcode.Write
   if (isTransfer && random.chance(0.3))
-    entry.segments = randomSegments(random, world, Math.min(entry.lengthBytes, 70 * blockSize))
+    entry.segments = randomSegments(random, world, Math.min(lengthBytes, 70 * blockSize))
   // A timer of an hour is right and would never end.
   if (entry.opcode === Opcode.Timer) entry.offsetBlocks = random.below(500)
 }
@@ -182,7 +181,7 @@ const judgeTransfer = (entry: Entry, world: World): Verdict => {
     {
       slab: { slot: entry.slabSlot, generation: entry.slabGeneration },
       offsetBytes: entry.slabOffset,
-      lengthBytes: entry.lengthBytes
+      lengthBytes: entry.lengthBlocks * blockSize
     }
   ]
   if (ranges.length === 0 || ranges.length > 64) return "error"
@@ -195,7 +194,7 @@ const judgeTransfer = (entry: Entry, world: World): Verdict => {
     if (range.lengthBytes % blockSize !== 0) return "either"
     total += range.lengthBytes
   }
-  return total === entry.lengthBlocks * blockSize && total === entry.lengthBytes ? "ok" : "error"
+  return total === entry.lengthBlocks * blockSize ? "ok" : "error"
 }
 
 /** What must become of an entry, by the rules of the layout alone. */

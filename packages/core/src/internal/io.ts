@@ -120,7 +120,6 @@ export const startTransfer = (
   entry.slabSlot = memory.slot
   entry.slabGeneration = memory.generation
   entry.slabOffset = buffer.offsetBytes
-  entry.lengthBytes = lengthBytes
   entry.offsetBlocks = offsetBlocks
   entry.lengthBlocks = lengthBlocks
   const { immediate } = channel.queue
@@ -184,7 +183,6 @@ const startVectored = (
     return
   }
   vectoredEntry.opcode = opcode
-  vectoredEntry.lengthBytes = lengthBytes
   vectoredEntry.segments = buffers
   return submit(vectoredEntry, resume, channel, pinAll(buffers), offsetBlocks, lengthBlocks, operation)
 }
@@ -265,7 +263,6 @@ const submitWithoutMemory = (
   entry.slabSlot = 0
   entry.slabGeneration = 0
   entry.slabOffset = 0
-  entry.lengthBytes = 0
   noMemory.pins++
   return submit(entry, resume, channel, noMemory, offsetBlocks, lengthBlocks, operation)
 }

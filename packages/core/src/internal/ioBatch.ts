@@ -102,7 +102,6 @@ class BatchRun extends Effectable.Class<void> implements Completion {
       entry.slabSlot = memory.slot
       entry.slabGeneration = memory.generation
       entry.slabOffset = buffer.offsetBytes
-      entry.lengthBytes = buffer.lengthBytes
       entry.offsetBlocks = offsetsBlocks[i] ?? 0
       entry.lengthBlocks = lengthsBlocks[i] ?? 0
       ids[i] = queue.submit(entry, this, i)

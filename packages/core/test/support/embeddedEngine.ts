@@ -121,7 +121,6 @@ export const transfer = (disk: Disk, opcode: Opcode, memory: Slab, offsetBlocks:
   opcode,
   slabSlot: memory.slot,
   slabGeneration: memory.generation,
-  lengthBytes: memory.lengthBytes,
   offsetBlocks,
   lengthBlocks: memory.lengthBytes / disk.descriptor.info.blockSizeBytes
 })

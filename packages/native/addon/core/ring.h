@@ -17,6 +17,42 @@
 
 namespace effect_spdk {
 
+// An entry as it was copied out of the ring. Not checked in any way.
+class SubmissionEntry {
+ public:
+  Opcode opcode() const { return static_cast<Opcode>(first() & 0xff); }
+  uint32_t id() const { return first() >> layout::sqe::id_shift; }
+  uint32_t id_generation() const { return words_[layout::sqe::id_generation_word]; }
+  uint32_t channel_slot() const { return words_[layout::sqe::slots_word] & 0xffff; }
+  uint32_t channel_generation() const { return words_[layout::sqe::channel_generation_word]; }
+  uint32_t slab_slot() const { return words_[layout::sqe::slots_word] >> layout::sqe::slab_shift; }
+  uint32_t slab_generation() const { return words_[layout::sqe::slab_generation_word]; }
+  uint32_t slab_offset() const { return words_[layout::sqe::slab_offset_word]; }
+  uint64_t offset_blocks() const { return upper_offset_ | words_[layout::sqe::offset_blocks_word]; }
+  uint64_t length_blocks() const { return upper_length_ | words_[layout::sqe::length_blocks_word]; }
+  // Of an abort.
+  uint32_t target_id() const { return words_[layout::sqe::target_id_word] & 0xffff; }
+  uint32_t target_generation() const { return words_[layout::sqe::target_generation_word]; }
+
+  uint32_t segment_count() const { return first() >> layout::sqe::segments_shift & layout::sqe::segments_mask; }
+  // Where its segments begin: so many slots behind its first one.
+  uint32_t segments_at() const { return is_wide() ? 2 : 1; }
+  // All slots that it says it has.
+  uint32_t slots() const {
+    return segments_at() + (segment_count() + layout::segment::per_slot - 1) / layout::segment::per_slot;
+  }
+
+ private:
+  friend class Ring;
+
+  uint32_t first() const { return words_[layout::sqe::opcode_word]; }
+  bool is_wide() const { return (first() & layout::sqe::wide_bit) != 0; }
+
+  uint32_t words_[layout::sqe::words];
+  uint64_t upper_offset_ = 0;
+  uint64_t upper_length_ = 0;
+};
+
 struct CompletionEntry {
   uint32_t id = 0;
   uint32_t id_generation = 0;
@@ -67,7 +103,17 @@ class Ring {
            Word(layout::control::sq_head_word).load(std::memory_order_relaxed);
   }
 
-  // Copies the slot `ahead` of the head: an entry, or a slot of segments.
+  // Copies the entry at the head out, of which so many slots are `available`: at least one.
+  void CopyEntry(uint32_t available, SubmissionEntry* out) const {
+    CopySlot(0, out->words_);
+    if (!out->is_wide() || available < 2) return;
+    uint32_t upper[layout::sqe::words];
+    CopySlot(1, upper);
+    out->upper_offset_ = uint64_t{upper[layout::wide::offset_blocks_word]} << 32;
+    out->upper_length_ = uint64_t{upper[layout::wide::length_blocks_word]} << 32;
+  }
+
+  // Copies the slot `ahead` of the head.
   void CopySlot(uint32_t ahead, uint32_t out[layout::sqe::words]) const {
     const uint32_t index = (sq_head_ + ahead) & (sq_entries_ - 1);
     std::memcpy(out, sq_ + size_t{index} * layout::sqe::words, sizeof(uint32_t) * layout::sqe::words);
@@ -95,11 +141,10 @@ class Ring {
     uint32_t* words = staged_.get() + size_t{cq_tail_ & (cq_entries_ - 1)} * layout::cqe::words;
     words[layout::cqe::id_word] = entry.id;
     words[layout::cqe::id_generation_word] = entry.id_generation;
-    words[layout::cqe::status_word] = static_cast<uint32_t>(entry.status);
-    words[layout::cqe::detail_word] = static_cast<uint32_t>(entry.detail);
-    words[layout::cqe::nvme_word] = entry.nvme;
-    words[layout::cqe::kind_word] = static_cast<uint32_t>(entry.kind);
-    words[layout::cqe::runs_word] = entry.runs;
+    words[layout::cqe::status_word] = entry.kind == CompletionKind::kTick ? entry.runs : static_cast<uint32_t>(entry.status);
+    words[layout::cqe::reason_word] = static_cast<uint32_t>(entry.detail) |
+                                      (entry.nvme & layout::cqe::nvme_mask) << layout::cqe::nvme_shift |
+                                      static_cast<uint32_t>(entry.kind) << layout::cqe::kind_shift;
     return cq_tail_++;
   }
 

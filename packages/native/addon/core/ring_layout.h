@@ -43,24 +43,29 @@ enum class CompletionKind : uint32_t {
 namespace layout {
 
 namespace sqe {
-inline constexpr uint32_t words = 16u;
+inline constexpr uint32_t words = 8u;
 inline constexpr uint32_t opcode_word = 0u;
-inline constexpr uint32_t channel_slot_word = 1u;
-inline constexpr uint32_t channel_generation_word = 2u;
-inline constexpr uint32_t slab_slot_word = 3u;
+inline constexpr uint32_t segments_shift = 8u;
+inline constexpr uint32_t segments_mask = 127u;
+inline constexpr uint32_t wide_bit = 32768u;
+inline constexpr uint32_t id_shift = 16u;
+inline constexpr uint32_t id_generation_word = 1u;
+inline constexpr uint32_t slots_word = 2u;
+inline constexpr uint32_t slab_shift = 16u;
+inline constexpr uint32_t no_slot = 65535u;
+inline constexpr uint32_t channel_generation_word = 3u;
 inline constexpr uint32_t slab_generation_word = 4u;
 inline constexpr uint32_t slab_offset_word = 5u;
-inline constexpr uint32_t length_bytes_word = 6u;
-inline constexpr uint32_t id_word = 7u;
-inline constexpr uint32_t id_generation_word = 8u;
-inline constexpr uint32_t target_id_word = 9u;
-inline constexpr uint32_t target_generation_word = 10u;
-inline constexpr uint32_t reserved_word = 11u;
-inline constexpr uint32_t offset_blocks_low_word = 12u;
-inline constexpr uint32_t offset_blocks_high_word = 13u;
-inline constexpr uint32_t length_blocks_low_word = 14u;
-inline constexpr uint32_t length_blocks_high_word = 15u;
+inline constexpr uint32_t offset_blocks_word = 6u;
+inline constexpr uint32_t length_blocks_word = 7u;
+inline constexpr uint32_t target_id_word = 2u;
+inline constexpr uint32_t target_generation_word = 3u;
 }  // namespace sqe
+
+namespace wide {
+inline constexpr uint32_t offset_blocks_word = 0u;
+inline constexpr uint32_t length_blocks_word = 1u;
+}  // namespace wide
 
 namespace segment {
 inline constexpr uint32_t words = 4u;
@@ -68,20 +73,20 @@ inline constexpr uint32_t slab_slot_word = 0u;
 inline constexpr uint32_t slab_generation_word = 1u;
 inline constexpr uint32_t slab_offset_word = 2u;
 inline constexpr uint32_t length_bytes_word = 3u;
-inline constexpr uint32_t per_slot = 4u;
+inline constexpr uint32_t per_slot = 2u;
 inline constexpr uint32_t max = 64u;
 }  // namespace segment
 
 namespace cqe {
-inline constexpr uint32_t words = 8u;
+inline constexpr uint32_t words = 4u;
 inline constexpr uint32_t id_word = 0u;
 inline constexpr uint32_t id_generation_word = 1u;
 inline constexpr uint32_t status_word = 2u;
-inline constexpr uint32_t detail_word = 3u;
-inline constexpr uint32_t nvme_word = 4u;
-inline constexpr uint32_t kind_word = 5u;
-inline constexpr uint32_t runs_word = 6u;
-inline constexpr uint32_t reserved_word = 7u;
+inline constexpr uint32_t reason_word = 3u;
+inline constexpr uint32_t detail_mask = 255u;
+inline constexpr uint32_t nvme_shift = 8u;
+inline constexpr uint32_t nvme_mask = 262143u;
+inline constexpr uint32_t kind_shift = 31u;
 }  // namespace cqe
 
 namespace control {
@@ -101,8 +106,9 @@ inline constexpr uint32_t magic = 1397769291u;
 
 }  // namespace layout
 
-static_assert(layout::sqe::words * sizeof(uint32_t) == 64, "a submission entry is one cache line");
-static_assert(layout::cqe::words * sizeof(uint32_t) == 32, "two completion entries are one cache line");
+static_assert(layout::sqe::words * sizeof(uint32_t) == 32, "two submission entries are one cache line");
+static_assert(layout::cqe::words * sizeof(uint32_t) == 16, "four completion entries are one cache line");
+static_assert(layout::segment::max <= layout::sqe::segments_mask, "segments are counted in the entry");
 static_assert(layout::segment::words * layout::segment::per_slot == layout::sqe::words, "segments fill a ring slot");
 static_assert(layout::control::words % 16 == 0, "the rings start on a cache line");
 

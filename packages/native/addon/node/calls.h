@@ -17,7 +17,7 @@
 
 namespace effect_spdk {
 
-inline constexpr uint32_t kMostSlabs = 1u << 16;
+inline constexpr uint32_t kMostSlabs = layout::sqe::no_slot;
 
 // Reads arguments and remembers whether one of them was not what it should be.
 class Arguments {

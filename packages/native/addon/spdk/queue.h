@@ -219,12 +219,12 @@ class Queue : public std::enable_shared_from_this<Queue> {
   uint32_t ConsumeRing();
   // Returns the slots the entry took, 0 when a pool is empty and it must wait.
   uint32_t TakeEntry(uint32_t available);
-  void Dispatch(Request* request, const uint32_t* words);
-  bool Prepare(Request* request, const uint32_t* words);
-  bool PrepareMemory(Request* request, const uint32_t* words, uint64_t length_bytes);
+  void Dispatch(Request* request, const SubmissionEntry& entry);
+  bool Prepare(Request* request, const SubmissionEntry& entry);
+  bool PrepareMemory(Request* request, const SubmissionEntry& entry, uint64_t length_bytes);
   // Returns how many the entry claims to have.
   uint32_t TakeSegments(Request* request);
-  bool PinSegment(Request* request, const uint32_t* words, char** address);
+  bool PinSegment(Request* request, const uint32_t* segment, char** address);
   void Submit(Request* request);
   void SubmitToBdev(Request* request);
   // The answer of SPDK to a submission, 0 or an errno.
@@ -243,7 +243,7 @@ class Queue : public std::enable_shared_from_this<Queue> {
   bool ReleaseNvme(Channel* channel);
   void ReleaseAllNvme();
   void CloseNvmeGroup();
-  bool PreparePassthru(Request* request);
+  bool PreparePassthru(Request* request, const SubmissionEntry& entry);
   void SubmitToNvme(Request* request);
   void SubmitWaitingToNvme(Channel* channel);
   void RefuseNvme(Request* request, int rc);
@@ -258,7 +258,7 @@ class Queue : public std::enable_shared_from_this<Queue> {
   bool ContinueInParts(Request* request);
   int AbortNvme(Request* target);
   int WaitForBdevIo(const Request& request);
-  void Abort(Request* request, const uint32_t* words);
+  void Abort(Request* request, const SubmissionEntry& entry);
   void WishAbort(Request* target);
   void AskForAborts();
   int AskForAbort(Request* target);

@@ -29,8 +29,8 @@ void Queue::CancelTimer(Request* request) {
 }
 
 // The answer to the asker is only that it was heard. The request itself completes in its own time.
-void Queue::Abort(Request* request, const uint32_t* words) {
-  Request* target = FindRequest(words[layout::sqe::target_id_word], words[layout::sqe::target_generation_word]);
+void Queue::Abort(Request* request, const SubmissionEntry& entry) {
+  Request* target = FindRequest(entry.target_id(), entry.target_generation());
   if (target == nullptr || target == request) return Refuse(request, -ENOENT, Detail::kUnknownTarget);
   if (target->timer != nullptr) {
     CancelTimer(target);

@@ -11,17 +11,27 @@
 
 namespace effect_spdk {
 
+namespace {
+
+constexpr uint32_t kMostChannels = layout::sqe::no_slot;
+
+}  // namespace
+
 void Queue::OpenChannel(const std::shared_ptr<Target>& target, Opened opened) {
   if (closing_) return opened(-ECANCELED, {});
   if (!target->AttachChannel(shared_from_this())) return opened(target->removed() ? -ENODEV : -EBADF, {});
+  uint32_t slot = 0;
+  while (slot < channels_.size() && channels_[slot]->state != Channel::State::kFree) slot++;
+  if (slot == kMostChannels) {
+    target->DetachChannel(shared_from_this());
+    return opened(-ENOMEM, {});
+  }
   const bool nvme = target->AsNvme() != nullptr;
   spdk_io_channel* io_channel = nvme ? nullptr : target->GetIoChannel();
   if (io_channel == nullptr && !nvme) {
     target->DetachChannel(shared_from_this());
     return opened(-ENOMEM, {});
   }
-  uint32_t slot = 0;
-  while (slot < channels_.size() && channels_[slot]->state != Channel::State::kFree) slot++;
   if (slot == channels_.size()) {
     channels_.push_back(std::make_unique<Channel>());
     channels_.back()->queue = this;

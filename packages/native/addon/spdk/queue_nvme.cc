@@ -140,13 +140,13 @@ void Queue::CloseNvmeGroup() {
 }
 
 // One or two segments: the command and its data.
-bool Queue::PreparePassthru(Request* request) {
+bool Queue::PreparePassthru(Request* request, const SubmissionEntry& entry) {
   if (request->segment_count == 0 || request->segment_count > 2) {
     return Refuse(request, -EINVAL, Detail::kTooManySegments), false;
   }
   const uint32_t claimed = TakeSegments(request);
   uint32_t slot_words[layout::sqe::words];
-  ring_->CopySlot(1, slot_words);
+  ring_->CopySlot(entry.segments_at(), slot_words);
   for (uint32_t i = 0; i < claimed; i++) {
     char* address = nullptr;
     if (!PinSegment(request, slot_words + i * layout::segment::words, &address)) return false;

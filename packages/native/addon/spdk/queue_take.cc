@@ -12,10 +12,8 @@ namespace {
 
 // Requests one poll takes out of the ring, so that the thread's other pollers get their turn.
 constexpr uint32_t kEntriesPerPoll = 256;
-// Entries written by another core take a while to arrive: ask for the ones after the next.
-constexpr uint32_t kPrefetchAhead = 3;
-
-uint64_t Join(uint32_t low, uint32_t high) { return uint64_t{high} << 32 | low; }
+// Entries written by another core take a while to arrive: they are asked for so many slots ahead. Two share a line.
+constexpr uint32_t kPrefetchAhead = 8;
 
 spdk_bdev_io_type IoTypeOf(Opcode opcode) {
   switch (opcode) {
@@ -50,6 +48,7 @@ bool HasRange(Opcode opcode) { return opcode != Opcode::kReset && opcode != Opco
 uint32_t Queue::ConsumeRing() {
   uint32_t available = ring_->Available();
   uint32_t taken = 0;
+  for (uint32_t ahead = 0; ahead < std::min(available, kPrefetchAhead); ahead += 2) ring_->PrefetchSlot(ahead);
   while (available != 0 && taken < kEntriesPerPoll) {
     if (available > kPrefetchAhead) ring_->PrefetchSlot(kPrefetchAhead);
     const uint32_t slots = TakeEntry(available);
@@ -64,20 +63,17 @@ uint32_t Queue::ConsumeRing() {
 uint32_t Queue::TakeEntry(uint32_t available) {
   Request* request = free_requests_;
   if (request == nullptr) return 0;
-  uint32_t words[layout::sqe::words];
-  ring_->CopySlot(0, words);
-  const uint32_t segment_count = words[layout::sqe::opcode_word] >> 8 & 0xffff;
-  const uint32_t segment_slots = (segment_count + layout::segment::per_slot - 1) / layout::segment::per_slot;
+  SubmissionEntry entry;
+  ring_->CopyEntry(available, &entry);
   // An entry that claims more slots than were published is a lie: take what there is, and refuse it.
-  const bool truncated = segment_slots >= available;
-  const bool too_many = segment_count > layout::segment::max;
+  const bool truncated = entry.slots() > available;
 
   free_requests_ = std::exchange(request->next, nullptr);
   request->completion = CompletionEntry{};
-  request->completion.id = words[layout::sqe::id_word];
-  request->completion.id_generation = words[layout::sqe::id_generation_word];
-  request->opcode = static_cast<Opcode>(words[layout::sqe::opcode_word] & 0xff);
-  request->segment_count = segment_count;
+  request->completion.id = entry.id();
+  request->completion.id_generation = entry.id_generation();
+  request->opcode = entry.opcode();
+  request->segment_count = entry.segment_count();
   request->segments = nullptr;
   request->channel = nullptr;
   request->has_slab = false;
@@ -87,31 +83,29 @@ uint32_t Queue::TakeEntry(uint32_t available) {
   Named(request->completion.id) = request;
   in_flight_.Add(1);
 
-  const uint32_t slots = truncated ? (segment_count == 0 ? 1 : available) : 1 + segment_slots;
   if (closing_) {
     Refuse(request, -ECANCELED, Detail::kClosing);
-  } else if (segment_count != 0 && (truncated || too_many)) {
+  } else if (truncated || entry.segment_count() > layout::segment::max) {
     Refuse(request, -EINVAL, Detail::kTooManySegments);
   } else {
-    Dispatch(request, words);
+    Dispatch(request, entry);
   }
   // Only now: the slots of the segments are read until here.
+  const uint32_t slots = std::min(entry.slots(), available);
   ring_->Consume(slots);
   return slots;
 }
 
-void Queue::Dispatch(Request* request, const uint32_t* words) {
+void Queue::Dispatch(Request* request, const SubmissionEntry& entry) {
   switch (request->opcode) {
     case Opcode::kNop:
       return Complete(request);
     case Opcode::kAbort:
-      return Abort(request, words);
+      return Abort(request, entry);
     case Opcode::kTimer: {
-      const uint64_t micros =
-          Join(words[layout::sqe::offset_blocks_low_word], words[layout::sqe::offset_blocks_high_word]);
       // SPDK reads period 0 as a busy poller; a timer due at once is one turn of the reactor away.
-      request->timer =
-          spdk_poller_register_named(OnTimer, request, std::min(micros, kLongestTimerMicros), "effect_spdk_timer");
+      request->timer = spdk_poller_register_named(OnTimer, request, std::min(entry.offset_blocks(), kLongestTimerMicros),
+                                                  "effect_spdk_timer");
       if (request->timer == nullptr) Refuse(request, -ENOMEM, Detail::kNone);
       return;
     }
@@ -122,7 +116,7 @@ void Queue::Dispatch(Request* request, const uint32_t* words) {
     case Opcode::kWriteZeroes:
     case Opcode::kReset:
     case Opcode::kNvmeIo:
-      if (Prepare(request, words)) Submit(request);
+      if (Prepare(request, entry)) Submit(request);
       return;
   }
   Refuse(request, -EINVAL, Detail::kUnknownOpcode);
@@ -135,8 +129,8 @@ Queue::Channel* Queue::FindChannel(uint32_t slot, uint32_t generation) {
 }
 
 // Checks everything about an entry that SPDK would assert on, crash on or report without a reason.
-bool Queue::Prepare(Request* request, const uint32_t* words) {
-  Channel* channel = FindChannel(words[layout::sqe::channel_slot_word], words[layout::sqe::channel_generation_word]);
+bool Queue::Prepare(Request* request, const SubmissionEntry& entry) {
+  Channel* channel = FindChannel(entry.channel_slot(), entry.channel_generation());
   if (channel == nullptr) return Refuse(request, -EBADF, Detail::kStaleChannel), false;
   const Target& target = *channel->target;
   if (target.removed()) return Refuse(request, -ENODEV, Detail::kRemoved), false;
@@ -145,8 +139,8 @@ bool Queue::Prepare(Request* request, const uint32_t* words) {
   // Of bdevs as well, by SPDK's word: but nothing here hands a command to one.
   const bool passes = request->opcode != Opcode::kNvmeIo || channel->nvme != nullptr;
   if (!passes || !target.Supports(IoTypeOf(request->opcode))) return Refuse(request, -ENOTSUP, Detail::kNotSupported), false;
-  request->offset_blocks = Join(words[layout::sqe::offset_blocks_low_word], words[layout::sqe::offset_blocks_high_word]);
-  request->length_blocks = Join(words[layout::sqe::length_blocks_low_word], words[layout::sqe::length_blocks_high_word]);
+  request->offset_blocks = entry.offset_blocks();
+  request->length_blocks = entry.length_blocks();
   if (HasRange(request->opcode)) {
     const uint64_t num_blocks = target.num_blocks();
     if (request->length_blocks == 0 || request->offset_blocks > num_blocks ||
@@ -159,24 +153,23 @@ bool Queue::Prepare(Request* request, const uint32_t* words) {
   if (request->opcode == Opcode::kRead || request->opcode == Opcode::kWrite) {
     // No list of slabs is as long as that, and what follows must not overflow.
     if (request->length_blocks > UINT32_MAX) return Refuse(request, -EINVAL, Detail::kLengthMismatch), false;
-    return PrepareMemory(request, words, request->length_blocks * target.block_size());
+    return PrepareMemory(request, entry, request->length_blocks * target.block_size());
   }
-  if (request->opcode == Opcode::kNvmeIo) return PreparePassthru(request);
+  if (request->opcode == Opcode::kNvmeIo) return PreparePassthru(request, entry);
   if (request->segment_count != 0) return Refuse(request, -EINVAL, Detail::kTooManySegments), false;
   return true;
 }
 
-bool Queue::PrepareMemory(Request* request, const uint32_t* words, uint64_t length_bytes) {
+bool Queue::PrepareMemory(Request* request, const SubmissionEntry& entry, uint64_t length_bytes) {
   const uintptr_t misaligned = request->channel->target->buffer_alignment() - 1;
   if (request->segment_count == 0) {
-    if (words[layout::sqe::length_bytes_word] != length_bytes) {
-      return Refuse(request, -EINVAL, Detail::kLengthMismatch), false;
-    }
+    // No slab is as long as that.
+    if (length_bytes > UINT32_MAX) return Refuse(request, -EINVAL, Detail::kLengthMismatch), false;
     char* address = nullptr;
-    const auto pinned = pins_.Pin(words[layout::sqe::slab_slot_word], words[layout::sqe::slab_generation_word],
-                                    words[layout::sqe::slab_offset_word], words[layout::sqe::length_bytes_word], &address);
+    const auto pinned = pins_.Pin(entry.slab_slot(), entry.slab_generation(), entry.slab_offset(),
+                                  static_cast<uint32_t>(length_bytes), &address);
     if (pinned == SlabTable::PinResult::kStale) return Refuse(request, -EBADF, Detail::kStaleSlab), false;
-    request->slab_slot = words[layout::sqe::slab_slot_word];
+    request->slab_slot = entry.slab_slot();
     request->has_slab = true;
     if (pinned == SlabTable::PinResult::kOutOfRange) return Refuse(request, -EFAULT, Detail::kSlabRange), false;
     if ((reinterpret_cast<uintptr_t>(address) & misaligned) != 0) return Refuse(request, -EINVAL, Detail::kMisaligned), false;
@@ -188,7 +181,7 @@ bool Queue::PrepareMemory(Request* request, const uint32_t* words, uint64_t leng
   uint64_t total = 0;
   uint32_t slot_words[layout::sqe::words];
   for (uint32_t i = 0; i < claimed; i++) {
-    if (i % layout::segment::per_slot == 0) ring_->CopySlot(1 + i / layout::segment::per_slot, slot_words);
+    if (i % layout::segment::per_slot == 0) ring_->CopySlot(entry.segments_at() + i / layout::segment::per_slot, slot_words);
     const uint32_t* segment = slot_words + i % layout::segment::per_slot * layout::segment::words;
     char* address = nullptr;
     if (!PinSegment(request, segment, &address)) return false;

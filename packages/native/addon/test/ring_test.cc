@@ -29,8 +29,10 @@ class Client {
     if (tail_ - memory_.At(layout::control::sq_head_word).load() == sq_) return false;
     const size_t at = layout::control::words + size_t{tail_ & (sq_ - 1)} * layout::sqe::words;
     for (uint32_t i = 0; i < layout::sqe::words; i++) memory_.words[at + i] = 0;
-    memory_.words[at + layout::sqe::id_word] = id;
+    memory_.words[at + layout::sqe::opcode_word] = id << layout::sqe::id_shift;
     memory_.words[at + layout::sqe::id_generation_word] = ~id;
+    // All of it, because an entry has no room for more than its lower half.
+    memory_.words[at + layout::sqe::offset_blocks_word] = id;
     tail_++;
     memory_.At(layout::control::sq_tail_word).store(tail_);
     return true;
@@ -72,6 +74,51 @@ TEST("a tail beyond the ring reads as a full ring") {
   const Ring ring(memory.words.data(), kSq, kCq);
   memory.At(layout::control::sq_tail_word).store(0xdeadbeef);
   CHECK(ring.Available() == kSq);
+}
+
+// What JavaScript writes into the first slots of a ring.
+void Write(Memory& memory, std::initializer_list<uint32_t> words) {
+  std::copy(words.begin(), words.end(), memory.words.begin() + layout::control::words);
+}
+
+TEST("an entry is half a cache line") {
+  Memory memory;
+  const Ring ring(memory.words.data(), kSq, kCq);
+  Write(memory, {0xabcd0002u | 5u << 8, 77, 0x00090003, 4, 8, 4096, 0xfffffff0, 0xffffffff, 0xffffffff, 0xffffffff});
+  SubmissionEntry entry;
+  ring.CopyEntry(2, &entry);
+  CHECK(entry.opcode() == Opcode::kWrite);
+  CHECK(entry.id() == 0xabcd && entry.id_generation() == 77);
+  CHECK(entry.channel_slot() == 3 && entry.channel_generation() == 4);
+  CHECK(entry.target_id() == 3 && entry.target_generation() == 4);
+  CHECK(entry.slab_slot() == 9 && entry.slab_generation() == 8 && entry.slab_offset() == 4096);
+  CHECK(entry.offset_blocks() == 0xfffffff0u && entry.length_blocks() == 0xffffffffu);
+  CHECK(entry.segment_count() == 5 && entry.segments_at() == 1 && entry.slots() == 4);
+}
+
+TEST("a wide entry has its upper halves in the next slot, when that was published") {
+  Memory memory;
+  const Ring ring(memory.words.data(), kSq, kCq);
+  Write(memory, {0x00010001u | layout::sqe::wide_bit | 1u << 8, 1, 0, 0, 0, 0, 7, 8, 0x100, 0x200});
+  SubmissionEntry entry;
+  ring.CopyEntry(3, &entry);
+  CHECK(entry.offset_blocks() == 0x10000000007u && entry.length_blocks() == 0x20000000008u);
+  CHECK(entry.segments_at() == 2 && entry.slots() == 3);
+  SubmissionEntry truncated;
+  ring.CopyEntry(1, &truncated);
+  CHECK(truncated.offset_blocks() == 7 && truncated.length_blocks() == 8 && truncated.slots() == 3);
+}
+
+TEST("a completion is a quarter of a cache line") {
+  Memory memory;
+  Ring ring(memory.words.data(), kSq, kCq);
+  ring.Push({.id = 1, .id_generation = 2, .status = -5, .detail = Detail::kClosing, .nvme = 0x3ffff});
+  ring.Push({.id = 3, .kind = CompletionKind::kTick, .runs = 0xffffffff});
+  ring.Publish();
+  const uint32_t* words = memory.words.data() + layout::control::words + kSq * layout::sqe::words;
+  CHECK(words[0] == 1 && words[1] == 2 && words[2] == static_cast<uint32_t>(-5));
+  CHECK(words[3] == (0x3ffffu << 8 | static_cast<uint32_t>(Detail::kClosing)));
+  CHECK(words[4] == 3 && words[6] == 0xffffffff && words[7] == 0x80000000u);
 }
 
 TEST("completions stop where JavaScript has not read") {
@@ -151,12 +198,13 @@ TEST("two threads: everything submitted comes back once, across wrapped indexes"
   Ring ring(memory.words.data(), kSq, kCq);
   std::thread reactor([&] {
     uint32_t done = 0;
-    uint32_t words[layout::sqe::words];
+    SubmissionEntry entry;
     while (done < kTotal) {
       const uint32_t available = ring.Available();
       for (uint32_t i = 0; i < available && ring.HasRoom(); i++) {
-        ring.CopySlot(0, words);
-        ring.Push({.id = words[layout::sqe::id_word], .id_generation = words[layout::sqe::id_generation_word]});
+        ring.CopyEntry(available - i, &entry);
+        const auto id = static_cast<uint32_t>(entry.offset_blocks());
+        ring.Push({.id = (id & 0xffff) == entry.id() ? id : kTotal, .id_generation = entry.id_generation()});
         ring.Consume(1);
         ring.ReturnSlots();
         done++;
@@ -189,7 +237,7 @@ TEST("two threads: nobody sleeps through the other's message") {
   std::atomic<uint32_t> kicks{0};
   std::thread reactor([&] {
     uint32_t done = 0;
-    uint32_t words[layout::sqe::words];
+    SubmissionEntry entry;
     uint32_t seen_kicks = 0;
     while (done < kRounds) {
       ring.SetReactorSleeping(true);
@@ -200,10 +248,10 @@ TEST("two threads: nobody sleeps through the other's message") {
       seen_kicks = kicks.load();
       ring.SetReactorSleeping(false);
       while (ring.Available() != 0) {
-        ring.CopySlot(0, words);
+        ring.CopyEntry(1, &entry);
         ring.Consume(1);
         ring.ReturnSlots();
-        ring.Push({.id = words[layout::sqe::id_word]});
+        ring.Push({.id = entry.id()});
         done++;
       }
       ring.Publish();
@@ -237,6 +285,9 @@ TEST("random words in the control block never make the ring read or write outsid
       uint32_t words[layout::sqe::words];
       if (available != 0) {
         ring.CopySlot(static_cast<uint32_t>(random()) % available, words);
+        SubmissionEntry entry;
+        ring.CopyEntry(available, &entry);
+        CHECK(entry.slots() >= 1 && entry.slots() <= 2 + layout::sqe::segments_mask);
         ring.Consume(1);
         ring.ReturnSlots();
       }

@@ -1,6 +1,7 @@
 /** The reactor's side of the rings in JavaScript, and a completion that remembers. */
-import { CompletionKind, Control, Cqe, Segment, Sqe } from "@effect-spdk/native/Layout"
+import { CompletionKind, Control, Cqe, Sqe } from "@effect-spdk/native/Layout"
 import type { Completion } from "@effect-spdk/native/Queue"
+import { decodeEntry } from "./entry.ts"
 
 /** The other side of the rings, on this thread: takes entries out and answers them when it is told to. */
 export class FakeReactor {
@@ -29,8 +30,7 @@ export class FakeReactor {
         const at = Control.words + ((this.head + ahead) % this.sqEntries) * Sqe.words
         return [...this.words.slice(at, at + Sqe.words)]
       }
-      const segments = ((slot(0)[Sqe.opcodeWord] ?? 0) >>> 8) & 0xffff
-      const slots = 1 + Math.ceil(segments / Segment.perSlot)
+      const { slots } = decodeEntry(slot(0))
       taken.push(Uint32Array.from(Array.from({ length: slots }, (_, ahead) => slot(ahead)).flat()))
       this.head = (this.head + slots) >>> 0
     }
@@ -50,17 +50,15 @@ export class FakeReactor {
     const at = Control.words + this.sqEntries * Sqe.words + (this.tail % this.cqEntries) * Cqe.words
     this.words[at + Cqe.idWord] = id
     this.words[at + Cqe.idGenerationWord] = generation
-    this.words[at + Cqe.statusWord] = status
-    this.words[at + Cqe.detailWord] = detail
-    this.words[at + Cqe.nvmeWord] = nvme
-    this.words[at + Cqe.kindWord] = kind
-    this.words[at + Cqe.runsWord] = runs
+    this.words[at + Cqe.statusWord] = kind === CompletionKind.Tick ? runs : status
+    this.words[at + Cqe.reasonWord] = detail | (nvme << Cqe.nvmeShift) | (kind << Cqe.kindShift)
     this.tail = (this.tail + 1) >>> 0
     this.words[Control.cqTailWord] = this.tail
   }
 
   answerEntry(entry: Uint32Array, status = 0) {
-    this.answer(entry[Sqe.idWord] ?? 0, entry[Sqe.idGenerationWord] ?? 0, status)
+    const { generation, id } = decodeEntry(entry)
+    this.answer(id, generation, status)
   }
 }
 

@@ -1,6 +1,6 @@
 /** Blobstores and blobs through the bare addon, and a queue that counts. */
 import type { BlobstoreArguments } from "@effect-spdk/native/Addon"
-import { Sqe } from "@effect-spdk/native/Layout"
+import { slotsOfEntry } from "./entry.ts"
 import { type Answer, type RawCompletion, type RawQueue, type RawSpdk, until } from "./rawSpdk.ts"
 
 export type BlobAnswer = Answer & { readonly bytes?: Uint8Array }
@@ -60,17 +60,10 @@ export const submit = (
   slab: readonly [number, number],
   offset: number,
   blocks: number,
-  lengthBytes: number,
   slabOffset = 0
 ): void => {
-  const words = new Uint32Array(Sqe.words)
-  words[Sqe.opcodeWord] = opcode
-  words.set([id, 1], Sqe.idWord)
-  words.set(channel, Sqe.channelSlotWord)
-  words.set([...slab, slabOffset, lengthBytes], Sqe.slabSlotWord)
-  words.set([offset, 0], Sqe.offsetBlocksLowWord)
-  words.set([blocks, 0], Sqe.lengthBlocksLowWord)
-  queue.write(words)
+  const fields = { channel, slab, slabOffset, offsetBlocks: offset, lengthBlocks: blocks }
+  for (const slot of slotsOfEntry(opcode, id, fields)) queue.write(slot)
 }
 
 export const collect = async (queue: RawQueue, count: number): Promise<ReadonlyArray<RawCompletion>> => {

@@ -1,6 +1,7 @@
 /** NVMe controllers through the bare addon, and something to connect to. */
 import { EventKind, type NvmeConnectOptions } from "@effect-spdk/native/Addon"
-import { Opcode, Sqe } from "@effect-spdk/native/Layout"
+import { type EntryFields, slotsOfEntry, slotsOfSegments } from "./entry.ts"
+import { Opcode } from "@effect-spdk/native/Layout"
 import { type ChildProcess, spawn } from "node:child_process"
 import { randomInt } from "node:crypto"
 import { fileURLToPath } from "node:url"
@@ -142,17 +143,8 @@ export const statusOf = (completion: Uint8Array | undefined): readonly [sct: num
   return [(status >> 9) & 7, (status >> 1) & 0xff]
 }
 
-export const submit = (
-  queue: RawQueue,
-  opcode: number,
-  id: number,
-  fields: ReadonlyArray<readonly [number, ArrayLike<number>]> = []
-): void => {
-  const words = new Uint32Array(Sqe.words)
-  words[Sqe.opcodeWord] = opcode
-  words.set([id, 1], Sqe.idWord)
-  for (const [at, values] of fields) words.set(values, at)
-  queue.write(words)
+export const submit = (queue: RawQueue, opcode: number, id: number, fields: EntryFields = {}): void => {
+  for (const slot of slotsOfEntry(opcode, id, fields)) queue.write(slot)
 }
 
 export type Slab = readonly [slot: number, generation: number]
@@ -166,11 +158,13 @@ export const transfer = (
   slab: Slab,
   at: { readonly block: number; readonly blocks: number; readonly slabOffset?: number }
 ): void =>
-  submit(queue, opcode, id, [
-    [Sqe.channelSlotWord, channel],
-    [Sqe.slabSlotWord, [...slab, at.slabOffset ?? 0, at.blocks * blockSize]],
-    [Sqe.offsetBlocksLowWord, [at.block, 0, at.blocks, 0]]
-  ])
+  submit(queue, opcode, id, {
+    channel,
+    slab,
+    slabOffset: at.slabOffset ?? 0,
+    offsetBlocks: at.block,
+    lengthBlocks: at.blocks
+  })
 
 export const passthru = (
   queue: RawQueue,
@@ -178,10 +172,8 @@ export const passthru = (
   channel: ArrayLike<number>,
   segments: ReadonlyArray<readonly [slot: number, generation: number, offset: number, length: number]>
 ): void => {
-  submit(queue, Opcode.NvmeIo | (segments.length << 8), id, [[Sqe.channelSlotWord, channel]])
-  const words = new Uint32Array(Sqe.words)
-  segments.forEach((segment, i) => words.set(segment, 4 * i))
-  if (segments.length > 0) queue.write(words)
+  submit(queue, Opcode.NvmeIo, id, { channel, segments: segments.length })
+  for (const slot of slotsOfSegments(segments)) queue.write(slot)
 }
 
 export const collect = async (

@@ -207,13 +207,14 @@ export class RawQueue {
     const tail = Atomics.load(this.signed, Control.cqTailWord) >>> 0
     for (; this.cqHead !== tail; this.cqHead = (this.cqHead + 1) >>> 0) {
       const at = base + (this.cqHead & (this.cqEntries - 1)) * Cqe.words
+      const reason = this.words[at + Cqe.reasonWord] ?? 0
       taken.push({
         id: this.words[at + Cqe.idWord] ?? 0,
         generation: this.words[at + Cqe.idGenerationWord] ?? 0,
         status: this.signed[at + Cqe.statusWord] ?? 0,
-        detail: this.words[at + Cqe.detailWord] ?? 0,
-        nvme: this.words[at + Cqe.nvmeWord] ?? 0,
-        kind: this.words[at + Cqe.kindWord] ?? 0
+        detail: reason & Cqe.detailMask,
+        nvme: (reason >>> Cqe.nvmeShift) & Cqe.nvmeMask,
+        kind: reason >>> Cqe.kindShift
       })
     }
     Atomics.store(this.signed, Control.cqHeadWord, this.cqHead | 0)

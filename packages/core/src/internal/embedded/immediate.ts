@@ -33,13 +33,14 @@ export class Immediate implements ImmediateTransfers {
   transfer(entry: Entry): boolean {
     const { handles, reactor, slabs } = this.context
     if (this.unitsLeft <= 0 || this.queue.isClosed) return false
-    const { lengthBlocks, lengthBytes, offsetBlocks, opcode, slabOffset } = entry
+    const { lengthBlocks, offsetBlocks, opcode, slabOffset } = entry
     const open = handles.findChannel(entry.channelSlot, entry.channelGeneration)
     if (open === undefined || !open.bdev.isImmediate || open.thread !== this.thread || open.state !== "open")
       return false
     const { bdev, channel, descriptor } = open
     if (descriptor.isRemoved || (opcode === Opcode.Write && !descriptor.writable) || channel.isResetting) return false
-    if (!bdev.hasBlocks(offsetBlocks, lengthBlocks) || lengthBytes !== lengthBlocks * bdev.blockSize) return false
+    if (!bdev.hasBlocks(offsetBlocks, lengthBlocks)) return false
+    const lengthBytes = lengthBlocks * bdev.blockSize
     const memory = slabs.find(entry.slabSlot, entry.slabGeneration)
     if (memory === undefined || !isInSlab(memory, slabOffset, lengthBytes)) return false
     if (!isAligned(memory, slabOffset, bdev.properties.alignmentBytes ?? 1)) return false

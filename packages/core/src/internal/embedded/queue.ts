@@ -200,7 +200,6 @@ export class EmbeddedQueue implements Queue, Runnable, IoOwner {
     }
     request.openChannel = channel
     channel.inFlight++
-    this.context.reactor.spent += request.lengthBytes >>> 12
     if (request.isAbortRequested) return this.complete(request, aborted)
     request.state = "submitted"
     channel.channel.submit(request)
@@ -209,9 +208,9 @@ export class EmbeddedQueue implements Queue, Runnable, IoOwner {
   /** Checks and pins the memory. False when it has refused the request. */
   private prepareMemory(request: Request, { bdev }: OpenChannel): boolean {
     const lengthBytes = request.lengthBlocks * bdev.blockSize
+    this.context.reactor.spent += lengthBytes >>> 12
     const alignmentBytes = bdev.properties.alignmentBytes ?? 1
     if (request.ranges !== undefined) return this.prepareSegments(request, lengthBytes, alignmentBytes)
-    if (request.lengthBytes !== lengthBytes) return this.refused(request, EINVAL, Detail.LengthMismatch)
     const memory = this.context.slabs.find(request.slabSlot, request.slabGeneration)
     if (memory === undefined) return this.refused(request, EBADF, Detail.StaleSlab)
     if (!isInSlab(memory, request.slabOffset, lengthBytes)) return this.refused(request, EFAULT, Detail.SlabRange)

@@ -24,7 +24,6 @@ export class Request extends BdevIo {
   slabSlot = 0
   slabGeneration = 0
   slabOffset = 0
-  lengthBytes = 0
   ranges: ReadonlyArray<SlabRange> | undefined = undefined
   openChannel: OpenChannel | undefined = undefined
   timer: Timer | undefined = undefined
@@ -51,7 +50,6 @@ export class Request extends BdevIo {
     this.slabSlot = entry.slabSlot
     this.slabGeneration = entry.slabGeneration
     this.slabOffset = entry.slabOffset
-    this.lengthBytes = entry.lengthBytes
     this.offsetBlocks = entry.offsetBlocks
     this.lengthBlocks = entry.lengthBlocks
     this.ranges = entry.segments === undefined || entry.segments.length === 0 ? undefined : entry.segments.slice()

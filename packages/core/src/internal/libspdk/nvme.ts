@@ -231,7 +231,6 @@ const passthru = (
     entry.slabSlot = 0
     entry.slabGeneration = 0
     entry.slabOffset = 0
-    entry.lengthBytes = 0
     entry.offsetBlocks = 0
     entry.lengthBlocks = 0
     entry.segments = data === undefined ? [first] : [first, implOf(data)]

@@ -199,7 +199,6 @@ export class NvmeHost implements EngineNvme {
       entry.channelGeneration = channel.generation
       entry.offsetBlocks = 0
       entry.lengthBlocks = 0
-      entry.lengthBytes = data?.byteLength ?? 0
       entry.segments = data === undefined ? [implOf(command)] : [implOf(command), implOf(data)]
       let isDone = false
       let whenDone: (() => void) | undefined
