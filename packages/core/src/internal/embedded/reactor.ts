@@ -5,6 +5,7 @@
  *
  * Everything here runs on the JS thread.
  */
+import { callAll } from "./uncaught.ts"
 
 /** Something with a list of work. */
 export interface Runnable {
@@ -17,8 +18,16 @@ export interface Runnable {
 /** About a millisecond of small I/O. One unit is an I/O of up to 4 KiB, or a message. */
 const unitsPerTurn = 1024
 
-/** How much of the list one runnable does before the next one's turn. */
+/** How much of the list one runnable does before the next one's turn, and how many messages go between two of them. */
 export const runsPerSlice = 64
+
+/** Nobody knows what a message takes. The clock does, but one look at it takes as long as a message that is quick. */
+const messagesPerLook = 8
+/** The first look of a drain comes earlier, and only begins to measure: most drains have a message or two. */
+const messagesBeforeLook = 4
+const unitsPerMilli = unitsPerTurn
+
+const none: ReadonlyArray<() => void> = []
 
 export class Reactor {
   /** Units spent in this turn. Whoever works adds to it. */
@@ -27,6 +36,14 @@ export class Reactor {
   isTimed = false
   private readonly ready: Array<Runnable> = []
   private messages: Array<() => void> = []
+  /** Messages that are being run, and the next of them. */
+  private batch = none
+  private batchAt = 0
+  /** Of this drain. */
+  private messageCount = 0
+  private lookedMillis = 0
+  /** False at the start of a turn when messages took the whole of the last one. */
+  private areMessagesFirst = true
   private readonly everyTurn = new Set<() => void>()
   private isDraining = false
   private isArmed = false
@@ -73,33 +90,59 @@ export class Reactor {
   private readonly drain = (): void => {
     this.isArmed = false
     this.isDraining = true
+    this.messageCount = 0
     try {
-      while (!this.isExhausted && (this.messages.length > 0 || this.ready.length > 0)) {
-        if (this.messages.length > 0) this.runMessages()
-        const runnable = this.ready.shift()
-        if (runnable === undefined) continue
-        runnable.isScheduled = false
-        if (runnable.run()) this.schedule(runnable)
+      while (!this.isExhausted && this.hasWork) {
+        if (this.areMessagesFirst) this.runMessages()
+        this.areMessagesFirst = !this.isExhausted
+        if (this.areMessagesFirst) this.runReady()
       }
     } finally {
-      // Also when somebody's completion has thrown: the work of the others goes on.
+      // Also when something has thrown: the work of the others goes on.
       this.isDraining = false
-      if (this.messages.length > 0 || this.ready.length > 0) this.arm()
+      if (this.hasWork) this.arm()
     }
   }
 
+  private get hasWork(): boolean {
+    return this.ready.length > 0 || this.messages.length > 0 || this.batchAt < this.batch.length
+  }
+
+  private runReady(): void {
+    const runnable = this.ready.shift()
+    if (runnable === undefined) return
+    runnable.isScheduled = false
+    if (runnable.run()) this.schedule(runnable)
+  }
+
+  /** Some of them. One that throws has had its turn. */
   private runMessages(): void {
-    const messages = this.messages
-    this.messages = []
-    for (let i = 0; i < messages.length; i++) {
+    for (let count = 0; count < runsPerSlice && !this.isExhausted; count++) {
+      const message = this.batch[this.batchAt] ?? this.nextBatch()
+      if (message === undefined) return
+      this.batchAt++
       this.spent++
-      try {
-        messages[i]?.()
-      } catch (error) {
-        this.messages = messages.slice(i + 1).concat(this.messages)
-        throw error
-      }
+      message()
+      if (++this.messageCount % messagesPerLook === messagesBeforeLook) this.look()
     }
+  }
+
+  /** The first of those that were posted while the last ones ran. */
+  private nextBatch(): (() => void) | undefined {
+    this.batchAt = 0
+    if (this.messages.length === 0) this.batch = none
+    else {
+      this.batch = this.messages
+      this.messages = []
+    }
+    return this.batch[0]
+  }
+
+  /** Messages since the last look cost what they took. */
+  private look(): void {
+    const nowMillis = performance.now()
+    if (this.messageCount > messagesPerLook) this.spent += (nowMillis - this.lookedMillis) * unitsPerMilli
+    this.lookedMillis = nowMillis
   }
 
   private keepTurning(): void {
@@ -107,7 +150,7 @@ export class Reactor {
     this.isTurning = true
     setImmediate(() => {
       this.isTurning = false
-      for (const callback of this.everyTurn) callback()
+      callAll(this.everyTurn)
       this.keepTurning()
     })
   }
