@@ -21,10 +21,13 @@ const unitsPerTurn = 1024
 /** How much of the list one runnable does before the next one's turn, and how many messages go between two of them. */
 export const runsPerSlice = 64
 
-/** Nobody knows what a message takes. The clock does, but one look at it takes as long as a message that is quick. */
-const messagesPerLook = 8
-/** The first look of a drain comes earlier, and only begins to measure: most drains have a message or two. */
-const messagesBeforeLook = 4
+/**
+ * Nobody knows what a message takes. The clock does, but one look at it takes as long as several that are quick: so they are looked
+ * at in groups, as large as the last ones were quick. The first look of a drain only begins to measure.
+ */
+const mostMessagesPerLook = 64
+/** What should be between two looks. */
+const unitsPerLook = unitsPerTurn / 8
 const unitsPerMilli = unitsPerTurn
 
 const none: ReadonlyArray<() => void> = []
@@ -39,9 +42,12 @@ export class Reactor {
   /** Messages that are being run, and the next of them. */
   private batch = none
   private batchAt = 0
-  /** Of this drain. */
-  private messageCount = 0
+  /** The last look at the clock in this drain, 0 before the first. */
   private lookedMillis = 0
+  private lookedSpent = 0
+  private untilLook = 0
+  /** By what the last ones took. */
+  private messagesPerLook = 8
   /** False at the start of a turn when messages took the whole of the last one. */
   private areMessagesFirst = true
   private readonly everyTurn = new Set<() => void>()
@@ -90,12 +96,13 @@ export class Reactor {
   private readonly drain = (): void => {
     this.isArmed = false
     this.isDraining = true
-    this.messageCount = 0
+    this.lookedMillis = 0
+    this.untilLook = this.messagesPerLook
     try {
-      while (!this.isExhausted && this.hasWork) {
+      while (this.hasWork && !this.isExhausted) {
         if (this.areMessagesFirst) this.runMessages()
         this.areMessagesFirst = !this.isExhausted
-        if (this.areMessagesFirst) this.runReady()
+        if (this.areMessagesFirst && this.ready.length > 0) this.runReady()
       }
     } finally {
       // Also when something has thrown: the work of the others goes on.
@@ -105,7 +112,7 @@ export class Reactor {
   }
 
   private get hasWork(): boolean {
-    return this.ready.length > 0 || this.messages.length > 0 || this.batchAt < this.batch.length
+    return this.messages.length > 0 || this.ready.length > 0 || this.batchAt < this.batch.length
   }
 
   private runReady(): void {
@@ -117,32 +124,40 @@ export class Reactor {
 
   /** Some of them. One that throws has had its turn. */
   private runMessages(): void {
-    for (let count = 0; count < runsPerSlice && !this.isExhausted; count++) {
-      const message = this.batch[this.batchAt] ?? this.nextBatch()
-      if (message === undefined) return
-      this.batchAt++
-      this.spent++
-      message()
-      if (++this.messageCount % messagesPerLook === messagesBeforeLook) this.look()
-    }
-  }
-
-  /** The first of those that were posted while the last ones ran. */
-  private nextBatch(): (() => void) | undefined {
-    this.batchAt = 0
-    if (this.messages.length === 0) this.batch = none
-    else {
+    if (this.batchAt === this.batch.length) {
+      if (this.messages.length === 0) return
       this.batch = this.messages
       this.messages = []
+      this.batchAt = 0
     }
-    return this.batch[0]
+    const { batch } = this
+    const start = this.batchAt
+    const end = Math.min(batch.length, start + Math.min(runsPerSlice, this.untilLook))
+    let at = start
+    try {
+      while (at < end && this.spent < unitsPerTurn) {
+        this.spent++
+        batch[at++]?.()
+      }
+    } finally {
+      this.batchAt = at
+    }
+    this.untilLook -= at - start
+    if (this.untilLook === 0) this.look()
   }
 
-  /** Messages since the last look cost what they took. */
+  /** What was done since the last look costs what it took, when that is more than it has said. */
   private look(): void {
     const nowMillis = performance.now()
-    if (this.messageCount > messagesPerLook) this.spent += (nowMillis - this.lookedMillis) * unitsPerMilli
+    if (this.lookedMillis > 0) {
+      const units = (nowMillis - this.lookedMillis) * unitsPerMilli
+      this.spent = Math.max(this.spent, this.lookedSpent + units)
+      const fitting = Math.floor((this.messagesPerLook * unitsPerLook) / (units + 1))
+      this.messagesPerLook = Math.max(1, Math.min(mostMessagesPerLook, fitting))
+    }
     this.lookedMillis = nowMillis
+    this.lookedSpent = this.spent
+    this.untilLook = this.messagesPerLook
   }
 
   private keepTurning(): void {
