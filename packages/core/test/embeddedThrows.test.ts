@@ -19,7 +19,18 @@ import { Reactor } from "../src/internal/embedded/reactor.ts"
 import * as Timers from "../src/internal/embedded/timers.ts"
 import type { Engine } from "../src/internal/engine.ts"
 import { encodeIcResp, FatalError } from "../src/internal/nvme/pdu.ts"
-import { command, type Disk, makeEngine, malloc, ok, open, read, slab, transfer, turn } from "./support/embeddedEngine.ts"
+import {
+  command,
+  type Disk,
+  makeEngine,
+  malloc,
+  ok,
+  open,
+  read,
+  slab,
+  transfer,
+  turn
+} from "./support/embeddedEngine.ts"
 import { connected, freePort, icReq, initialized, makeTarget, nqn, until } from "./support/rawNvmeHost.ts"
 import { uncaughtDuring } from "./support/uncaught.ts"
 

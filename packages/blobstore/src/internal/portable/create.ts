@@ -123,7 +123,9 @@ const removeBelow = Effect.fnUntraced(function* (store: Store, id: BlobId, clone
   const under = snapshot.backing
   // It is to lie under the clone from now on.
   if (under?._tag === "Missing") {
-    return yield* Effect.fail(notFound(operation, store.nameOf(id), `the bdev ${under.name}, its external snapshot, is missing`))
+    return yield* Effect.fail(
+      notFound(operation, store.nameOf(id), `the bdev ${under.name}, its external snapshot, is missing`)
+    )
   }
   if (snapshot.openCount > 1) return yield* Effect.fail(busy(operation, store.nameOf(id), "it is open"))
   if (snapshot.locked || clone.locked)

@@ -116,25 +116,22 @@ interface OpenOptions {
   readonly whole?: boolean
 }
 
-export const openBlob: (
-  store: Store,
-  id: BlobId,
-  options?: OpenOptions
-) => Effect.Effect<BlobState, SpdkError> = Effect.fnUntraced(function* (store, id, options) {
-  const root = pageOf(store, id)
-  if (root === undefined) return yield* Effect.fail(notFound(operation, store.nameOf(id)))
-  const open = store.open.get(id)
-  if (open !== undefined) {
-    open.openCount++
-    return open
-  }
-  const { meta } = yield* readMeta(store, root)
-  const blob = blobOf(store, meta, options?.clearMethod ?? "default")
-  yield* openBacking(store, blob, meta, options ?? {})
-  blob.openCount = 1
-  store.open.set(id, blob)
-  return blob
-})
+export const openBlob: (store: Store, id: BlobId, options?: OpenOptions) => Effect.Effect<BlobState, SpdkError> =
+  Effect.fnUntraced(function* (store, id, options) {
+    const root = pageOf(store, id)
+    if (root === undefined) return yield* Effect.fail(notFound(operation, store.nameOf(id)))
+    const open = store.open.get(id)
+    if (open !== undefined) {
+      open.openCount++
+      return open
+    }
+    const { meta } = yield* readMeta(store, root)
+    const blob = blobOf(store, meta, options?.clearMethod ?? "default")
+    yield* openBacking(store, blob, meta, options ?? {})
+    blob.openCount = 1
+    store.open.set(id, blob)
+    return blob
+  })
 
 const openBacking = Effect.fnUntraced(function* (
   store: Store,
