@@ -1,3 +1,4 @@
+import { suite as degraded } from "./suites/blobDegraded.ts"
 import { suite as externals } from "./suites/blobExternals.ts"
 import { suite as io } from "./suites/blobIo.ts"
 import { suite as metadata } from "./suites/blobMetadata.ts"
@@ -6,4 +7,4 @@ import { suite as store } from "./suites/blobStore.ts"
 import { withDriver } from "./support/blobs.ts"
 import { embedded } from "./support/engines.ts"
 
-embedded("portable blob", withDriver("portable", { store, io, metadata, snapshots, externals }))
+embedded("portable blob", withDriver("portable", { store, io, metadata, snapshots, externals, degraded }))

@@ -1,3 +1,4 @@
+import { suite as degraded } from "./suites/blobDegraded.ts"
 import { suite as externals } from "./suites/blobExternals.ts"
 import { suite as io } from "./suites/blobIo.ts"
 import { suite as metadata } from "./suites/blobMetadata.ts"
@@ -6,7 +7,7 @@ import { suite as store } from "./suites/blobStore.ts"
 import { withDriver } from "./support/blobs.ts"
 import { libspdk } from "./support/engines.ts"
 
-libspdk("portable blob", withDriver("portable", { store, io, metadata, snapshots, externals }), {
+libspdk("portable blob", withDriver("portable", { store, io, metadata, snapshots, externals, degraded }), {
   // SPDK writes a line for each refusal, and these suites are full of them.
   logLevel: "disabled"
 })

@@ -113,7 +113,10 @@ export interface Addon {
   keepAlive(alive: boolean): void
   /** Whether a reactor that has a queue of this thread runs on the very processor that this thread is on now. */
   sharesProcessor(): boolean
-  /** Lets others have the processor that this thread is on, and returns when they let go of it. The answer is that of `sharesProcessor`. */
+  /**
+   * Lets others have the processor that this thread is on, and returns when they let go of it. Reactors of this thread's queues that
+   * run there know that it waits. The answer is that of `sharesProcessor`.
+   */
   giveWay(): boolean
   drain(): { readonly events: ReadonlyArray<AddonEvent>; readonly droppedLogLines: number }
   start(request: number, options: StartOptions): void

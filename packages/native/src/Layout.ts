@@ -139,7 +139,10 @@ export const Control = {
   cqHeadWord: 64,
   /** 1 while JavaScript waits for a wake-up: the reactor clears it and signals once. */
   jsSleepingWord: 80,
-  /** Not 0 while JavaScript, which could run, lets the reactor on its processor go first: another number every time. */
+  /**
+   * Not 0 while JavaScript, which could run, lets the reactor on its processor go first: another number every time. Written by the
+   * addon, on JavaScript's thread.
+   */
   jsGivesWayWord: 81,
   /** 1 while the reactor waits on its eventfd: JavaScript clears it and kicks once. */
   reactorSleepingWord: 96,

@@ -232,11 +232,6 @@ export class RingQueue implements Queue {
     Atomics.store(this.signed, Control.jsSleepingWord, 0)
   }
 
-  /** Says that this thread, which could run, lets the reactor go first: by another number every time, and 0 when it is over. */
-  giveWay(turn: number): void {
-    Atomics.store(this.signed, Control.jsGivesWayWord, turn)
-  }
-
   /** From here on everything is refused. What is in the ring still gets its answer. */
   close(): void {
     this.closed = true

@@ -121,9 +121,9 @@ describe("Host", () => {
     const { addon, recorder, spawn } = setUp()
     const { queue, reactor } = spawn()
     await untilShared(addon, queue, reactor)
-    const seen: Array<number> = []
+    let handovers = 0
     addon.onGiveWay = () => {
-      seen.push(reactor.words[Control.jsGivesWayWord] ?? 0)
+      handovers++
       expect(reactor.words[Control.jsSleepingWord]).toBe(0)
       for (const entry of reactor.take()) reactor.answerEntry(entry)
     }
@@ -133,11 +133,7 @@ describe("Host", () => {
     queue.ring.submit(nop, recorder, 2)
     await turns(1)
     expect(recorder.seen).toHaveLength(2)
-    // Another number each time, so that the reactor can tell one time from the next.
-    expect(seen).toHaveLength(2)
-    expect(seen).not.toContain(0)
-    expect(new Set(seen).size).toBe(2)
-    expect(reactor.words[Control.jsGivesWayWord]).toBe(0)
+    expect(handovers).toBe(2)
     expect(addon.alive).toBe(false)
   })
 
@@ -214,7 +210,6 @@ describe("Host", () => {
       for (const listener of listeners) process.on("uncaughtException", listener)
     }
     expect(recorder.seen).toHaveLength(1)
-    expect(reactor.words[Control.jsGivesWayWord]).toBe(0)
   })
 
   it("takes the completion that came with a line of the log, though the listener to the log throws", async () => {

@@ -12,11 +12,13 @@ interface Ended {
   readonly stderr: string
 }
 
-const program = fileURLToPath(new URL("./children/lifetimes.mjs", import.meta.url))
+const childPath = (name: string): string => fileURLToPath(new URL(`./children/${name}.mjs`, import.meta.url))
 
-const run = (way: string): Promise<Ended> =>
+const run = (way: string): Promise<Ended> => spawned(process.execPath, [childPath("lifetimes"), way])
+
+const spawned = (file: string, args: ReadonlyArray<string>): Promise<Ended> =>
   new Promise((resolve) => {
-    const child = spawn(process.execPath, [program, way], { timeout: 45_000, killSignal: "SIGKILL" })
+    const child = spawn(file, args, { timeout: 45_000, killSignal: "SIGKILL" })
     const said = { stdout: "", stderr: "" }
     child.stdout.on("data", (text) => (said.stdout += String(text)))
     child.stderr.on("data", (text) => (said.stderr += String(text)))
@@ -79,6 +81,17 @@ describeWithSpdk("the lifetime of SPDK in a process", () => {
 
   it("queues of several reactors go on wherever JavaScript and the reactors are moved to", async () => {
     expectEnd(await run("is moved between processors"), 0, /in flight 64 all moves true/)
+  })
+
+  it("a thread that cannot be woken is told why, and may try again", async () => {
+    const ended = await spawned("sh", ["-c", 'ulimit -n 64; exec "$0" "$1"', process.execPath, childPath("noEvent")])
+    const said = [
+      "no event to wake this thread by: eventfd gives none",
+      "attach() first",
+      "attached",
+      "attach takes one function, once"
+    ]
+    expect({ ...ended, stdout: JSON.parse(ended.stdout) }).toEqual({ code: 0, signal: null, stdout: said, stderr: "" })
   })
 
   it("a start that fails says why, also to those who come later", async () => {

@@ -214,6 +214,20 @@ describeWithSpdk("a queue of a real reactor", () => {
     await spdk.get((addon, request) => addon.bdevClose(request, descriptor))
   })
 
+  it("keeps memory whose view JavaScript does not let go of", () => {
+    const allocated = spdk.addon.dmaAllocateNow(4096, 4096)
+    if (typeof allocated === "number") throw new Error(`no memory: ${allocated}`)
+    const { slabs } = spdk.addon.usage()
+    const undetachable = new WebAssembly.Memory({ initial: 1 }).buffer
+    expect(() => spdk.addon.dmaFree(...allocated, undetachable)).toThrow()
+    expect(spdk.addon.usage()).toMatchObject({ slabs })
+    const view = spdk.addon.dmaView(...allocated)
+    if (view === undefined) throw new Error("the memory is gone")
+    spdk.addon.dmaFree(...allocated, view)
+    expect(view.byteLength).toBe(0)
+    expect(spdk.addon.usage()).toMatchObject({ slabs: slabs - 1 })
+  })
+
   afterAll(() => {
     expect(spdk.addon.usage()).toMatchObject({ threads: 0, channels: 0, descriptors: 0, pollers: 0 })
   })

@@ -182,6 +182,11 @@ class Ring {
     return Word(layout::control::js_gives_way_word).load(std::memory_order_relaxed);
   }
 
+  // JavaScript's thread. 0: it waits no more.
+  void SetJavaScriptGivesWay(uint32_t turn) {
+    Word(layout::control::js_gives_way_word).store(turn, std::memory_order_relaxed);
+  }
+
   // Completions that JavaScript has been shown and, as far as it says, not looked at.
   uint32_t Unread() const { return cq_published_ - Word(layout::control::cq_head_word).load(std::memory_order_acquire); }
 

@@ -28,7 +28,7 @@ void Attach(const Napi::CallbackInfo& info) {
     return;
   }
   auto environment = std::make_shared<Environment>(info[0].As<Napi::Function>());
-  if (environment->Start()) data->environment = std::move(environment);
+  if (!info.Env().IsExceptionPending() && environment->Start()) data->environment = std::move(environment);
 }
 
 // keepAlive(alive: boolean): void - whether a wake-up that may come holds the event loop.
@@ -51,7 +51,7 @@ Napi::Value SharesProcessor(const Napi::CallbackInfo& info) {
 Napi::Value GiveWay(const Napi::CallbackInfo& info) {
   Environment* environment = Attached(info);
   if (environment == nullptr) return info.Env().Undefined();
-  sched_yield();
+  environment->GiveWay();
   return Napi::Boolean::New(info.Env(), environment->SharesProcessor());
 }
 

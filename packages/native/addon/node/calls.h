@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "../core/handover.h"
 #include "../spdk/runtime.h"
 #include "environment.h"
 #include "wake.h"
@@ -125,6 +126,10 @@ class Environment {
     const int processor = sched_getcpu();
     return holdings_->queues.Any([processor](const Queue& queue) { return queue.processor() == processor; });
   }
+  // Lets them have it, and returns when they let go of it.
+  void GiveWay() {
+    handover_.Give(holdings_->queues, sched_getcpu(), [] { sched_yield(); });
+  }
 
  private:
   void OnWake(Napi::Env env) {
@@ -143,6 +148,7 @@ class Environment {
   std::shared_ptr<WakeSignal> signal_;
   WakeWatch* watch_ = nullptr;
   std::shared_ptr<Holdings> holdings_;
+  Handover<Queue> handover_;
 };
 
 struct InstanceData {

@@ -48,11 +48,12 @@ class DmaAllocation : public Napi::AsyncWorker {
   const uint32_t alignment_;
 };
 
+// False when JavaScript can still reach what is behind the view; there is an exception then, if it is a view at all.
 bool DetachView(const Napi::CallbackInfo& info, size_t index) {
   if (!info[index].IsArrayBuffer()) return false;
   Napi::ArrayBuffer buffer = info[index].As<Napi::ArrayBuffer>();
   if (!buffer.IsDetached()) buffer.Detach();
-  return true;
+  return !info.Env().IsExceptionPending();
 }
 
 }  // namespace

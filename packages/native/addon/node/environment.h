@@ -42,6 +42,11 @@ class Registry {
     const std::lock_guard<std::mutex> lock(mutex_);
     values_.erase(id);
   }
+  template <typename Call>
+  void ForEach(Call call) const {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    for (const auto& [id, value] : values_) call(value);
+  }
   template <typename Predicate>
   bool Any(Predicate predicate) const {
     const std::lock_guard<std::mutex> lock(mutex_);

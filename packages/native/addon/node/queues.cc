@@ -59,9 +59,11 @@ Napi::Value RingBuffer(const Napi::CallbackInfo& info) {
   const auto queue = QueueOf(*environment, id);
   if (queue == nullptr) return info.Env().Undefined();
   auto* memory = new std::shared_ptr<RingMemory>(queue->memory());
-  return Napi::ArrayBuffer::New(
+  const Napi::ArrayBuffer ring = Napi::ArrayBuffer::New(
       info.Env(), (*memory)->words, (*memory)->size_bytes,
       [](Napi::BasicEnv, void*, std::shared_ptr<RingMemory>* held) { delete held; }, memory);
+  if (ring.IsEmpty()) delete memory;
+  return ring;
 }
 
 void Exit(const Napi::CallbackInfo& info) {

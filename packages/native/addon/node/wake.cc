@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cstdint>
+#include <string>
 #include <utility>
 
 namespace effect_spdk {
@@ -38,22 +39,30 @@ WakeWatch* WakeWatch::Start(Napi::Env env, std::shared_ptr<WakeSignal> signal, s
                             std::function<void()> ended) {
   uv_loop_t* loop = nullptr;
   if (signal->fd() < 0 || napi_get_uv_event_loop(env, &loop) != napi_ok) {
-    Napi::Error::New(env, "no event to wake this thread by").ThrowAsJavaScriptException();
+    Throw(env, signal->fd() < 0 ? "eventfd gives none" : "it has no event loop");
     return nullptr;
   }
   std::unique_ptr<WakeWatch> watch(new WakeWatch(env, std::move(signal), std::move(on_wake), std::move(ended)));
   watch->poll_.data = watch.get();
-  const int rc = uv_poll_init(loop, &watch->poll_, watch->signal_->fd());
-  if (rc != 0) {
-    Napi::Error::New(env, uv_strerror(rc)).ThrowAsJavaScriptException();
+  const int made = uv_poll_init(loop, &watch->poll_, watch->signal_->fd());
+  if (made != 0) {
+    Throw(env, uv_strerror(made));
     return nullptr;
   }
-  uv_poll_start(&watch->poll_, UV_READABLE, OnReadable);
-  uv_unref(reinterpret_cast<uv_handle_t*>(&watch->poll_));
   // From here on the loop owns it.
   WakeWatch* const started = watch.release();
-  napi_add_async_cleanup_hook(env, OnEnd, started, &started->hook_);
-  return started;
+  const int polls = uv_poll_start(&started->poll_, UV_READABLE, OnReadable);
+  if (polls == 0 && napi_add_async_cleanup_hook(env, OnEnd, started, &started->hook_) == napi_ok) {
+    uv_unref(reinterpret_cast<uv_handle_t*>(&started->poll_));
+    return started;
+  }
+  Throw(env, polls == 0 ? "the end of this thread cannot be watched" : uv_strerror(polls));
+  uv_close(reinterpret_cast<uv_handle_t*>(&started->poll_), OnClosed);
+  return nullptr;
+}
+
+void WakeWatch::Throw(Napi::Env env, const char* reason) {
+  Napi::Error::New(env, std::string("no event to wake this thread by: ") + reason).ThrowAsJavaScriptException();
 }
 
 void WakeWatch::HoldLoop(bool hold) {
@@ -65,12 +74,14 @@ void WakeWatch::HoldLoop(bool hold) {
   }
 }
 
-void WakeWatch::OnReadable(uv_poll_t* poll, int, int) {
+void WakeWatch::OnReadable(uv_poll_t* poll, int status, int) {
   auto* watch = static_cast<WakeWatch*>(poll->data);
-  watch->signal_->NoteProcessor();
-  if (!watch->signal_->Take()) return;
   const Napi::HandleScope scope(watch->env_);
-  watch->on_wake_(watch->env_);
+  // An error has stopped the poll, and without it nobody is woken.
+  if (status != 0) status = uv_poll_start(poll, UV_READABLE, OnReadable);
+  if (status != 0) Throw(watch->env_, uv_strerror(status));
+  watch->signal_->NoteProcessor();
+  if (status == 0 && watch->signal_->Take()) watch->on_wake_(watch->env_);
   if (!watch->env_.IsExceptionPending()) return;
   const Napi::Error error = watch->env_.GetAndClearPendingException();
   napi_fatal_exception(watch->env_, error.Value());
@@ -84,7 +95,7 @@ void WakeWatch::OnEnd(napi_async_cleanup_hook_handle, void* context) {
 
 void WakeWatch::OnClosed(uv_handle_t* poll) {
   const std::unique_ptr<WakeWatch> watch(static_cast<WakeWatch*>(poll->data));
-  napi_remove_async_cleanup_hook(watch->hook_);
+  if (watch->hook_ != nullptr) napi_remove_async_cleanup_hook(watch->hook_);
 }
 
 }  // namespace effect_spdk

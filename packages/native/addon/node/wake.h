@@ -35,7 +35,8 @@ class WakeSignal {
 class WakeWatch {
  public:
   // Calls `on_wake` on this thread for every signal, or several of them. `ended` runs when the environment ends, before
-  // anything of it is gone. Null, and an exception, when the system has no more of what this takes.
+  // anything of it is gone. Null, and an exception that says why, when the system has no more of what this takes; it may be
+  // tried again.
   static WakeWatch* Start(Napi::Env env, std::shared_ptr<WakeSignal> signal, std::function<void(Napi::Env)> on_wake,
                           std::function<void()> ended);
 
@@ -46,6 +47,7 @@ class WakeWatch {
   WakeWatch(Napi::Env env, std::shared_ptr<WakeSignal> signal, std::function<void(Napi::Env)> on_wake,
             std::function<void()> ended);
 
+  static void Throw(Napi::Env env, const char* reason);
   static void OnReadable(uv_poll_t* poll, int status, int events);
   static void OnEnd(napi_async_cleanup_hook_handle hook, void* context);
   static void OnClosed(uv_handle_t* poll);

@@ -1,6 +1,7 @@
 #include "idle.h"
 
 #include <poll.h>
+#include <sched.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -85,8 +86,11 @@ int Idle::Poll() {
 Idle::Look Idle::LookAround() {
   Look look;
   const uint64_t now = spdk_get_ticks();
+  // Somebody may have moved this thread.
+  const int processor = sched_getcpu();
   const std::lock_guard<std::mutex> lock(mutex_);
-  for (const Queue* queue : queues_) {
+  for (Queue* queue : queues_) {
+    queue->NoteProcessor(processor);
     look.activity += queue->activity();
     look.busy_ticks += queue->busy_ticks();
     look.in_flight = look.in_flight || queue->device_in_flight() != 0;

@@ -92,7 +92,7 @@ void Queue::Start() {
 
 void Queue::EnterCore(uint32_t core) {
   core_.store(core, std::memory_order_relaxed);
-  processor_.store(sched_getcpu(), std::memory_order_relaxed);
+  NoteProcessor(sched_getcpu());
   Runtime::Get().EnterCore(core, this);
 }
 

@@ -66,6 +66,9 @@ class Queue : public std::enable_shared_from_this<Queue> {
   uint32_t core() const { return core_.load(std::memory_order_relaxed); }
   // The system's number of the processor under that core; -1 before it runs.
   int processor() const { return processor_.load(std::memory_order_relaxed); }
+  void NoteProcessor(int processor) { processor_.store(processor, std::memory_order_relaxed); }
+  // JavaScript's thread: that it could run, and waits for this reactor to let go of the processor.
+  void SetJavaScriptGivesWay(uint32_t turn) { ring_->SetJavaScriptGivesWay(turn); }
   uint64_t thread_id() const { return thread_id_; }
   bool Post(Inbox::Task task);
   void Kick();

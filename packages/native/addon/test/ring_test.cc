@@ -5,6 +5,7 @@
 #include <thread>
 #include <vector>
 
+#include "../core/handover.h"
 #include "../core/ring.h"
 #include "harness.h"
 
@@ -163,12 +164,68 @@ TEST("whose turn it is can be read while JavaScript gives way, and wakes nobody"
   Memory memory;
   Ring ring(memory.words.data(), kSq, kCq);
   CHECK(ring.JavaScriptGivesWay() == 0);
-  memory.At(layout::control::js_gives_way_word).store(7);
+  ring.SetJavaScriptGivesWay(7);
+  CHECK(memory.At(layout::control::js_gives_way_word).load() == 7);
   CHECK(ring.JavaScriptGivesWay() == 7);
   ring.Push({.id = 1});
   CHECK(!ring.Publish());
   CHECK(!ring.TakeWake());
   CHECK(ring.JavaScriptGivesWay() == 7);
+}
+
+// As a Queue has them.
+struct Placed {
+  explicit Placed(int on) : ring(memory.words.data(), kSq, kCq), place(on) {}
+  int processor() const { return place; }
+  void SetJavaScriptGivesWay(uint32_t turn) { ring.SetJavaScriptGivesWay(turn); }
+
+  Memory memory;
+  Ring ring;
+  int place;
+};
+
+struct Places {
+  template <typename Call>
+  void ForEach(Call call) const {
+    for (const auto& one : all) call(one);
+  }
+  std::vector<std::shared_ptr<Placed>> all;
+};
+
+TEST("a processor is handed to the reactors that run on it, and no other is told") {
+  Places places;
+  for (const int processor : {2, 5, 2, -1}) places.all.push_back(std::make_shared<Placed>(processor));
+  Handover<Placed> handover;
+  std::vector<uint32_t> turns;
+  for (const int processor : {2, 2, 5}) {
+    handover.Give(places, processor, [&] {
+      uint32_t turn = 0;
+      for (const auto& one : places.all) {
+        CHECK((one->ring.JavaScriptGivesWay() != 0) == (one->processor() == processor));
+        if (one->processor() == processor) turn = one->ring.JavaScriptGivesWay();
+      }
+      // Another number each time, so that a reactor can tell one time from the next.
+      for (const uint32_t earlier : turns) CHECK(turn != earlier);
+      turns.push_back(turn);
+    });
+    for (const auto& one : places.all) CHECK(one->ring.JavaScriptGivesWay() == 0);
+  }
+  CHECK(turns.size() == 3);
+}
+
+TEST("a reactor that moves away or ends while it has the processor is told that nobody waits any more") {
+  Places places;
+  places.all = {std::make_shared<Placed>(2), std::make_shared<Placed>(2)};
+  const std::shared_ptr<Placed> moved = places.all[0];
+  const std::shared_ptr<Placed> ended = places.all[1];
+  Handover<Placed> handover;
+  handover.Give(places, 2, [&] {
+    moved->place = 5;
+    places.all.pop_back();
+  });
+  CHECK(moved->ring.JavaScriptGivesWay() == 0);
+  CHECK(ended->ring.JavaScriptGivesWay() == 0);
+  CHECK(ended.use_count() == 1);
 }
 
 TEST("what has been published and not read is counted") {

@@ -14,8 +14,6 @@ const looksPerTurn = 256
 const idleTurnsBeforeSleep = 48
 /** Times that one turn hands a shared processor over. The reactor keeps it for some ten microseconds, 100 at most. */
 const handoversPerTurn = 4
-/** They are counted up to here, and from 1 again. */
-const mostHandovers = 2 ** 30
 
 export class Drainer {
   /** A reactor of these queues waits for this processor while this thread has it. */
@@ -30,7 +28,6 @@ export class Drainer {
   private turning = false
   private asleep = false
   private idleTurns = 0
-  private handovers = 0
 
   constructor(addon: Pick<Addon, "giveWay" | "sharesProcessor">, onSleep: () => void) {
     this.addon = addon
@@ -151,20 +148,13 @@ export class Drainer {
     let completed = already + this.drainRings()
     for (let left = handoversPerTurn; left > 0 && this.hasWork(); left--) {
       if (!this.sharesProcessor || completed >= completionsPerTurn) return true
-      this.handOver()
+      this.sharesProcessor = this.addon.giveWay()
       const drained = this.drainRings()
       // The reactor has had its time and nothing came: it may take long.
       if (drained === 0 && this.sharesProcessor) return false
       completed += drained
     }
     return this.hasWork()
-  }
-
-  private handOver(): void {
-    this.handovers = (this.handovers % mostHandovers) + 1
-    for (const ring of this.rings) ring.giveWay(this.handovers)
-    this.sharesProcessor = this.addon.giveWay()
-    for (const ring of this.rings) ring.giveWay(0)
   }
 
   private drainRings(): number {

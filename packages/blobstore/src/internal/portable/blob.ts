@@ -15,8 +15,11 @@ export interface External {
   readonly scope: Scope.Closeable
 }
 
-/** What unallocated clusters read from; undefined is zeroes. */
-export type Backing = { readonly _tag: "Blob"; readonly blob: BlobState } | ({ readonly _tag: "External" } & External)
+/** What unallocated clusters read from; undefined is zeroes. `Missing`: a bdev that could not be opened when the blob was. */
+export type Backing =
+  | { readonly _tag: "Blob"; readonly blob: BlobState }
+  | ({ readonly _tag: "External" } & External)
+  | { readonly _tag: "Missing"; readonly name: string }
 
 /** `external`: a bdev. */
 export type ParentId = BlobId | "external" | undefined

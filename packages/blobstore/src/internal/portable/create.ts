@@ -120,6 +120,13 @@ const removeBelow = Effect.fnUntraced(function* (store: Store, id: BlobId, clone
   if (snapshot === undefined || clone.parentId !== id || clones.length !== 1) {
     return yield* Effect.fail(busy(operation, store.nameOf(id), "its clones are changing"))
   }
+  const under = snapshot.backing
+  // It is to lie under the clone from now on.
+  if (under?._tag === "Missing") {
+    return yield* Effect.fail(
+      notFound(operation, store.nameOf(id), `the bdev ${under.name}, its external snapshot, is missing`)
+    )
+  }
   if (snapshot.openCount > 1) return yield* Effect.fail(busy(operation, store.nameOf(id), "it is open"))
   if (snapshot.locked || clone.locked)
     return yield* Effect.fail(busy(operation, store.nameOf(id), "another operation is under way"))

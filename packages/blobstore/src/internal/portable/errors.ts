@@ -3,6 +3,7 @@ import type { IoError } from "@effect-spdk/core/Bdev"
 import {
   Busy,
   Corrupted,
+  fromErrno,
   invalid,
   NoMemory,
   NoSpace,
@@ -28,6 +29,10 @@ export const noMemory = (operation: string, detail: string): IoError =>
 
 export const readOnly = (operation: string, resource: string): IoError =>
   new SpdkError({ reason: new ReadOnly({ operation, resource }) })
+
+/** EIO. */
+export const unreadable = (bdev: string): IoError =>
+  fromErrno(-5, { operation: "Blob.read", resource: bdev, detail: "the external snapshot is missing" })
 
 export const notPermitted = (operation: string, resource: string, detail: string): IoError =>
   new SpdkError({ reason: new PermissionDenied({ operation, resource, detail }) })

@@ -15,7 +15,7 @@ import { applyExtentPage, type ChainMeta, idXattr, parseChain } from "../format/
 import type { Decoded } from "../format/damage.ts"
 import * as L from "../format/layout.ts"
 import { decodeExtentPage, decodeMdPage, type MdPage } from "../format/mdPage.ts"
-import { BlobState, clearMethodOf, externalName } from "./blob.ts"
+import { type Backing, BlobState, clearMethodOf, externalName } from "./blob.ts"
 import { corrupted, notFound, refused } from "./errors.ts"
 import { persist, persistUnflushed } from "./persist.ts"
 import type { Store } from "./store.ts"
@@ -108,31 +108,40 @@ const blobOf = (store: Store, meta: ChainMeta, clearMethod: ClearMethod): BlobSt
   return blob
 }
 
-/** `backing` false: without what lies under it, for blobs whose data nobody reads. */
-export const openBlob: (
-  store: Store,
-  id: BlobId,
-  options?: { readonly clearMethod?: ClearMethod; readonly backing?: boolean }
-) => Effect.Effect<BlobState, SpdkError> = Effect.fnUntraced(function* (store, id, options) {
-  const root = pageOf(store, id)
-  if (root === undefined) return yield* Effect.fail(notFound(operation, store.nameOf(id)))
-  const open = store.open.get(id)
-  if (open !== undefined) {
-    open.openCount++
-    return open
-  }
-  const { meta } = yield* readMeta(store, root)
-  const blob = blobOf(store, meta, options?.clearMethod ?? "default")
-  yield* openBacking(store, blob, meta, options?.backing ?? true)
-  blob.openCount = 1
-  store.open.set(id, blob)
-  return blob
-})
+interface OpenOptions {
+  readonly clearMethod?: ClearMethod
+  /** False: without what lies under it, for blobs whose data nobody reads. */
+  readonly backing?: boolean
+  /** Whether the bdev that it lies over has to be there, where it is not open already. */
+  readonly whole?: boolean
+}
 
-const openBacking = Effect.fnUntraced(function* (store: Store, blob: BlobState, meta: ChainMeta, backing: boolean) {
+export const openBlob: (store: Store, id: BlobId, options?: OpenOptions) => Effect.Effect<BlobState, SpdkError> =
+  Effect.fnUntraced(function* (store, id, options) {
+    const root = pageOf(store, id)
+    if (root === undefined) return yield* Effect.fail(notFound(operation, store.nameOf(id)))
+    const open = store.open.get(id)
+    if (open !== undefined) {
+      open.openCount++
+      return open
+    }
+    const { meta } = yield* readMeta(store, root)
+    const blob = blobOf(store, meta, options?.clearMethod ?? "default")
+    yield* openBacking(store, blob, meta, options ?? {})
+    blob.openCount = 1
+    store.open.set(id, blob)
+    return blob
+  })
+
+const openBacking = Effect.fnUntraced(function* (
+  store: Store,
+  blob: BlobState,
+  meta: ChainMeta,
+  { backing = true, whole = false }: OpenOptions
+) {
   if (blob.isExternalClone) {
     blob.parentId = "external"
-    if (backing) yield* openExternal(store, blob)
+    if (backing) yield* openExternal(store, blob, whole)
     return
   }
   const parent = blob.isThin ? yield* orFail(store, idXattr(meta, L.internalXattr.snapshot)) : undefined
@@ -150,13 +159,15 @@ const openBacking = Effect.fnUntraced(function* (store: Store, blob: BlobState, 
   blob.backing = { _tag: "Blob", blob: below }
 })
 
-/** Opens the bdev that the blob names. */
-const openExternal = Effect.fnUntraced(function* (store: Store, blob: BlobState) {
+/** Opens the bdev that the blob names, or, unless that is asked for, does without. */
+const openExternal = Effect.fnUntraced(function* (store: Store, blob: BlobState, whole: boolean) {
   const name = externalName(blob.internalXattrs.get(L.internalXattr.externalSnapshot))
   if (name === "") {
     return yield* orFail(store, Result.fail({ where: `blob ${blob.id}`, rule: "names no external snapshot" }))
   }
-  blob.backing = { _tag: "External", ...(yield* externalBdev(store, blob.id, name)) }
+  const opened = externalBdev(store, blob.id, name)
+  const external: Effect.Effect<Backing, SpdkError> = Effect.map(opened, (bdev) => ({ _tag: "External", ...bdev }))
+  blob.backing = yield* whole ? external : Effect.orElseSucceed(external, (): Backing => ({ _tag: "Missing", name }))
 })
 
 /** Why the bdev cannot lie under a blob; undefined when it can. */
@@ -189,9 +200,19 @@ const closeBacking = (store: Store, blob: BlobState): Effect.Effect<void, IoErro
   Effect.suspend(() => {
     const { backing } = blob
     blob.backing = undefined
-    if (backing === undefined) return Effect.void
-    return backing._tag === "External" ? Scope.close(backing.scope, Exit.void) : closeBlob(store, backing.blob)
+    return backing === undefined ? Effect.void : letGo(store, backing)
   })
+
+export const letGo = (store: Store, backing: Backing): Effect.Effect<void, IoError> => {
+  switch (backing._tag) {
+    case "Blob":
+      return closeBlob(store, backing.blob)
+    case "External":
+      return Scope.close(backing.scope, Exit.void)
+    case "Missing":
+      return Effect.void
+  }
+}
 
 /** Syncs what is dirty. The last one takes the blob from memory, even when that fails. */
 export const closeBlob = (store: Store, blob: BlobState): Effect.Effect<void, IoError> =>
@@ -217,7 +238,7 @@ export const withBlob = <A, E>(
   store: Store,
   id: BlobId,
   use: (blob: BlobState) => Effect.Effect<A, E>,
-  options?: { readonly backing?: boolean }
+  options?: OpenOptions
 ): Effect.Effect<A, E | SpdkError> =>
   Effect.flatMap(openBlob(store, id, options), (blob) =>
     use(blob).pipe(

@@ -11,7 +11,7 @@ import { encodeText } from "../format/text.ts"
 import { type Backing, type BlobState, externalName, type ParentId } from "./blob.ts"
 import { allocate } from "./clusters.ts"
 import { noSpace, notPermitted, refused } from "./errors.ts"
-import { closeBlob, externalBdev, openBlob, openFitting } from "./open.ts"
+import { closeBlob, externalBdev, letGo, openBlob, openFitting } from "./open.ts"
 import { persist } from "./persist.ts"
 import { locked } from "./snapshot.ts"
 import type { Store } from "./store.ts"
@@ -79,11 +79,8 @@ const putUnder = Effect.fnUntraced(function* (store: Store, blob: BlobState, und
   blob.parentId = under.parentId
   blob.backing = under.backing
   store.addClone(blob)
-  if (old !== undefined) yield* closeOld(store, old)
+  if (old !== undefined) yield* letGo(store, old)
 })
-
-const closeOld = (store: Store, backing: Backing): Effect.Effect<void, IoError> =>
-  backing._tag === "External" ? Scope.close(backing.scope, Exit.void) : closeBlob(store, backing.blob)
 
 const standAlone = (store: Store, blob: BlobState): Effect.Effect<void, IoError> =>
   putUnder(store, blob, { parentId: undefined, backing: undefined, thin: false })

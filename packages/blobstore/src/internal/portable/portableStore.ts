@@ -67,7 +67,11 @@ export class PortableStore implements D.StoreDriver {
     id: D.BlobId,
     options: { readonly clearMethod: D.ClearMethod }
   ): Effect.Effect<D.OpenBlob, SpdkError> =>
-    Effect.map(this.store.change(openBlob(this.store, id, options)), (blob) => new PortableBlob(this.store, blob))
+    // Who opens it wants to read it.
+    Effect.map(
+      this.store.change(openBlob(this.store, id, { ...options, whole: true })),
+      (blob) => new PortableBlob(this.store, blob)
+    )
 
   readonly setSuperBlob = (id: D.BlobId | undefined): Effect.Effect<void, SpdkError> =>
     this.store.change(this.store.writeSuper({ superBlob: id }))

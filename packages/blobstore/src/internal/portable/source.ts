@@ -3,11 +3,13 @@ import type { Bdev, BdevIo, IoError } from "@effect-spdk/core/Bdev"
 import type { DmaBuffer } from "@effect-spdk/core/DmaBuffer"
 import * as Effect from "effect/Effect"
 import type { BlobState } from "./blob.ts"
+import { unreadable } from "./errors.ts"
 import type { Store } from "./store.ts"
 
 type Source =
   | { readonly _tag: "Cluster"; readonly cluster: number }
   | { readonly _tag: "External"; readonly bdev: Bdev }
+  | { readonly _tag: "Missing"; readonly name: string }
   | { readonly _tag: "Zeroes" }
 
 const zeroes: Source = { _tag: "Zeroes" }
@@ -20,7 +22,7 @@ export const source = (top: BlobState, index: number): Source => {
     if (cluster !== 0) return { _tag: "Cluster", cluster }
     const { backing } = blob
     if (backing === undefined) return zeroes
-    if (backing._tag === "External") return { _tag: "External", bdev: backing.bdev }
+    if (backing._tag !== "Blob") return backing
     blob = backing.blob
   }
 }
@@ -36,6 +38,7 @@ export const readBacking = (
   if (from._tag === "Cluster") {
     return io.read(from.cluster * store.clusterBytes + (offsetBytes % store.clusterBytes), buffer)
   }
+  if (from._tag === "Missing") return Effect.fail(unreadable(from.name))
   return from._tag === "External" ? readExternal(from.bdev, offsetBytes, buffer) : Effect.sync(() => fillZero(buffer))
 }
 
@@ -46,7 +49,13 @@ const fillZero = (buffer: DmaBuffer): void => {
 /** Past its end an external snapshot reads as zeroes. */
 const readExternal = (bdev: Bdev, offsetBytes: number, buffer: DmaBuffer): Effect.Effect<void, IoError> => {
   const length = Math.max(0, Math.min(buffer.byteLength, bdev.sizeBytes - offsetBytes))
-  if (length === buffer.byteLength) return bdev.read(offsetBytes, buffer)
+  if (length === buffer.byteLength) return readPresent(bdev, offsetBytes, buffer)
   buffer.bytes.fill(0, length)
-  return length === 0 ? Effect.void : bdev.read(offsetBytes, buffer.slice(0, length))
+  return length === 0 ? Effect.void : readPresent(bdev, offsetBytes, buffer.slice(0, length))
 }
+
+/** The blob is there, so that it is not what was removed. */
+const readPresent = (bdev: Bdev, offsetBytes: number, buffer: DmaBuffer): Effect.Effect<void, IoError> =>
+  Effect.mapError(bdev.read(offsetBytes, buffer), (error) =>
+    error.reason._tag === "DeviceRemoved" ? unreadable(bdev.name) : error
+  )

@@ -21,6 +21,7 @@ import { Poller } from "./poller.ts"
 import { Reactor } from "./reactor.ts"
 import { LogicalThread } from "./thread.ts"
 import type { Timers } from "./timers.ts"
+import { callAll } from "./uncaught.ts"
 
 /** From the most urgent on. */
 const severities: ReadonlyArray<LogLevel> = ["disabled", "error", "warning", "notice", "info", "debug"]
@@ -234,7 +235,7 @@ export class EngineState {
 
   private log(level: LogLine["level"], message: string): void {
     if (severities.indexOf(level) > severities.indexOf(this.printLevel.current)) return
-    this.options.onLog([{ level, message, file: "embedded", line: 0, function: "" }])
+    callAll([() => this.options.onLog([{ level, message, file: "embedded", line: 0, function: "" }])])
   }
 }
 

@@ -7,6 +7,7 @@ import { type Bdev, type BdevChannel, ioTypes } from "./bdev.ts"
 import { BdevDescriptor } from "./bdevDescriptor.ts"
 import type { BdevRegistry } from "./bdevRegistry.ts"
 import type { LogicalThread } from "./thread.ts"
+import { callAll } from "./uncaught.ts"
 
 type Done = () => void
 
@@ -176,7 +177,7 @@ export class Handles {
     if (descriptor.isRemoved) return
     descriptor.isRemoved = true
     descriptor.isClosing = true
-    onEvent({ _tag: "Removed" })
+    callAll([() => onEvent({ _tag: "Removed" })])
     for (const channel of [...descriptor.channels]) {
       if (channel.state === "open") channel.state = "closing"
       this.putIfUnused(channel)
@@ -197,7 +198,7 @@ export class Handles {
     this.channels.free(channel.slot)
     const { waiting } = channel
     channel.waiting = []
-    for (const done of waiting) done()
+    callAll(waiting)
   }
 
   private closeIfUnused(descriptor: OpenDescriptor): void {
@@ -210,7 +211,7 @@ export class Handles {
     }
     const { waiting } = descriptor
     descriptor.waiting = []
-    for (const done of waiting) done()
+    callAll(waiting)
   }
 }
 

@@ -15,6 +15,7 @@ import { type Request, RequestPool } from "./request.ts"
 import { aborted, EBADF, ECANCELED, EFAULT, EINVAL, ENODEV, ENOENT, ENOTSUP, type IoStatus, success } from "./status.ts"
 import type { LogicalThread } from "./thread.ts"
 import type { Timers } from "./timers.ts"
+import { callAll, throwAlone } from "./uncaught.ts"
 
 const nvmeCommandBytes = 64
 
@@ -90,7 +91,7 @@ export class EmbeddedQueue implements Queue, Runnable, IoOwner {
       if (this.head === this.tail) this.head = this.tail = 0
       reactor.isTimed = false
       this.busyMillis += performance.now() - startMillis
-      // Here, so that what a completion throws does not leave the rest behind.
+      // Here, so that nothing that is thrown leaves the rest behind.
       if (this.head !== this.tail) reactor.schedule(this)
     }
     return false
@@ -267,13 +268,18 @@ export class EmbeddedQueue implements Queue, Runnable, IoOwner {
     // First, so that what the completion submits finds the record still warm.
     this.requests.give(request)
     if (openChannel !== undefined) handles.requestEnded(openChannel)
-    completion.complete(index, status.errno, detail, status.nvme)
+    try {
+      completion.complete(index, status.errno, detail, status.nvme)
+    } catch (error) {
+      // Bdevs end I/O in the middle of their work, and others wait for the rest of it.
+      throwAlone(error)
+    }
     if (this.isClosed && this.inFlight === 0) this.idle()
   }
 
   private idle(): void {
     const { onIdle } = this
     this.onIdle = []
-    for (const done of onIdle) done()
+    callAll(onIdle)
   }
 }

@@ -5,6 +5,7 @@
  *
  * Everything here runs on the JS thread.
  */
+import { callAll } from "./uncaught.ts"
 
 /** Something with a list of work. */
 export interface Runnable {
@@ -17,8 +18,19 @@ export interface Runnable {
 /** About a millisecond of small I/O. One unit is an I/O of up to 4 KiB, or a message. */
 const unitsPerTurn = 1024
 
-/** How much of the list one runnable does before the next one's turn. */
+/** How much of the list one runnable does before the next one's turn, and how many messages go between two of them. */
 export const runsPerSlice = 64
+
+/**
+ * Nobody knows what a message takes. The clock does, but one look at it takes as long as several that are quick: so they are looked
+ * at in groups, as large as the last ones were quick. The first look of a drain only begins to measure.
+ */
+const mostMessagesPerLook = 64
+/** What should be between two looks. */
+const unitsPerLook = unitsPerTurn / 8
+const unitsPerMilli = unitsPerTurn
+
+const none: ReadonlyArray<() => void> = []
 
 export class Reactor {
   /** Units spent in this turn. Whoever works adds to it. */
@@ -27,6 +39,17 @@ export class Reactor {
   isTimed = false
   private readonly ready: Array<Runnable> = []
   private messages: Array<() => void> = []
+  /** Messages that are being run, and the next of them. */
+  private batch = none
+  private batchAt = 0
+  /** The last look at the clock in this drain, 0 before the first. */
+  private lookedMillis = 0
+  private lookedSpent = 0
+  private untilLook = 0
+  /** By what the last ones took. */
+  private messagesPerLook = 8
+  /** False at the start of a turn when messages took the whole of the last one. */
+  private areMessagesFirst = true
   private readonly everyTurn = new Set<() => void>()
   private isDraining = false
   private isArmed = false
@@ -73,33 +96,68 @@ export class Reactor {
   private readonly drain = (): void => {
     this.isArmed = false
     this.isDraining = true
+    this.lookedMillis = 0
+    this.untilLook = this.messagesPerLook
     try {
-      while (!this.isExhausted && (this.messages.length > 0 || this.ready.length > 0)) {
-        if (this.messages.length > 0) this.runMessages()
-        const runnable = this.ready.shift()
-        if (runnable === undefined) continue
-        runnable.isScheduled = false
-        if (runnable.run()) this.schedule(runnable)
+      while (this.hasWork && !this.isExhausted) {
+        if (this.areMessagesFirst) this.runMessages()
+        this.areMessagesFirst = !this.isExhausted
+        if (this.areMessagesFirst && this.ready.length > 0) this.runReady()
       }
     } finally {
-      // Also when somebody's completion has thrown: the work of the others goes on.
+      // Also when something has thrown: the work of the others goes on.
       this.isDraining = false
-      if (this.messages.length > 0 || this.ready.length > 0) this.arm()
+      if (this.hasWork) this.arm()
     }
   }
 
+  private get hasWork(): boolean {
+    return this.messages.length > 0 || this.ready.length > 0 || this.batchAt < this.batch.length
+  }
+
+  private runReady(): void {
+    const runnable = this.ready.shift()
+    if (runnable === undefined) return
+    runnable.isScheduled = false
+    if (runnable.run()) this.schedule(runnable)
+  }
+
+  /** Some of them. One that throws has had its turn. */
   private runMessages(): void {
-    const messages = this.messages
-    this.messages = []
-    for (let i = 0; i < messages.length; i++) {
-      this.spent++
-      try {
-        messages[i]?.()
-      } catch (error) {
-        this.messages = messages.slice(i + 1).concat(this.messages)
-        throw error
-      }
+    if (this.batchAt === this.batch.length) {
+      if (this.messages.length === 0) return
+      this.batch = this.messages
+      this.messages = []
+      this.batchAt = 0
     }
+    const { batch } = this
+    const start = this.batchAt
+    const end = Math.min(batch.length, start + Math.min(runsPerSlice, this.untilLook))
+    let at = start
+    try {
+      while (at < end && this.spent < unitsPerTurn) {
+        this.spent++
+        batch[at++]?.()
+      }
+    } finally {
+      this.batchAt = at
+    }
+    this.untilLook -= at - start
+    if (this.untilLook === 0) this.look()
+  }
+
+  /** What was done since the last look costs what it took, when that is more than it has said. */
+  private look(): void {
+    const nowMillis = performance.now()
+    if (this.lookedMillis > 0) {
+      const units = (nowMillis - this.lookedMillis) * unitsPerMilli
+      this.spent = Math.max(this.spent, this.lookedSpent + units)
+      const fitting = Math.floor((this.messagesPerLook * unitsPerLook) / (units + 1))
+      this.messagesPerLook = Math.max(1, Math.min(mostMessagesPerLook, fitting))
+    }
+    this.lookedMillis = nowMillis
+    this.lookedSpent = this.spent
+    this.untilLook = this.messagesPerLook
   }
 
   private keepTurning(): void {
@@ -107,7 +165,7 @@ export class Reactor {
     this.isTurning = true
     setImmediate(() => {
       this.isTurning = false
-      for (const callback of this.everyTurn) callback()
+      callAll(this.everyTurn)
       this.keepTurning()
     })
   }

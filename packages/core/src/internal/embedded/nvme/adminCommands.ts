@@ -45,8 +45,11 @@ export class AdminCommands {
   await(fill: (sqe: Uint8Array) => void, done: (command: HostCommand) => void): HostCommand {
     const command = this.queue.take({
       commandDone: (ended) => {
-        done(ended)
-        this.queue.give(ended)
+        try {
+          done(ended)
+        } finally {
+          this.queue.give(ended)
+        }
       }
     })
     fill(command.sqe)
@@ -84,8 +87,9 @@ export class AdminCommands {
         commandDone: (ended) => {
           isDone = true
           if (timer !== undefined) this.options.timers.cancel(timer)
-          resume(Effect.succeed({ dword0: ended.dword0, dword1: ended.dword1, status: ended.status }))
+          const { dword0, dword1, status } = ended
           this.queue.give(ended)
+          resume(Effect.succeed({ dword0, dword1, status }))
           whenDone?.()
         }
       })

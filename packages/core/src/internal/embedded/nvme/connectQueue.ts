@@ -74,8 +74,9 @@ const sendConnect = (
     })
     const command = queue.take({
       commandDone: (ended) => {
-        resume(answer(ended, operation, resource))
+        const answered = answer(ended, operation, resource)
         queue.give(ended)
+        resume(answered)
       }
     })
     command.sqe.set(

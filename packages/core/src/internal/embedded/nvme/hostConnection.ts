@@ -117,7 +117,14 @@ export class HostConnection implements LinkOwner, PduOwner {
   }
 
   linkData(bytes: Buffer): void {
-    const fault = this.reader.push(bytes)
+    let fault: PduFault | undefined
+    try {
+      fault = this.reader.push(bytes)
+    } catch (error) {
+      // The reader does not know any more where in the stream it is.
+      this.fail("what the target has sent could not be read to its end")
+      throw error
+    }
     if (fault !== undefined) this.refuse(fault)
   }
 

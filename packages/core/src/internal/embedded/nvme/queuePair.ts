@@ -174,18 +174,23 @@ export class QueuePair implements Runnable {
 
   /** Ends commands, in a drain. */
   run(): boolean {
-    for (let count = 0; count < runsPerSlice && !this.reactor.isExhausted; count++) {
-      const command = this.done.shift()
-      if (command === undefined) break
-      this.reactor.spent++
-      if (this.isRetried(command)) {
-        command.attempts++
-        command.rewind()
-        this.submit(command)
-      } else command.owner.commandDone(command)
+    try {
+      for (let count = 0; count < runsPerSlice && !this.reactor.isExhausted; count++) {
+        const command = this.done.shift()
+        if (command === undefined) break
+        this.reactor.spent++
+        if (this.isRetried(command)) {
+          command.attempts++
+          command.rewind()
+          this.submit(command)
+        } else command.owner.commandDone(command)
+      }
+    } finally {
+      // Here, so that what an owner throws leaves neither those that are done nor those that wait behind.
+      if (!this.done.isEmpty) this.reactor.schedule(this)
+      this.pump()
     }
-    this.pump()
-    return !this.done.isEmpty
+    return false
   }
 
   /** Whoever waits for the connection is told once. */

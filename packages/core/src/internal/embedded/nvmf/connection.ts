@@ -34,7 +34,7 @@ import type { OutBlock } from "./outBlock.ts"
 import { Output } from "./output.ts"
 import { type NvmfRequest, Phase } from "./request.ts"
 import { SubmissionQueue } from "./submissionQueue.ts"
-import type { Address, Target, TransportOptions } from "./target.ts"
+import type { Address, Namespace, Target, TransportOptions } from "./target.ts"
 import { TargetLink, type TargetLinkOwner } from "./targetLink.ts"
 import { maxH2cData, needsTransfer, sglStatus, transferFault } from "./transfers.ts"
 
@@ -159,9 +159,17 @@ export class Connection implements TargetLinkOwner, IoOwner {
     const request = io as NvmfRequest
     const { namespace } = request
     if (namespace === undefined) return
+    try {
+      this.answer(request, namespace)
+    } finally {
+      // At the end, because the last one closes the namespace.
+      namespace.ioEnded()
+    }
+  }
+
+  private answer(request: NvmfRequest, namespace: Namespace): void {
     const { isClosed } = this.link
     const status = isClosed ? Status.AbortedSqDeletion : ioStatus(this, request, namespace)
-    namespace.ioEnded()
     if (status === undefined) return
     this.target.stats.completed++
     if (isClosed) return this.queue.give(request)

@@ -7,6 +7,7 @@ import { discoveryNqn } from "../../nvme/nqn.ts"
 import type { Bdev, BdevChannel, ChannelThread } from "../bdev.ts"
 import type { BdevDescriptor } from "../bdevDescriptor.ts"
 import type { BdevRegistry } from "../bdevRegistry.ts"
+import { callAll } from "../uncaught.ts"
 import type { Connection } from "./connection.ts"
 import type { Controller } from "./controller.ts"
 import { ListenSocket } from "./listener.ts"
@@ -118,7 +119,7 @@ export class Namespace {
       this.registry.release(this.bdev)
       this.registry.close(this.descriptor)
     }
-    for (const done of this.waiting.splice(0)) done()
+    callAll(this.waiting.splice(0))
   }
 }
 

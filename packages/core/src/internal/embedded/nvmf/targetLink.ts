@@ -60,7 +60,19 @@ export class TargetLink implements Runnable {
   }
 
   run(): boolean {
-    const { output, reader, socket } = this
+    try {
+      this.read()
+    } catch (error) {
+      // The reader does not know any more where in the stream it is, nor the host what became of its command.
+      this.destroy()
+      throw error
+    }
+    return !this.isClosed && this.send()
+  }
+
+  /** Some of what has come. */
+  private read(): void {
+    const { output, reader } = this
     const { reactor } = this.target.registry.context
     for (let runs = 0; runs < runsPerSlice && !this.isClosed && !output.isFull && !reactor.isExhausted; runs++) {
       const chunk = this.chunks[0]
@@ -74,7 +86,11 @@ export class TargetLink implements Runnable {
       }
       if (fault !== undefined) this.terminate(fault)
     }
-    if (this.isClosed) return false
+  }
+
+  /** What there is to say. True when there is more to read. */
+  private send(): boolean {
+    const { output, socket } = this
     if (socket.writableEnded) {
       // Answers of I/O that took longer than the connection.
       output.drop()
