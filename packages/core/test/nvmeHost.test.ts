@@ -97,11 +97,11 @@ const peer = (
     })
   })
 
-const connect = (port: number) =>
+const connect = (port: number, limitMillis = 30_000) =>
   Effect.scoped(
     Nvme.connect(`trtype:TCP adrfam:IPv4 traddr:127.0.0.1 trsvcid:${port} subnqn:nqn.2016-06.io.spdk:cnode1`, {
-      connectTimeout: "2 seconds",
-      adminTimeout: "2 seconds"
+      connectTimeout: limitMillis,
+      adminTimeout: limitMillis
     })
   )
 
@@ -209,10 +209,8 @@ describe("the embedded NVMe host", () => {
     it.live(`gives up in time when the controller falls silent behind ${name}`, () =>
       Effect.gen(function* () {
         const silent = yield* peer(icResp(), answer)
-        const begun = performance.now()
-        const error = yield* Effect.flip(connect(silent.port))
-        assert.strictEqual(error.reason._tag, "TimedOut")
-        assert.isBelow(performance.now() - begun, 20_000)
+        const { reason } = yield* Effect.flip(connect(silent.port, 2000))
+        assert.include(reason, { _tag: "TimedOut", limitMillis: 2000 })
         silent.close()
       }).pipe(Effect.provide(Spdk.layerEmbedded()))
     )
