@@ -293,6 +293,8 @@ export const suite = (name: string, layer: EngineLayer, capabilities: Capabiliti
               const { bdev, controller } = yield* attachedBdev(made, { policy: { policy: "active_active" } })
               yield* controller.addPath({ traddr: "127.0.0.1", trsvcid: port })
               yield* controller.setPolicy({ policy: "active_active", selector: "round_robin", minIo: 1 })
+              // Opens the channel.
+              yield* bdev.readBytes(0, blockSize)
               yield* untilConnected(controller, 2)
               for (let at = 0; at < 10; at++) yield* bdev.writeBytes(at * blockSize, pattern(blockSize, at))
               const stats = yield* controller.pathStats(bdev.name)
