@@ -9,6 +9,7 @@ import { Reactor } from "../src/internal/embedded/reactor.ts"
 import { encodeNamespaceList, identifyController } from "../src/internal/nvme/identify.ts"
 import { setU16, setU32, getU16 } from "../src/internal/nvme/bytes.ts"
 import { FatalError, PduType, termFatalError, termField } from "../src/internal/nvme/pdu.ts"
+import { deadlineIn } from "./support/deadline.ts"
 
 const icResp = (change: (bytes: Uint8Array) => void = () => {}): Uint8Array => {
   const bytes = new Uint8Array(128)
@@ -82,9 +83,9 @@ const peer = (
           port: typeof address === "object" && address !== null ? address.port : 0,
           received: () => received,
           ended: Effect.gen(function* () {
-            const deadline = performance.now() + 10_000
+            const isOver = deadlineIn(10_000)
             while (sockets.size > 0) {
-              if (performance.now() > deadline) assert.fail("the host does not close its connection")
+              if (isOver()) assert.fail("the host does not close its connection")
               yield* Effect.promise(() => new Promise((resolve) => setImmediate(resolve)))
             }
           }),
@@ -308,9 +309,9 @@ describe("the embedded NVMe host", () => {
 
 const until = (what: string, holds: () => boolean) =>
   Effect.gen(function* () {
-    const deadline = performance.now() + 10_000
+    const isOver = deadlineIn(10_000)
     while (!holds()) {
-      if (performance.now() > deadline) assert.fail(`waited too long for ${what}`)
+      if (isOver()) assert.fail(`waited too long for ${what}`)
       yield* Effect.promise(() => new Promise((resolve) => setImmediate(resolve)))
     }
   })
