@@ -52,17 +52,25 @@ interface Ended {
 
 const linesOf = (text: string): ReadonlyArray<string> => text.split("\n").filter((line) => line.trim() !== "")
 
-/** Runs the demo; `onOutput` sees what it has printed so far. */
-const demo = (args: ReadonlyArray<string>, onOutput: (stdout: string, interrupt: () => void) => void = () => {}) =>
+/** Goes before a program, which is interrupted as Ctrl-C does it as soon as it prints `text`: nobody else is quick enough for sure. */
+const interruptedAt = (text: string): string => {
+  const source = `
+    const { write } = process.stdout
+    process.stdout.write = function (chunk, ...rest) {
+      if (String(chunk).includes(${JSON.stringify(text)})) process.kill(process.pid, "SIGINT")
+      return write.call(this, chunk, ...rest)
+    }`
+  return `--import=data:text/javascript,${encodeURIComponent(source)}`
+}
+
+/** Runs the demo, with options of Node. */
+const demo = (args: ReadonlyArray<string>, ...options: ReadonlyArray<string>) =>
   new Promise<Ended>((resolve, reject) => {
     const env = { ...process.env, TMPDIR: temporary, INIT_CWD: scratch }
-    const child = spawn(process.execPath, [program, ...args], { env, stdio: ["ignore", "pipe", "pipe"] })
+    const child = spawn(process.execPath, [...options, program, ...args], { env, stdio: ["ignore", "pipe", "pipe"] })
     let stdout = ""
     let stderr = ""
-    child.stdout.setEncoding("utf8").on("data", (text: string) => {
-      stdout += text
-      onOutput(stdout, () => child.kill("SIGINT"))
-    })
+    child.stdout.setEncoding("utf8").on("data", (text: string) => (stdout += text))
     child.stderr.setEncoding("utf8").on("data", (text: string) => (stderr += text))
     child.once("error", reject)
     child.once("close", (code) => resolve({ code, lines: linesOf(stdout), errors: linesOf(stderr) }))
@@ -236,9 +244,7 @@ const suite = (engine: EngineName): void => {
     const sparse = join(scratch, "large.bin")
     writeFileSync(sparse, "")
     truncateSync(sparse, 256 * 2 ** 20)
-    const stop = (stdout: string, interrupt: () => void) => {
-      if (stdout.includes("files:")) interrupt()
-    }
+    const stop = interruptedAt("files:")
     const { code, lines } = await demo(["--engine", engine, "--path", sparse], stop)
     expect(lines.at(-1)).not.toMatch(/verified/)
     expect(code).toBe(130)

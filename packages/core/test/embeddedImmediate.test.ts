@@ -117,6 +117,24 @@ describe("a transfer at once", () => {
     })
   )
 
+  it.effect("one that took long does not make the thread busier than time went by", () =>
+    Effect.gen(function* () {
+      const engine = yield* makeEngine()
+      yield* engine.rpc.call("bdev_malloc_create", malloc("large", 65_536))
+      const disk = yield* open(engine, "large")
+      const memory = yield* slab(engine, 32 * 2 ** 20)
+      const small = { ...transfer(disk, Opcode.Read, memory, 0), lengthBlocks: 1, lengthBytes: 512 }
+      const startMillis = performance.now()
+      const busyBefore = disk.thread.queue.busyMillis
+      for (let time = 0; time < 16; time++) assert.isTrue(immediately(disk, small))
+      // The one in so many that is timed, and that stands for the others.
+      assert.isTrue(immediately(disk, transfer(disk, Opcode.Read, memory, 0)))
+      const busyMillis = disk.thread.queue.busyMillis - busyBefore
+      assert.isAbove(busyMillis, 0)
+      assert.isAtMost(busyMillis, performance.now() - startMillis)
+    })
+  )
+
   it.effect("is refused from the word that the disk is gone", () =>
     Effect.gen(function* () {
       const { engine, memory } = yield* world

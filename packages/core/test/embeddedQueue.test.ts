@@ -279,8 +279,9 @@ describe("a queue", () => {
       yield* Effect.sleep("20 millis")
       yield* Effect.promise(() => fs.promises.readFile(new URL(import.meta.url)))
       for (let i = 0; i < 5; i++) yield* turn
+      // The I/O goes on meanwhile, however little time the machine has for it.
+      while (reads <= 1000) yield* turn
       isOver = true
-      assert.isAbove(reads, 1000)
       while (queue.inFlight > 0) yield* turn
     }).pipe(Effect.scoped)
   )

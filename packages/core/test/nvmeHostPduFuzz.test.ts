@@ -21,6 +21,7 @@ import {
 } from "../src/internal/nvme/pdu.ts"
 import { change, formats, fuzz, seed, wantedPdus, Wire } from "./support/pduFuzz.ts"
 import { makeRandom, type RandomSource } from "./support/random.ts"
+import { deadlineIn } from "./support/deadline.ts"
 
 const lanes = 8
 const depth = 32
@@ -261,9 +262,9 @@ class Lane {
 
   /** The connection is gone: all that was on it is answered, and all of its places are free again. */
   private async ends(): Promise<void> {
-    const deadline = performance.now() + 20_000
+    const isOver = deadlineIn(20_000)
     while (this.isUp || this.completed < this.submitted) {
-      if (performance.now() > deadline) {
+      if (isOver()) {
         assert.fail(`seed ${seed}: ${this.submitted - this.completed} commands without an answer`)
       }
       await new Promise((resolve) => setImmediate(resolve))

@@ -92,22 +92,33 @@ const setUp = (isHeld: (connection: number) => boolean, changes: Partial<NvmeCon
   })
 
 describe("a reset of the embedded host's controller", () => {
-  it.live("is not undone by a connection that was being made when it came", () =>
-    Effect.scoped(
-      Effect.gen(function* () {
+  const isNotUndone = (limitMillis: number): Effect.Effect<void, unknown> =>
+    Effect.suspend(() => {
+      const started = performance.now()
+      let preparedMillis: number | undefined
+      const test = Effect.gen(function* () {
         // The admin queue's is the first.
-        const { controller, relay, events } = yield* setUp((connection) => connection === 1)
+        const changes = { connectTimeoutMillis: limitMillis }
+        const { controller, relay, events } = yield* setUp((connection) => connection === 1, changes)
         const queue = controller.takeQueue({ id: 1, name: "t" })
         yield* until("the connection that is held", () => relay.accepted() === 2)
         yield* controller.reset
         assert.strictEqual(queue.state, "up")
-        yield* Effect.sleep(connectTimeoutMillis * 2)
+        preparedMillis = performance.now() - started
+        yield* Effect.sleep(limitMillis * 2)
         assert.deepStrictEqual(events, [])
         assert.strictEqual(controller.state, "ready")
         controller.giveQueue(queue)
       })
-    )
-  )
+      // Where the machine is too slow for the limit nothing is shown.
+      return Effect.flatMap(Effect.exit(Effect.scoped(test)), (exit) =>
+        exit._tag === "Failure" && (preparedMillis ?? performance.now() - started) > limitMillis && limitMillis < 10_000
+          ? isNotUndone(limitMillis * 2)
+          : exit
+      )
+    })
+
+  it.live("is not undone by a connection that was being made when it came", () => isNotUndone(connectTimeoutMillis))
 
   it.live("goes on when a queue is given back while its connection is made", () =>
     Effect.scoped(

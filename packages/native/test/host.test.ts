@@ -300,8 +300,7 @@ describe("Host", () => {
     expect(ended).toBe(true)
     let timer = false
     setTimeout(() => (timer = true), 0)
-    await turns(50)
-    expect(timer).toBe(true)
+    while (!timer) await turns(1)
     expect(completed).toBeLessThan(100_000)
   })
 

@@ -351,13 +351,12 @@ describeWithSpdk("an NVMe controller of this process's own export", () => {
     await new Promise((resolve) => server.once("listening", resolve))
     const address = server.address()
     const silent = typeof address === "object" ? (address?.port ?? 0) : 0
-    const started = Date.now()
+    // Each by its own limit; the other one would be there for a minute.
+    const { answer, id } = nvme.begin(optionsFor(silent, { connectTimeoutMillis: 60_000 }))
     const late = await nvme.begin(optionsFor(silent, { connectTimeoutMillis: 300 })).answer
     expect(late).toMatchObject({ status: etimedout })
-    const { answer, id } = nvme.begin(optionsFor(silent))
     await nvme.call(id, "giveUp")
     expect(await answer).toMatchObject({ status: ecanceled })
-    expect(Date.now() - started).toBeLessThan(5000)
     server.close()
     await until("nothing is left of them", () => spdk.addon.usage().nvmeControllers === 0)
   })

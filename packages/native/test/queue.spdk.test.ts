@@ -29,7 +29,8 @@ describeWithSpdk("a queue of a real reactor", () => {
     await spdk.rpc("framework_start_init")
     expect(await started).toMatchObject({ status: 0 })
     await createDelay("slow", hourMicros)
-    await createDelay("late", 300_000)
+    await spdk.rpc("bdev_malloc_create", { name: "held", num_blocks: 1024, block_size: blockSize })
+    await spdk.rpc("bdev_error_create", { base_name: "held" })
     const allocated = spdk.addon.dmaAllocateNow(64 * 1024, 4096)
     if (typeof allocated === "number") throw new Error(`no memory: ${allocated}`)
     slab = allocated
@@ -78,6 +79,11 @@ describeWithSpdk("a queue of a real reactor", () => {
     return seen
   }
 
+  /** The device keeps what it is given from here on, until it lets go of all. */
+  const hold = () =>
+    spdk.rpc("bdev_error_inject_error", { name: "EE_held", io_type: "read", error_type: "pending", num: 100_000 })
+  const letGo = () => spdk.rpc("bdev_error_resume_pending", { name: "EE_held" })
+
   afterEach(async () => {
     for (const queue of queues.splice(0)) await queue.exit()
   })
@@ -120,14 +126,17 @@ describeWithSpdk("a queue of a real reactor", () => {
 
   it("what is aborted while it waits for a bdev_io never goes to the device", async () => {
     const queue = await spawn(4096)
-    const { channel, close } = await open(queue, "late")
+    const { channel, close } = await open(queue, "EE_held")
+    await hold()
     const count = 1800
     for (let id = 0; id < count; id++) read(queue, id, channel)
     for (let id = 0; id < count; id++) submit(queue, Opcode.Abort, 2000 + id, { target: id })
     queue.publish()
+    await until("the reactor has them", () => queue.consumed === 2 * count)
+    await letGo()
     const seen = await collect(queue, 2 * count)
     expect(new Set(seen.map(({ id }) => id)).size).toBe(2 * count)
-    // The device may have finished what it had: it takes a bdev_io to abort that.
+    // The device has finished what it had: it takes a bdev_io to abort that.
     const aborted = seen.filter(({ id, status }) => id < 2000 && status === ecanceled)
     expect(aborted.length).toBeGreaterThanOrEqual(count - poolSize)
     await queue.exit()
@@ -136,12 +145,20 @@ describeWithSpdk("a queue of a real reactor", () => {
 
   it("a queue that ends with requests waiting for a bdev_io waits for the device, and not for them", async () => {
     const queue = await spawn(4096)
-    const { channel, close } = await open(queue, "late")
+    const { channel, close } = await open(queue, "EE_held")
+    await hold()
     const count = 3000
     for (let id = 0; id < count; id++) read(queue, id, channel)
     queue.publish()
     await until("the reactor has them", () => queue.consumed === count)
-    await queue.exit()
+    let hasEnded = false
+    const ending = queue.exit().then(() => (hasEnded = true))
+    // Answered when the queue knows that it ends.
+    await spdk.ask((addon, request) => addon.pollerControl(request, queue.id, 1, PollerAction.Stats))
+    await spdk.rpc("spdk_get_version")
+    expect(hasEnded).toBe(false)
+    await letGo()
+    await ending
     const seen = await collect(queue, count)
     expect(new Set(seen.map(({ id }) => id)).size).toBe(count)
     expect(seen.filter(({ status }) => status === ecanceled).length).toBeGreaterThanOrEqual(count - poolSize)
@@ -170,14 +187,16 @@ describeWithSpdk("a queue of a real reactor", () => {
     for (let id = 0; id < 4; id++) submit(queue, Opcode.Nop, id)
     queue.publish()
     await until("the ring is full", () => queue.consumed === 4)
-    const periodMicros = 1_500_000
-    await spdk.get((addon, request) => addon.pollerRegister(request, queue.id, 7, "late", periodMicros))
-    const runs = () => spdk.get((addon, request) => addon.pollerControl(request, queue.id, 7, PollerAction.Stats))
-    await until("the poller ran", async () => (await runs()).a === 1)
+    await spdk.get((addon, request) => addon.pollerRegister(request, queue.id, 7, "late", 1000))
+    const control = (action: PollerAction) =>
+      spdk.get((addon, request) => addon.pollerControl(request, queue.id, 7, action))
+    await until("the poller ran", async () => (await control(PollerAction.Stats)).a > 0)
+    await control(PollerAction.Pause)
+    const { a: runs } = await control(PollerAction.Stats)
     expect(queue.take()).toHaveLength(4)
+    // It does not take another run of the poller to deliver it: there is none.
     expect(await collect(queue, 1)).toMatchObject([{ id: 7, kind: CompletionKind.Tick }])
-    // It did not take the next run of the poller to deliver it.
-    expect((await runs()).a).toBe(1)
+    expect((await control(PollerAction.Stats)).a).toBe(runs)
   })
 
   it("everybody who asks for the end of a queue is told of it, whenever he asks", async () => {

@@ -12,6 +12,9 @@ import { engineLayer } from "./layers.ts"
 
 const [engine, way] = process.argv.slice(2)
 
+let tellInFlight = (): void => {}
+const isInFlight = new Promise<void>((resolve) => (tellInFlight = resolve))
+
 const program = Effect.gen(function* () {
   const base = yield* Bdev.createMalloc({ name: "base", blockSize: 512, numBlocks: 8192 })
   const second = 1_000_000
@@ -33,6 +36,7 @@ const program = Effect.gen(function* () {
   yield* Effect.forkChild(Effect.forever(quick.read(0, buffer.slice(0, 512))), { startImmediately: true })
   yield* Effect.sleep("20 millis")
   yield* Effect.sync(() => console.log("in flight"))
+  tellInFlight()
   switch (way) {
     case "end":
       return
@@ -54,5 +58,6 @@ const program = Effect.gen(function* () {
 if (way === "abandon") {
   // Nobody waits for it and nobody interrupts it: the process ends under it.
   Effect.runFork(program)
-  setTimeout(() => process.exit(0), 400)
+  await isInFlight
+  process.exit(0)
 } else NodeRuntime.runMain(program)

@@ -17,7 +17,7 @@ import {
   until,
   within
 } from "../support/harness.ts"
-import { errorBdev, heldReads } from "../support/held.ts"
+import { errorBdev, examined, heldReads } from "../support/held.ts"
 import { seeded } from "../support/random.ts"
 
 /** Many more than any ring has places. */
@@ -274,6 +274,7 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
         const bdev = yield* mallocOpened(4096)
         const buffer = yield* DmaBuffer.make(blockSize)
         const entries = Array.from({ length: 3000 }, (_, index) => ({ offsetBytes: index * blockSize, buffer }))
+        yield* examined
         const before = yield* bdev.stats
         yield* bdev.readBatch(entries)
         const after = yield* bdev.stats

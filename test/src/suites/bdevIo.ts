@@ -6,7 +6,7 @@ import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import type { Capabilities, EngineLayer } from "../support/engines.ts"
 import { blockSize, contract, failsWith, fresh, mallocOpened, pattern, sameBytes } from "../support/harness.ts"
-import { errorBdev } from "../support/held.ts"
+import { errorBdev, examined } from "../support/held.ts"
 import { seeded } from "../support/random.ts"
 
 const zeroes = (length: number) => new Uint8Array(length)
@@ -200,6 +200,7 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
     check("counts its I/O as SPDK does", () =>
       Effect.gen(function* () {
         const bdev = yield* mallocOpened()
+        yield* examined
         const before = yield* bdev.stats
         const buffer = yield* DmaBuffer.make(4096)
         for (let index = 0; index < 10; index++) yield* bdev.write(index * 4096, buffer)

@@ -25,7 +25,7 @@ import {
   until,
   within
 } from "../support/harness.ts"
-import { errorBdev } from "../support/held.ts"
+import { arrived, errorBdev } from "../support/held.ts"
 import { seeded } from "../support/random.ts"
 
 const usage = Effect.flatMap(Effect.service(Spdk.Spdk), (spdk) => spdk.usage)
@@ -148,6 +148,7 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
           "the read is in flight",
           Effect.map(usage, (now) => now.requestsInFlight === 1)
         )
+        yield* arrived
         const events = yield* Effect.forkChild(Stream.runCollect(bdev.events), { startImmediately: true })
         const client = yield* Rpc.RpcClient
         const removing = yield* Effect.forkChild(client.call("bdev_error_delete", { name: device.name }), {

@@ -16,7 +16,7 @@ import {
   sameBytes,
   within
 } from "../support/harness.ts"
-import { errorBdev, heldReads } from "../support/held.ts"
+import { errorBdev, examined, heldReads } from "../support/held.ts"
 import { seeded } from "../support/random.ts"
 
 const collect = <E, R>(stream: Stream.Stream<Uint8Array, E, R>) =>
@@ -196,6 +196,7 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
     check("a slow consumer holds the producer back: no more than `concurrency` reads run ahead", () =>
       Effect.gen(function* () {
         const bdev = yield* mallocOpened(1024)
+        yield* examined
         const before = (yield* bdev.stats).readOps
         let taken = 0
         yield* bdev.stream({ chunkBytes: blockSize, concurrency: 4 }).pipe(

@@ -18,7 +18,7 @@ import {
   smallClusters,
   zeroes
 } from "../support/blobs.ts"
-import { contract, failsWith, fresh, pattern, sameBytes, within } from "../support/harness.ts"
+import { contract, failsWith, fresh, pattern, sameBytes, until, within } from "../support/harness.ts"
 import { errorBdev } from "../support/held.ts"
 
 export const suite: BlobSuite = (name, layer, _capabilities, driver) =>
@@ -195,8 +195,11 @@ export const suite: BlobSuite = (name, layer, _capabilities, driver) =>
             Effect.forkChild(blob.readBytes(cluster * smallClusters, 4096), { startImmediately: true })
           const reads = [yield* read(0), yield* read(2)] as const
           const roundTrips = Effect.forEach(Array.from({ length: 30 }), () => spdk.rpc.call("spdk_get_version"))
+          yield* until(
+            "both reads are in flight",
+            Effect.map(spdk.usage, ({ requestsInFlight }) => requestsInFlight === 2)
+          )
           yield* roundTrips
-          assert.strictEqual((yield* spdk.usage).requestsInFlight, 2)
           const changing = yield* Effect.forkChild(change(store, blob.id, other.name), { startImmediately: true })
           yield* roundTrips
           yield* letGo

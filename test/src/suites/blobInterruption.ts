@@ -24,7 +24,7 @@ import {
   until,
   within
 } from "../support/harness.ts"
-import { errorBdev } from "../support/held.ts"
+import { arrived, errorBdev } from "../support/held.ts"
 import { type RandomSource, seeded } from "../support/random.ts"
 
 const pause = (random: RandomSource, most: number) =>
@@ -200,6 +200,7 @@ export const suite: BlobSuite = (name, layer, _capabilities, driver) =>
           "the read is in flight",
           Effect.sync(() => buffer.pins === 1)
         )
+        yield* arrived
         const interrupting = yield* Effect.forkChild(Fiber.interrupt(reading), { startImmediately: true })
         const closing = yield* Effect.forkChild(close, { startImmediately: true })
         yield* Effect.forEach(Array.from({ length: 20 }), () => client.call("spdk_get_version"), { discard: true })
@@ -230,6 +231,7 @@ export const suite: BlobSuite = (name, layer, _capabilities, driver) =>
           "the read is in flight",
           Effect.sync(() => buffer.pins === 1)
         )
+        yield* arrived
         const exit = yield* within("the close", Effect.exit(blob.close))
         expectReleaseTimedOut(exit, { limitMillis: 30, operation: "Blob.close" })
         yield* failsWith(blob.resource.read(0, buffer), "Released")

@@ -155,6 +155,8 @@ export const killedRounds = (
           Effect.gen(function* () {
             const child = yield* start("blobLoad", [engine, driver, path])
             yield* child.line(/^ready$/m)
+            // Once at least there is something to find again, however slow the machine is.
+            if (round === 0) yield* child.line(/^synced .*$/m)
             yield* Effect.sleep(random.below(400))
             child.process.kill("SIGKILL")
             const { stdout } = yield* child.ended

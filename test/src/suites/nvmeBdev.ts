@@ -11,7 +11,7 @@ import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { type Capabilities, type EngineLayer, long } from "../support/engines.ts"
 import { blockSize, contract, failsWith, fresh, pattern, sameBytes, until, within } from "../support/harness.ts"
-import { attachedBdev, exported, freePort, freshNqn, pathTo, verifiedRounds } from "../support/nvmf.ts"
+import { attachedBdev, exported, freePort, freshNqn, pathTo, untilConnected, verifiedRounds } from "../support/nvmf.ts"
 import { seeded } from "../support/random.ts"
 import { authentication, keyring } from "./nvmeBdevKeys.ts"
 
@@ -293,6 +293,9 @@ export const suite = (name: string, layer: EngineLayer, capabilities: Capabiliti
               const { bdev, controller } = yield* attachedBdev(made, { policy: { policy: "active_active" } })
               yield* controller.addPath({ traddr: "127.0.0.1", trsvcid: port })
               yield* controller.setPolicy({ policy: "active_active", selector: "round_robin", minIo: 1 })
+              // Opens the channel.
+              yield* bdev.readBytes(0, blockSize)
+              yield* untilConnected(controller, 2)
               for (let at = 0; at < 10; at++) yield* bdev.writeBytes(at * blockSize, pattern(blockSize, at))
               const stats = yield* controller.pathStats(bdev.name)
               assert.deepStrictEqual(
@@ -317,6 +320,7 @@ export const suite = (name: string, layer: EngineLayer, capabilities: Capabiliti
           const { bdev, controller } = yield* attachedBdev(made)
           yield* controller.addPath({ traddr: "127.0.0.1", trsvcid: port })
           yield* bdev.writeBytes(0, pattern(blockSize, 1))
+          yield* untilConnected(controller, 2)
           const second = (yield* controller.paths).find((path) => path.transportId.trsvcid === port)
           yield* controller.setPreferredPath({ bdev: bdev.name, cntlid: second?.cntlid ?? 0 })
           yield* bdev.writeBytes(0, pattern(blockSize, 2))

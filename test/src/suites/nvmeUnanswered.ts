@@ -8,7 +8,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Scope from "effect/Scope"
-import { contract, expectReasonIn, pattern, sameBytes, until, within } from "../support/harness.ts"
+import { contract, expectReasonIn, pattern, sameBytes, until, withLimit, within } from "../support/harness.ts"
 import { makeProxy, type Verdict } from "../support/nvmeProxy.ts"
 import { type NvmeSuite, sharedTarget } from "../support/nvmeSuite.ts"
 import { addNamespace, exported, type NvmfTarget } from "../support/nvmfTarget.ts"
@@ -46,100 +46,118 @@ export const suite: NvmeSuite = (name, layer, _capabilities, factory) => {
   contract(name, layer, (check) => {
     for (const fault of faults) {
       check(`reads that end in "${fault}" are answered, and a reset brings everything back`, () =>
-        Effect.gen(function* () {
-          const { controller, proxy } = yield* behindProxy(target, { ioTimeout: "1 second" })
-          const disk = yield* controller.namespace(1)
-          const bytes = pattern(65_536, 3)
-          yield* disk.writeBytes(0, bytes)
-          proxy.decide = ({ opcode, queueId }) => (queueId > 0 && opcode === opcodes.read ? fault : "pass")
-          const reads = yield* Effect.forEach([0, 1, 2, 3, 4, 5, 6, 7], (i) =>
-            Effect.forkScoped(disk.readBytes(i * 4096, 4096), { startImmediately: true })
-          )
-          for (const read of reads) expectReasonIn(yield* within("an answer", Fiber.await(read), 10_000), lostReasons)
-          yield* failed(controller)
-          proxy.decide = () => "pass"
-          yield* within("a reset", controller.reset, 10_000)
-          sameBytes(yield* disk.readBytes(0, bytes.length), bytes, "what was written")
-        })
+        withLimit(1000, (ioTimeout, inTime) =>
+          Effect.gen(function* () {
+            const { controller, proxy } = yield* behindProxy(target, { ioTimeout })
+            const disk = yield* controller.namespace(1)
+            const bytes = pattern(65_536, 3)
+            yield* inTime(disk.writeBytes(0, bytes))
+            proxy.decide = ({ opcode, queueId }) => (queueId > 0 && opcode === opcodes.read ? fault : "pass")
+            const reads = yield* Effect.forEach([0, 1, 2, 3, 4, 5, 6, 7], (i) =>
+              Effect.forkScoped(disk.readBytes(i * 4096, 4096), { startImmediately: true })
+            )
+            for (const read of reads) {
+              expectReasonIn(yield* within("an answer", Fiber.await(read), 9000 + ioTimeout), lostReasons)
+            }
+            yield* failed(controller)
+            proxy.decide = () => "pass"
+            yield* within("a reset", controller.reset, 10_000)
+            sameBytes(yield* inTime(disk.readBytes(0, bytes.length)), bytes, "what was written")
+          })
+        )
       )
 
       check(
         `a command of the admin queue that ends in "${fault}" is answered, and a reset brings everything back`,
         () =>
-          Effect.gen(function* () {
-            const { controller, proxy } = yield* behindProxy(target, { adminTimeout: "1 second" })
-            const disk = yield* controller.namespace(1)
-            yield* disk.readBytes(0, 4096)
-            proxy.decide = ({ opcode, queueId }) => (queueId === 0 && opcode === opcodes.identify ? fault : "pass")
-            expectReasonIn(yield* within("an answer", Effect.exit(controller.identify), 10_000), lostReasons)
-            yield* failed(controller)
-            proxy.decide = () => "pass"
-            yield* within("a reset", controller.reset, 10_000)
-            yield* disk.readBytes(0, 4096)
-          })
+          withLimit(1000, (adminTimeout, inTime) =>
+            Effect.gen(function* () {
+              const { controller, proxy } = yield* inTime(behindProxy(target, { adminTimeout }))
+              const disk = yield* inTime(controller.namespace(1))
+              yield* disk.readBytes(0, 4096)
+              proxy.decide = ({ opcode, queueId }) => (queueId === 0 && opcode === opcodes.identify ? fault : "pass")
+              const answer = within("an answer", Effect.exit(controller.identify), 9000 + adminTimeout)
+              expectReasonIn(yield* answer, lostReasons)
+              yield* failed(controller)
+              proxy.decide = () => "pass"
+              yield* inTime(within("a reset", controller.reset, 10_000))
+              yield* disk.readBytes(0, 4096)
+            })
+          )
       )
 
       check(`a scope closes in time over a read that ended in "${fault}"`, () =>
-        Effect.gen(function* () {
-          const scope = yield* Scope.make()
-          const { controller, proxy } = yield* Scope.provide(
-            behindProxy(target, { ioTimeout: "1 second", adminTimeout: "1 second" }),
-            scope
-          )
-          const disk = yield* Scope.provide(controller.namespace(1), scope)
-          yield* disk.readBytes(0, 4096)
-          let isThere = false
-          proxy.decide = ({ opcode, queueId }) => {
-            if (queueId === 0 || opcode !== opcodes.read) return "pass"
-            isThere = true
-            return fault
-          }
-          const read = yield* Effect.forkScoped(disk.readBytes(0, 4096), { startImmediately: true })
-          yield* until(
-            "the read is on its way",
-            Effect.sync(() => isThere)
-          )
-          yield* within("the end of the scope", Scope.close(scope, Exit.void), 10_000)
-          expectReasonIn(yield* within("an answer", Fiber.await(read), 1000), lostReasons)
-        })
+        withLimit(1000, (limit, inTime) =>
+          Effect.gen(function* () {
+            const scope = yield* Scope.fork(yield* Effect.scope)
+            const { controller, proxy } = yield* inTime(
+              Scope.provide(behindProxy(target, { ioTimeout: limit, adminTimeout: limit }), scope)
+            )
+            const disk = yield* inTime(Scope.provide(controller.namespace(1), scope))
+            yield* inTime(disk.readBytes(0, 4096))
+            let isThere = false
+            proxy.decide = ({ opcode, queueId }) => {
+              if (queueId === 0 || opcode !== opcodes.read) return "pass"
+              isThere = true
+              return fault
+            }
+            const read = yield* Effect.forkScoped(disk.readBytes(0, 4096), { startImmediately: true })
+            yield* inTime(
+              until(
+                "the read is on its way",
+                Effect.sync(() => isThere)
+              )
+            )
+            yield* within("the end of the scope", Scope.close(scope, Exit.void), 9000 + limit)
+            expectReasonIn(yield* within("an answer", Fiber.await(read), 1000), lostReasons)
+          })
+        )
       )
     }
 
     check("an interruption ends also when neither the command nor its abort is answered", () =>
-      Effect.gen(function* () {
-        const { controller, proxy } = yield* behindProxy(target, { ioTimeout: Infinity, adminTimeout: "1 second" })
-        const disk = yield* controller.namespace(1)
-        yield* disk.readBytes(0, 4096)
-        let reads = 0
-        proxy.decide = ({ opcode, queueId }) => {
-          if (queueId === 0) return opcode === opcodes.abort ? "swallow" : "pass"
-          reads++
-          return "swallow"
-        }
-        const read = yield* Effect.forkScoped(disk.readBytes(0, 4096), { startImmediately: true })
-        yield* until(
-          "the read is on its way",
-          Effect.sync(() => reads > 0)
-        )
-        yield* within("the interruption", Fiber.interrupt(read), 10_000)
-        yield* failed(controller)
-      })
+      withLimit(1000, (adminTimeout, inTime) =>
+        Effect.gen(function* () {
+          const { controller, proxy } = yield* inTime(behindProxy(target, { ioTimeout: Infinity, adminTimeout }))
+          const disk = yield* inTime(controller.namespace(1))
+          yield* disk.readBytes(0, 4096)
+          let reads = 0
+          proxy.decide = ({ opcode, queueId }) => {
+            if (queueId === 0) return opcode === opcodes.abort ? "swallow" : "pass"
+            reads++
+            return "swallow"
+          }
+          const read = yield* Effect.forkScoped(disk.readBytes(0, 4096), { startImmediately: true })
+          yield* until(
+            "the read is on its way",
+            Effect.sync(() => reads > 0)
+          )
+          yield* within("the interruption", Fiber.interrupt(read), 9000 + adminTimeout)
+          yield* failed(controller)
+        })
+      )
     )
 
     check("commands within their limit go on, however long they take together", () =>
-      Effect.gen(function* () {
-        const { controller, proxy } = yield* behindProxy(target, { ioTimeout: "2 seconds" })
-        const disk = yield* controller.namespace(1)
-        yield* disk.readBytes(0, 4096)
-        proxy.decide = ({ opcode, queueId }) => (queueId > 0 && opcode === opcodes.read ? "hold" : "pass")
-        for (let i = 0; i < 3; i++) {
-          const read = yield* Effect.forkScoped(disk.readBytes(0, 4096), { startImmediately: true })
-          yield* Effect.sleep("800 millis")
-          yield* proxy.release
-          yield* within("an answer", Fiber.join(read))
-        }
-        assert.strictEqual(controller.state, "connected")
-      })
+      withLimit(2000, (ioTimeout, inTime) =>
+        Effect.gen(function* () {
+          const { controller, proxy } = yield* behindProxy(target, { ioTimeout })
+          const disk = yield* controller.namespace(1)
+          yield* inTime(disk.readBytes(0, 4096))
+          proxy.decide = ({ opcode, queueId }) => (queueId > 0 && opcode === opcodes.read ? "hold" : "pass")
+          for (let i = 0; i < 3; i++) {
+            yield* inTime(
+              Effect.gen(function* () {
+                const read = yield* Effect.forkScoped(disk.readBytes(0, 4096), { startImmediately: true })
+                yield* Effect.sleep(0.4 * ioTimeout)
+                yield* proxy.release
+                yield* within("an answer", Fiber.join(read))
+              })
+            )
+          }
+          assert.strictEqual(controller.state, "connected")
+        })
+      )
     )
 
     const heldLog = (options: Nvme.ConnectOptions) =>
@@ -160,31 +178,35 @@ export const suite: NvmeSuite = (name, layer, _capabilities, factory) => {
       })
 
     check("a log of changed namespaces that comes too late writes to nobody's memory", () =>
-      Effect.gen(function* () {
-        // Engines wait for what they ask for by themselves no longer than for a connection.
-        const { controller, proxy } = yield* heldLog({ connectTimeout: "1 second" })
-        yield* Effect.sleep("1200 millis")
-        yield* proxy.release
-        proxy.decide = () => "pass"
-        yield* Effect.sleep("200 millis")
-        if (controller.state === "failed") yield* within("a reset", controller.reset, 10_000)
-        yield* until(
-          "the new namespace is there",
-          Effect.map(Effect.orDie(controller.namespaces), (ids) => ids.includes(2))
-        )
-        yield* Effect.scoped(Effect.flatMap(controller.namespace(2), (disk) => disk.readBytes(0, 4096)))
-      })
+      // Engines wait for what they ask for by themselves no longer than for a connection.
+      withLimit(1000, (connectTimeout, inTime) =>
+        Effect.gen(function* () {
+          const { controller, proxy } = yield* inTime(heldLog({ connectTimeout }))
+          yield* Effect.sleep(1.2 * connectTimeout)
+          yield* proxy.release
+          proxy.decide = () => "pass"
+          yield* Effect.sleep("200 millis")
+          if (controller.state === "failed") yield* inTime(within("a reset", controller.reset, 10_000))
+          yield* until(
+            "the new namespace is there",
+            Effect.map(Effect.orDie(controller.namespaces), (ids) => ids.includes(2))
+          )
+          yield* Effect.scoped(Effect.flatMap(controller.namespace(2), (disk) => disk.readBytes(0, 4096)))
+        })
+      )
     )
 
     check("a scope closes while the log of changed namespaces is waited for", () =>
-      Effect.gen(function* () {
-        const scope = yield* Scope.make()
-        const { proxy } = yield* Scope.provide(heldLog({ adminTimeout: "2 seconds" }), scope)
-        const closing = yield* Effect.forkScoped(Scope.close(scope, Exit.void), { startImmediately: true })
-        yield* Effect.sleep("2500 millis")
-        yield* proxy.release
-        yield* within("the end of the scope", Fiber.join(closing), 10_000)
-      })
+      withLimit(2000, (adminTimeout, inTime) =>
+        Effect.gen(function* () {
+          const scope = yield* Scope.fork(yield* Effect.scope)
+          const { proxy } = yield* inTime(Scope.provide(heldLog({ adminTimeout }), scope))
+          const closing = yield* Effect.forkScoped(Scope.close(scope, Exit.void), { startImmediately: true })
+          yield* Effect.sleep(1.25 * adminTimeout)
+          yield* proxy.release
+          yield* within("the end of the scope", Fiber.join(closing), 10_000)
+        })
+      )
     )
   })
 }

@@ -38,6 +38,19 @@ export const setLatency = (name: string, latencyMicros: number) =>
     }
   })
 
+/**
+ * What is in flight has come as far as its device: a message follows the requests through the main thread's queue, and RPC
+ * calls give the stack above the device its turns.
+ */
+export const arrived = Effect.gen(function* () {
+  const spdk = yield* Spdk.Spdk
+  yield* spdk.mainThread.call(Effect.void)
+  yield* Effect.forEach(Array.from({ length: 5 }), () => spdk.rpc.call("spdk_get_version"), { discard: true })
+})
+
+/** SPDK's modules that look for their own data on every new bdev have read what they wanted: statistics are the test's alone. */
+export const examined = Effect.flatMap(Rpc.RpcClient, (client) => client.call("bdev_wait_for_examine"))
+
 /** Holds every read (or I/O of the given type) until `letGo`, which also ends the holding. */
 export const heldReads = (ioType: "read" | "write" | "flush" | "unmap" | "all" = "read") =>
   Effect.gen(function* () {

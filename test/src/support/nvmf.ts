@@ -4,19 +4,12 @@ import * as NvmeBdev from "@effect-spdk/core/NvmeBdev"
 import * as NvmfTarget from "@effect-spdk/nvmf/NvmfTarget"
 import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
-import { createServer } from "node:net"
-import { blockSize, fresh, pattern, sameBytes } from "./harness.ts"
+import { blockSize, fresh, pattern, sameBytes, until } from "./harness.ts"
+import { freePort as anyFreePort } from "./ports.ts"
 import type { RandomSource } from "./random.ts"
 
-/** Nobody else has it at this moment. */
-export const freePort: Effect.Effect<string> = Effect.callback((resume) => {
-  const server = createServer()
-  server.listen({ host: "127.0.0.1", port: 0 }, () => {
-    const address = server.address()
-    const port = typeof address === "object" && address !== null ? String(address.port) : ""
-    server.close(() => resume(Effect.succeed(port)))
-  })
-})
+/** As RPC wants it. */
+export const freePort: Effect.Effect<string> = Effect.map(anyFreePort, String)
 
 let names = 0
 /** A name that no other test of this process uses. */
@@ -68,6 +61,16 @@ export const attachedBdev = (made: Pick<Exported, "nqn" | "port">, options: Part
     const bdev = yield* Bdev.open(`${controller.name}n1`, { write: true })
     return { controller, bdev }
   })
+
+/** Until the channels that are open have so many paths, each of them connected: what is added to them connects by itself. */
+export const untilConnected = (controller: NvmeBdev.AttachedController, count: number) =>
+  until(
+    `${count} paths are connected`,
+    Effect.map(controller.ioPaths, (threads) => {
+      const paths = threads.flatMap((thread) => thread.paths)
+      return paths.length === count && paths.every((path) => path.isConnected && path.isAccessible)
+    })
+  )
 
 /** Writes at random, and reads all of it back. */
 export const verifiedRounds = (bdev: Bdev.Bdev, random: RandomSource, rounds: number) =>

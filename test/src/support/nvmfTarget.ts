@@ -9,11 +9,11 @@ import type * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import { type ChildProcess, spawn } from "node:child_process"
 import { existsSync } from "node:fs"
-import * as net from "node:net"
 import { delimiter, join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { scratchFile } from "./engines.ts"
 import { fresh } from "./harness.ts"
+import { freePort } from "./ports.ts"
 
 export interface NvmfTarget {
   readonly kind: "nvmf_tgt" | "embedded"
@@ -97,16 +97,6 @@ const end = (child: ChildProcess): Effect.Effect<void> =>
       child.kill("SIGKILL")
     }
   })
-
-/** A port that nobody listens on now. */
-export const freePort: Effect.Effect<number> = Effect.callback<number>((resume) => {
-  const server = net.createServer()
-  server.listen(0, "127.0.0.1", () => {
-    const address = server.address()
-    const port = typeof address === "object" && address !== null ? address.port : 0
-    server.close(() => resume(Effect.succeed(port)))
-  })
-})
 
 export interface Exported {
   readonly subnqn: string

@@ -8,6 +8,7 @@ import * as Net from "node:net"
 import * as Os from "node:os"
 import * as Path from "node:path"
 import { make as makeSplitter } from "../../src/internal/jsonFrames.ts"
+import { deadlineIn } from "./deadline.ts"
 
 export interface Request {
   readonly id: number
@@ -97,10 +98,10 @@ export const fakeServer = (onRequest: (request: Request) => void): Effect.Effect
 /** Waits for what sockets do, with a deadline in real time. */
 export const until = (what: string, condition: () => boolean): Effect.Effect<void> =>
   Effect.callback<void>((resume) => {
-    const deadline = performance.now() + 10_000
+    const isOver = deadlineIn(10_000)
     const look = () => {
       if (condition()) resume(Effect.void)
-      else if (performance.now() > deadline) resume(Effect.die(new Error(`never happened: ${what}`)))
+      else if (isOver()) resume(Effect.die(new Error(`never happened: ${what}`)))
       else setTimeout(look, 1)
     }
     look()

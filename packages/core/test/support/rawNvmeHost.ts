@@ -24,6 +24,7 @@ import {
   writeDataHeader
 } from "../../src/internal/nvme/pdu.ts"
 import { makeEngine } from "./embeddedEngine.ts"
+import { deadlineIn } from "./deadline.ts"
 
 export const nqn = "nqn.2024-01.io.x:s1"
 export const hostNqn = "nqn.2024-01.io.x:host"
@@ -111,11 +112,11 @@ export const h2cData = (fields: TransferFields, data: Uint8Array): Uint8Array =>
 /** Waits for it, by the real clock: sockets know no other. */
 export const until = (what: string, holds: () => Effect.Effect<boolean, unknown> | boolean) =>
   Effect.gen(function* () {
-    const end = performance.now() + 20_000
+    const isOver = deadlineIn(20_000)
     for (;;) {
       const answer = holds()
       if (typeof answer === "boolean" ? answer : yield* Effect.orDie(answer)) return
-      if (performance.now() > end) throw new Error(`waited too long for: ${what}`)
+      if (isOver()) throw new Error(`waited too long for: ${what}`)
       yield* Effect.promise(() => new Promise((resolve) => setTimeout(resolve, 2)))
     }
   })

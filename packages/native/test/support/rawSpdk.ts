@@ -29,16 +29,19 @@ export interface Answer {
 
 export const delay = (millis: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, millis))
 
-/** Waits for a condition and fails loudly when it does not come true in time. */
+/** Waits for a condition and fails loudly when it does not come true in time, of which this process had all. */
 export const until = async (
   what: string,
   condition: () => boolean | Promise<boolean>,
   millis = 20_000
 ): Promise<void> => {
-  const deadline = Date.now() + millis
-  while (!(await condition())) {
-    if (Date.now() > deadline) throw new Error(`not within ${millis} ms: ${what}`)
+  let left = millis
+  for (let last = performance.now(); !(await condition());) {
+    if (left <= 0) throw new Error(`not within ${millis} ms: ${what}`)
     await delay(1)
+    const now = performance.now()
+    left -= Math.min(100, now - last)
+    last = now
   }
 }
 

@@ -51,7 +51,7 @@ export class Immediate implements ImmediateTransfers {
     this.unitsLeft -= units
     const millis = channel.stat.count(opcode, lengthBytes, startMillis, true)
     // Inside of a completion or a poller, the time is in theirs.
-    if (!reactor.isTimed) this.queue.busyMillis += millis
+    if (millis > 0 && !reactor.isTimed) this.queue.countEstimate(millis)
     return true
   }
 
