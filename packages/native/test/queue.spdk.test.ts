@@ -5,6 +5,11 @@ import { afterAll, afterEach, beforeAll, expect, it } from "vitest"
 import { type EntryFields, slotsOfEntry, slotsOfSegments } from "./support/entry.ts"
 import { type RawCompletion, describeWithSpdk, type RawQueue, RawSpdk, until } from "./support/rawSpdk.ts"
 
+/** Of the language, but not of the libraries that TypeScript is told of here. */
+declare const WebAssembly: {
+  readonly Memory: new (size: { readonly initial: number }) => { readonly buffer: ArrayBuffer }
+}
+
 const blockSize = 512
 const hourMicros = 3_600_000_000
 const ecanceled = -125
