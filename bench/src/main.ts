@@ -22,7 +22,7 @@ import * as Machine from "./Machine.ts"
 import * as NvmfTarget from "./NvmfTarget.ts"
 import * as Picture from "./Picture.ts"
 import * as Report from "./Report.ts"
-import { judge, type Judged, type Row, toJson } from "./Row.ts"
+import { formatNumber, judge, type Judged, type Row, toJson } from "./Row.ts"
 import { median } from "./statistics.ts"
 
 const fileBytes = 64 * 2 ** 20
@@ -85,6 +85,8 @@ const compare = async (benchCase: Case, runs: number): Promise<Judged> => {
     if (peer !== undefined) await once(peer, theirs)
     if (turn % 2 === 1) await once(subject, ours)
   }
+  const spread = (turns: ReadonlyArray<number>) => turns.map(formatNumber).join(" ")
+  process.stderr.write(`  ${spread(ours)}${theirs.length === 0 ? "" : `, peer ${spread(theirs)}`}\n`)
   const value = median(ours)
   const peerValue = peer === undefined ? null : median(theirs)
   const ratio = peerValue === null ? null : value / peerValue
