@@ -121,16 +121,16 @@ int Queue::Poll() {
     if (closed_) return SPDK_POLLER_BUSY;
   }
   if (backlog_head_ != nullptr && FlushBacklog()) work++;
+  // What the pollers of devices have completed: JavaScript goes on with it while the next entries are submitted, which is
+  // where a device in memory does its work.
+  if (PublishNew()) work++;
   work += ConsumeRing();
   if (nvme_group_ != nullptr) work += PollNvme();
   if (!abort_wishes_.empty()) AskForAborts();
   for (const auto& poller : pollers_) {
     if (poller->undelivered != 0) DeliverTick(poller.get());
   }
-  if (ring_->unpublished()) {
-    work++;
-    Publish();
-  }
+  if (PublishNew()) work++;
   if (wake_due_ticks_ != 0) WakeIfDue();
   if (const uint32_t turn = ring_->JavaScriptGivesWay(); turn != 0) GiveTurnIfDue(turn, work == 0);
   if (work == 0) {

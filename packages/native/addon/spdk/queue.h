@@ -273,6 +273,8 @@ class Queue : public std::enable_shared_from_this<Queue> {
   bool FlushBacklog();
   Request*& Named(uint32_t id) { return by_id_[id & (request_count_ - 1)]; }
   void Publish();
+  // False when there was nothing to publish.
+  bool PublishNew();
   // Only while a wake-up waits.
   void WakeIfDue();
   // Only while JavaScript gives way. `nothing_new`: this turn found no work.

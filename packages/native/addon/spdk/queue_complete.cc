@@ -122,6 +122,12 @@ void Queue::Publish() {
   WakeIfDue();
 }
 
+bool Queue::PublishNew() {
+  if (!ring_->unpublished()) return false;
+  Publish();
+  return true;
+}
+
 // Waking a thread costs as much as many completions do: while more of them are on their way it waits a little.
 void Queue::WakeIfDue() {
   if (ring_->JavaScriptSleeps()) {
