@@ -94,6 +94,15 @@ describeWithSpdk("the lifetime of SPDK in a process", () => {
     expect({ ...ended, stdout: JSON.parse(ended.stdout) }).toEqual({ code: 0, signal: null, stdout: said, stderr: "" })
   })
 
+  it("memory whose view was transferred is neither freed nor given to another", async () => {
+    // Of the language since Node 22.
+    const flags = "transfer" in ArrayBuffer.prototype ? [] : ["--harmony-rab-gsab-transfer"]
+    const ended = await spawned(process.execPath, [...flags, childPath("transferredView")])
+    const refused = "the view of DMA memory was transferred: the memory is kept"
+    expect(ended).toMatchObject({ code: 0, signal: null })
+    expect(JSON.parse(ended.stdout)).toEqual({ renewed: refused, freed: refused, reached: 0, slabs: 3, freedTwice: "done" })
+  })
+
   it("a start that fails says why, also to those who come later", async () => {
     expectEnd(await run("too little memory"), 0, /status true "\S.*"/)
   })

@@ -56,6 +56,14 @@ bool DetachView(const Napi::CallbackInfo& info, size_t index) {
   return !info.Env().IsExceptionPending();
 }
 
+// Whether JavaScript has moved what is behind the view of an open slab to another one (ArrayBuffer.prototype.transfer), which
+// nobody can find: there is an exception then.
+bool IsMoved(const Napi::CallbackInfo& info, size_t index) {
+  if (!info[index].IsArrayBuffer() || !info[index].As<Napi::ArrayBuffer>().IsDetached()) return false;
+  Napi::Error::New(info.Env(), "the view of DMA memory was transferred: the memory is kept").ThrowAsJavaScriptException();
+  return true;
+}
+
 }  // namespace
 
 void DmaAllocate(const Napi::CallbackInfo& info) {
@@ -97,8 +105,10 @@ void DmaFree(const Napi::CallbackInfo& info) {
   Environment* environment = Attached(info);
   Arguments arguments(info);
   const SlabHandle handle = {arguments.U32(0), arguments.U32(1)};
-  if (environment == nullptr || !arguments.ok() || !DetachView(info, 2)) return;
+  if (environment == nullptr || !arguments.ok()) return;
   SlabTable& slabs = *environment->holdings().slabs;
+  if (slabs.Find(handle).has_value() && IsMoved(info, 2)) return;
+  if (!DetachView(info, 2)) return;
   const SlabTable::CloseResult closed = slabs.Close(handle);
   if (closed.memory != nullptr) FreeSlabMemory(slabs, handle.slot, closed.memory);
 }
@@ -108,7 +118,9 @@ Napi::Value DmaRenew(const Napi::CallbackInfo& info) {
   Arguments arguments(info);
   const SlabHandle handle = {arguments.U32(0), arguments.U32(1)};
   if (environment == nullptr || !arguments.ok()) return info.Env().Undefined();
-  const auto renewed = environment->holdings().slabs->Renew(handle);
+  SlabTable& slabs = *environment->holdings().slabs;
+  if (slabs.Find(handle).has_value() && IsMoved(info, 2)) return info.Env().Undefined();
+  const auto renewed = slabs.Renew(handle);
   if (renewed.has_value()) DetachView(info, 2);
   return Napi::Number::New(info.Env(), renewed.has_value() ? renewed->generation : 0);
 }
