@@ -21,7 +21,6 @@ import {
   ok,
   open,
   pattern,
-  type Pending,
   read,
   run,
   slab,
@@ -31,6 +30,7 @@ import {
   vectored,
   write
 } from "./support/embeddedEngine.ts"
+import { uncaughtDuring } from "./support/uncaught.ts"
 
 const refused = (errno: number, detail: number): Ended => ({ status: -errno, detail, nvme: 0 })
 const EBADF = 9
@@ -290,29 +290,17 @@ describe("a queue", () => {
     Effect.gen(function* () {
       const { queue } = yield* world
       const thrown = new Error("a completion that breaks its contract")
-      let next: Pending | undefined
-      const caught = yield* Effect.callback<unknown>((resume) => {
-        const listeners = process.listeners("uncaughtException")
-        process.removeAllListeners("uncaughtException")
-        process.once("uncaughtException", (error) => {
-          for (const listener of listeners) process.on("uncaughtException", listener)
-          resume(Effect.succeed(error))
-        })
-        queue.submit(
-          makeEntry(),
-          {
-            complete: () => {
-              throw thrown
-            }
-          },
-          0
-        )
-        next = start(queue, {})
+      const complete = () => {
+        throw thrown
+      }
+      const submitBoth = Effect.sync(() => {
+        queue.submit(makeEntry(), { complete }, 0)
+        return start(queue, {})
       })
-      assert.strictEqual(caught, thrown)
-      yield* turn
+      const { uncaught, value: next } = yield* uncaughtDuring(submitBoth)
+      assert.deepStrictEqual(uncaught, [thrown])
       // Without another one to wake the queue.
-      assert.strictEqual(next?.times(), 1)
+      assert.strictEqual(next.times(), 1)
       assert.deepStrictEqual(yield* run(queue, {}), ok)
       assert.strictEqual(queue.inFlight, 0)
     }).pipe(Effect.scoped)

@@ -284,7 +284,7 @@ export class RingQueue implements Queue {
     words[at + Sqe.opcodeWord] = first
     words[at + Sqe.idGenerationWord] = generation
     // What does not fit names nobody, and must not name another.
-    words[at + Sqe.slotsWord] =
+    words[at + Sqe.handlesWord] =
       Math.min(entry.channelSlot, Sqe.noSlot) | (Math.min(entry.slabSlot, Sqe.noSlot) << Sqe.slabShift)
     words[at + Sqe.channelGenerationWord] = entry.channelGeneration
     words[at + Sqe.slabGenerationWord] = entry.slabGeneration
@@ -364,6 +364,7 @@ export class RingQueue implements Queue {
     const generation = Math.floor(id / idSpace)
     if (this.owners[slot] === undefined || this.generations[slot] !== generation) return true
     if (this.freeIdCount === 0 || !this.hasRoom(1)) return false
+    // The request to abort is named where others name their channel.
     abortEntry.channelSlot = slot
     abortEntry.channelGeneration = generation
     this.push(abortEntry, abortOwner, 0)
