@@ -7,7 +7,6 @@ import * as Fiber from "effect/Fiber"
 import * as Scope from "effect/Scope"
 import { TestClock } from "effect/testing"
 import * as fs from "node:fs"
-import * as os from "node:os"
 import * as path from "node:path"
 import type { Slab } from "../src/internal/engine.ts"
 import {
@@ -30,6 +29,7 @@ import {
   vectored,
   write
 } from "./support/embeddedEngine.ts"
+import { scratchFolder } from "./support/scratch.ts"
 import { uncaughtDuring } from "./support/uncaught.ts"
 
 const refused = (errno: number, detail: number): Ended => ({ status: -errno, detail, nvme: 0 })
@@ -185,9 +185,7 @@ describe("a queue refuses, in the order and with the words of the native reactor
 
   it.live("memory that is not aligned as the bdev wants it", () =>
     Effect.gen(function* () {
-      const folder = fs.mkdtempSync(path.join(os.tmpdir(), "effect-spdk-"))
-      yield* Effect.addFinalizer(() => Effect.sync(() => fs.rmSync(folder, { recursive: true })))
-      const filename = path.join(folder, "disk.img")
+      const filename = path.join(yield* scratchFolder, "disk.img")
       fs.writeFileSync(filename, Buffer.alloc(65_536))
       const engine = yield* makeEngine()
       yield* engine.rpc.call("bdev_aio_create", { name: "a", filename, block_size: 512 })
