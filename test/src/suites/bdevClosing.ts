@@ -22,12 +22,8 @@ import {
   until,
   within
 } from "../support/harness.ts"
-import { arrived, errorBdev } from "../support/held.ts"
+import { arrived, errorBdev, inFlight } from "../support/held.ts"
 import { seeded } from "../support/random.ts"
-
-const inFlight = Effect.flatMap(Effect.service(Spdk.Spdk), (spdk) =>
-  Effect.map(spdk.usage, (usage) => usage.requestsInFlight)
-)
 
 export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilities): void =>
   contract(name, layer, (check) => {

@@ -27,12 +27,8 @@ import {
   until,
   within
 } from "../support/harness.ts"
-import { heldReads, setLatency } from "../support/held.ts"
+import { heldReads, inFlight, setLatency } from "../support/held.ts"
 import { seeded } from "../support/random.ts"
-
-const inFlight = Effect.flatMap(Effect.service(Spdk.Spdk), (spdk) =>
-  Effect.map(spdk.usage, (usage) => usage.requestsInFlight)
-)
 
 /** Longer than the tests wait for an abort, and no longer, so that a failure ends. */
 const slowMicros = 20_000_000
