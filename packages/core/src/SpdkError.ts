@@ -184,8 +184,8 @@ export const fromRpcCode = (
 
 /**
  * The error for a completion with a status other than 0. `detail` (a `Layout.Detail`) tells why the engine refused
- * the entry; without one the device answered, and the NVMe word, as `Layout.Cqe.nvmeWord` has it, says more than
- * the errno.
+ * the entry; without one the device answered, and the NVMe status, encoded as `Layout.Cqe` says, tells more
+ * than the errno.
  *
  * @since 0.1.0
  * @category conversions

@@ -8,13 +8,8 @@ import * as ConfigProvider from "effect/ConfigProvider"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as fs from "node:fs"
-import * as os from "node:os"
 import * as path from "node:path"
-
-const temporaryFolder = Effect.acquireRelease(
-  Effect.sync(() => fs.mkdtempSync(path.join(os.tmpdir(), "effect-spdk-"))),
-  (folder) => Effect.sync(() => fs.rmSync(folder, { recursive: true }))
-)
+import { scratchFolder } from "./support/scratch.ts"
 
 const namesOfBdevs = Effect.map(Bdev.list, (all) => all.map(({ name }) => name))
 
@@ -64,7 +59,7 @@ layer(Spdk.layerEmbedded())("bdev layers", (it) => {
 
   it.effect("read their options from Config", () =>
     Effect.gen(function* () {
-      const folder = yield* temporaryFolder
+      const folder = yield* scratchFolder
       const file = path.join(folder, "disk.img")
       const config = Bdev.layerFileConfig({ path: Config.String("DISK"), size: Config.String("DISK_SIZE") })
       const sizeBytes = yield* Effect.map(Bdev.Bdev, (bdev) => bdev.sizeBytes).pipe(

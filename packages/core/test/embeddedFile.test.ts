@@ -3,7 +3,6 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { execFileSync } from "node:child_process"
 import * as fs from "node:fs"
-import * as os from "node:os"
 import * as path from "node:path"
 import {
   control,
@@ -20,16 +19,12 @@ import {
   vectored,
   write
 } from "./support/embeddedEngine.ts"
-
-const folder = Effect.acquireRelease(
-  Effect.sync(() => fs.mkdtempSync(path.join(os.tmpdir(), "effect-spdk-"))),
-  (made) => Effect.sync(() => fs.rmSync(made, { recursive: true }))
-)
+import { scratchFolder } from "./support/scratch.ts"
 
 const disk = Effect.fnUntraced(function* (
   options: { readonly bytes?: Uint8Array; readonly params?: object; readonly write?: boolean } = {}
 ) {
-  const filename = path.join(yield* folder, "disk.img")
+  const filename = path.join(yield* scratchFolder, "disk.img")
   fs.writeFileSync(filename, options.bytes ?? Buffer.alloc(64 * 512))
   const engine = yield* makeEngine()
   yield* engine.rpc.call("bdev_aio_create", { name: "a", filename, block_size: 512, ...options.params })
@@ -190,7 +185,7 @@ describe("a file bdev", () => {
 
   it.live("does not wait for the other end of a pipe", () =>
     Effect.gen(function* () {
-      const filename = path.join(yield* folder, "pipe")
+      const filename = path.join(yield* scratchFolder, "pipe")
       execFileSync("sh", ["-c", 'mkfifo "$0"', filename])
       const engine = yield* makeEngine()
       const made = yield* engine.rpc.call("bdev_aio_create", { name: "a", filename, block_size: 512, readonly: true })

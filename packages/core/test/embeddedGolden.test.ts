@@ -1,10 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as fs from "node:fs"
-import * as os from "node:os"
 import * as path from "node:path"
 import { makeEngine } from "./support/embeddedEngine.ts"
 import { connect } from "./support/rawClient.ts"
+import { scratchFolder } from "./support/scratch.ts"
 
 /** What SPDK v26.05 answered to calls in this order, each list to an spdk_tgt of its own. */
 type Recorded = readonly [
@@ -44,8 +44,7 @@ describe("the embedded engine answers as spdk_tgt did", () => {
     [1, "bdevs on top of each other"]
   ] as const)("list %d: %s", ([list]) =>
     Effect.gen(function* () {
-      const folder = fs.mkdtempSync(path.join(os.tmpdir(), "effect-spdk-"))
-      yield* Effect.addFinalizer(() => Effect.sync(() => fs.rmSync(folder, { recursive: true })))
+      const folder = yield* scratchFolder
       fs.writeFileSync(path.join(folder, "f8m.img"), Buffer.alloc(8 * 1024 * 1024))
       fs.writeFileSync(path.join(folder, "odd.img"), Buffer.alloc(1000))
       fs.writeFileSync(path.join(folder, "empty.img"), "")

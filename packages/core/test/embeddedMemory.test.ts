@@ -2,9 +2,9 @@ import { Opcode } from "@effect-spdk/native/Layout"
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as fs from "node:fs"
-import * as os from "node:os"
 import * as path from "node:path"
 import { makeEngine, malloc, ok, open, pattern, read, start, transfer, write } from "./support/embeddedEngine.ts"
+import { scratchFolder } from "./support/scratch.ts"
 
 describe("the embedded engine's memory", () => {
   it.effect("is zeroed, as long as it was asked for, and counted", () =>
@@ -95,9 +95,7 @@ describe("the embedded engine's memory", () => {
 
   it.effect("freed under a request in flight stays until the request has ended, and is nobody else's until then", () =>
     Effect.gen(function* () {
-      const folder = fs.mkdtempSync(path.join(os.tmpdir(), "effect-spdk-"))
-      yield* Effect.addFinalizer(() => Effect.sync(() => fs.rmSync(folder, { recursive: true })))
-      const filename = path.join(folder, "disk.img")
+      const filename = path.join(yield* scratchFolder, "disk.img")
       const bytes = pattern(1024 * 1024, 3)
       fs.writeFileSync(filename, bytes)
       const engine = yield* makeEngine()

@@ -7,7 +7,6 @@ import * as Fiber from "effect/Fiber"
 import * as Scope from "effect/Scope"
 import { TestClock } from "effect/testing"
 import * as fs from "node:fs"
-import * as os from "node:os"
 import * as path from "node:path"
 import type { Slab } from "../src/internal/engine.ts"
 import {
@@ -21,7 +20,6 @@ import {
   ok,
   open,
   pattern,
-  type Pending,
   read,
   run,
   slab,
@@ -31,6 +29,8 @@ import {
   vectored,
   write
 } from "./support/embeddedEngine.ts"
+import { scratchFolder } from "./support/scratch.ts"
+import { uncaughtDuring } from "./support/uncaught.ts"
 
 const refused = (errno: number, detail: number): Ended => ({ status: -errno, detail, nvme: 0 })
 const EBADF = 9
@@ -185,9 +185,7 @@ describe("a queue refuses, in the order and with the words of the native reactor
 
   it.live("memory that is not aligned as the bdev wants it", () =>
     Effect.gen(function* () {
-      const folder = fs.mkdtempSync(path.join(os.tmpdir(), "effect-spdk-"))
-      yield* Effect.addFinalizer(() => Effect.sync(() => fs.rmSync(folder, { recursive: true })))
-      const filename = path.join(folder, "disk.img")
+      const filename = path.join(yield* scratchFolder, "disk.img")
       fs.writeFileSync(filename, Buffer.alloc(65_536))
       const engine = yield* makeEngine()
       yield* engine.rpc.call("bdev_aio_create", { name: "a", filename, block_size: 512 })
@@ -290,29 +288,17 @@ describe("a queue", () => {
     Effect.gen(function* () {
       const { queue } = yield* world
       const thrown = new Error("a completion that breaks its contract")
-      let next: Pending | undefined
-      const caught = yield* Effect.callback<unknown>((resume) => {
-        const listeners = process.listeners("uncaughtException")
-        process.removeAllListeners("uncaughtException")
-        process.once("uncaughtException", (error) => {
-          for (const listener of listeners) process.on("uncaughtException", listener)
-          resume(Effect.succeed(error))
-        })
-        queue.submit(
-          makeEntry(),
-          {
-            complete: () => {
-              throw thrown
-            }
-          },
-          0
-        )
-        next = start(queue, {})
+      const complete = () => {
+        throw thrown
+      }
+      const submitBoth = Effect.sync(() => {
+        queue.submit(makeEntry(), { complete }, 0)
+        return start(queue, {})
       })
-      assert.strictEqual(caught, thrown)
-      yield* turn
+      const { uncaught, value: next } = yield* uncaughtDuring(submitBoth)
+      assert.deepStrictEqual(uncaught, [thrown])
       // Without another one to wake the queue.
-      assert.strictEqual(next?.times(), 1)
+      assert.strictEqual(next.times(), 1)
       assert.deepStrictEqual(yield* run(queue, {}), ok)
       assert.strictEqual(queue.inFlight, 0)
     }).pipe(Effect.scoped)

@@ -4,18 +4,13 @@ import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 import * as fs from "node:fs"
 import * as Net from "node:net"
-import * as os from "node:os"
 import * as path from "node:path"
 import { makeEngine, turn } from "./support/embeddedEngine.ts"
 import { connect } from "./support/rawClient.ts"
-
-const folder = Effect.acquireRelease(
-  Effect.sync(() => fs.mkdtempSync(path.join(os.tmpdir(), "effect-spdk-"))),
-  (made) => Effect.sync(() => fs.rmSync(made, { recursive: true }))
-)
+import { scratchFolder } from "./support/scratch.ts"
 
 const served = Effect.gen(function* () {
-  const rpcSocket = path.join(yield* folder, "rpc.sock")
+  const rpcSocket = path.join(yield* scratchFolder, "rpc.sock")
   const engine = yield* makeEngine({ rpcSocket })
   return { engine, rpcSocket }
 })
@@ -188,7 +183,7 @@ describe("the socket itself", () => {
   it.live("is its user's alone, and gone when the engine is", () =>
     Effect.gen(function* () {
       const scope = yield* Scope.make()
-      const rpcSocket = path.join(yield* folder, "rpc.sock")
+      const rpcSocket = path.join(yield* scratchFolder, "rpc.sock")
       const engine = yield* Scope.provide(makeEngine({ rpcSocket }), scope)
       assert.strictEqual(engine.rpcSocket, rpcSocket)
       assert.strictEqual(fs.statSync(rpcSocket).mode & 0o777, 0o600)
@@ -212,7 +207,7 @@ describe("the socket itself", () => {
 
   it.live("is not made of a file, which stays", () =>
     Effect.gen(function* () {
-      const rpcSocket = path.join(yield* folder, "file")
+      const rpcSocket = path.join(yield* scratchFolder, "file")
       fs.writeFileSync(rpcSocket, "precious")
       const { reason } = yield* Effect.flip(Effect.scoped(makeEngine({ rpcSocket })))
       assert.strictEqual(reason._tag, "StartFailed")
@@ -222,7 +217,7 @@ describe("the socket itself", () => {
 
   it.live("takes the place of one that a dead process has left", () =>
     Effect.gen(function* () {
-      const rpcSocket = path.join(yield* folder, "stale.sock")
+      const rpcSocket = path.join(yield* scratchFolder, "stale.sock")
       yield* Effect.callback<void>((resume) => {
         const server = Net.createServer().listen(rpcSocket, () => {
           // The file of a process that was killed: closing the handle under the name keeps the name.
@@ -240,7 +235,7 @@ describe("the socket itself", () => {
 
   it.live("cannot be where there is no folder, and cannot have a path of 108 bytes", () =>
     Effect.gen(function* () {
-      const made = yield* folder
+      const made = yield* scratchFolder
       const nowhere = yield* Effect.flip(Effect.scoped(makeEngine({ rpcSocket: path.join(made, "a", "b") })))
       assert.strictEqual(nowhere.reason._tag, "StartFailed")
       // libuv says EACCES of a folder that is missing.

@@ -6,7 +6,6 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import * as fs from "node:fs"
 import * as net from "node:net"
-import * as os from "node:os"
 import * as path from "node:path"
 import { BdevRegistry } from "../src/internal/embedded/bdevRegistry.ts"
 import { MemoryBudget } from "../src/internal/embedded/memory.ts"
@@ -32,6 +31,7 @@ import {
   turn
 } from "./support/embeddedEngine.ts"
 import { connected, freePort, icReq, initialized, makeTarget, nqn, until } from "./support/rawNvmeHost.ts"
+import { scratchFolder } from "./support/scratch.ts"
 import { uncaughtDuring } from "./support/uncaught.ts"
 
 const thrown = new Error("of the test's")
@@ -69,9 +69,7 @@ describe("completions that throw take nothing from the other requests", () => {
     })
   const latencies = { avg_read_latency: 2000, p99_read_latency: 2000, avg_write_latency: 0, p99_write_latency: 0 }
   const aio: Made = Effect.gen(function* () {
-    const folder = fs.mkdtempSync(path.join(os.tmpdir(), "effect-spdk-"))
-    yield* Effect.addFinalizer(() => Effect.sync(() => fs.rmSync(folder, { recursive: true })))
-    const filename = path.join(folder, "disk.img")
+    const filename = path.join(yield* scratchFolder, "disk.img")
     fs.writeFileSync(filename, Buffer.alloc(65_536))
     const engine = yield* makeEngine()
     yield* engine.rpc.call("bdev_aio_create", { name: "a", filename, block_size: 512 })

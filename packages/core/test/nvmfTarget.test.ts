@@ -4,8 +4,8 @@ import * as Effect from "effect/Effect"
 import { readFileSync } from "node:fs"
 import * as net from "node:net"
 import { termFatalError } from "../src/internal/nvme/pdu.ts"
-import { makeEngine } from "./support/embeddedEngine.ts"
 import { makeRandom } from "./support/random.ts"
+import { makeTarget, nqn, until } from "./support/rawNvmeHost.ts"
 
 const golden: Record<string, string> = JSON.parse(
   readFileSync(new URL("golden/nvmePdus.json", import.meta.url), "utf8")
@@ -14,15 +14,6 @@ const icReq = Buffer.from(golden["icReq"] ?? "", "hex")
 const connect = Buffer.from(golden["connectPlain"] ?? "", "hex")
 // The same without digests.
 icReq[11] = 0
-const nqn = "nqn.2024-01.io.x:s1"
-
-const freePort = Effect.callback<number>((resume) => {
-  const server = net.createServer()
-  server.listen(0, "127.0.0.1", () => {
-    const address = server.address()
-    server.close(() => resume(Effect.succeed(typeof address === "object" && address !== null ? address.port : 0)))
-  })
-})
 
 /** What the target says to this until it hangs up or has said `enoughBytes`. */
 const talk = (port: number, bytes: Uint8Array, enoughBytes: number): Effect.Effect<Buffer> =>
@@ -44,18 +35,6 @@ const talk = (port: number, bytes: Uint8Array, enoughBytes: number): Effect.Effe
     socket.write(bytes)
   })
 
-const makeTarget = Effect.gen(function* () {
-  const { rpc } = yield* makeEngine()
-  const port = yield* freePort
-  yield* rpc.call("bdev_malloc_create", { name: "M0", num_blocks: 2048, block_size: 512 })
-  yield* rpc.call("nvmf_create_transport", { trtype: "TCP" })
-  yield* rpc.call("nvmf_create_subsystem", { nqn, allow_any_host: true })
-  yield* rpc.call("nvmf_subsystem_add_ns", { nqn, namespace: { bdev_name: "M0" } })
-  const listen_address = { trtype: "TCP", adrfam: "IPv4", traddr: "127.0.0.1", trsvcid: String(port) }
-  yield* rpc.call("nvmf_subsystem_add_listener", { nqn, listen_address })
-  return { port, rpc }
-})
-
 /** Connects the admin queue: 128 bytes and the response. */
 const connects = (port: number): Effect.Effect<number> =>
   Effect.map(talk(port, Buffer.concat([icReq, connect]), 152), (said) =>
@@ -72,7 +51,7 @@ describe("the embedded target", () => {
   it.effect("connects a host that SPDK's tool is", () =>
     Effect.scoped(
       Effect.gen(function* () {
-        const { port, rpc } = yield* makeTarget
+        const { port, rpc } = yield* makeTarget()
         assert.strictEqual(yield* connects(port), 0)
         yield* rpc.call("nvmf_subsystem_allow_any_host", { nqn, allow_any_host: false })
         // Connect invalid host; it may be tried again, as with SPDK's target.
@@ -94,7 +73,7 @@ describe("the embedded target", () => {
     it.effect(`${name}: a termination request, and others go on`, () =>
       Effect.scoped(
         Effect.gen(function* () {
-          const { port } = yield* makeTarget
+          const { port } = yield* makeTarget()
           const said = yield* talk(port, bytes, 1e6)
           let at = 0
           while (at < said.length && said[at] !== 3) at += said.readUInt32LE(at + 4)
@@ -108,14 +87,18 @@ describe("the embedded target", () => {
   it.effect("some hundred connections at a time, and none is left behind", () =>
     Effect.scoped(
       Effect.gen(function* () {
-        const { port, rpc } = yield* makeTarget
+        const { port, rpc } = yield* makeTarget()
         const statuses = yield* Effect.all(
           Array.from({ length: 200 }, () => connects(port)),
           { concurrency: 200 }
         )
         assert.isTrue(statuses.every((status) => status === 0))
-        yield* Effect.promise(() => new Promise((resolve) => setImmediate(() => setImmediate(resolve))))
-        assert.isArray(yield* rpc.call("nvmf_subsystem_get_controllers", { nqn }))
+        yield* until("their controllers to be gone", () =>
+          Effect.map(
+            rpc.call("nvmf_subsystem_get_controllers", { nqn }),
+            (left) => Array.isArray(left) && left.length === 0
+          )
+        )
       })
     )
   )
@@ -123,7 +106,7 @@ describe("the embedded target", () => {
   it.effect("noise", () =>
     Effect.scoped(
       Effect.gen(function* () {
-        const { port } = yield* makeTarget
+        const { port } = yield* makeTarget()
         const seed = Number(process.env["EFFECT_SPDK_SEED"] ?? Date.now() % 2 ** 31)
         const random = makeRandom(seed)
         const rounds = process.env["EFFECT_SPDK_LONG"] === "1" ? 20_000 : 100

@@ -3,9 +3,9 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { spawn } from "node:child_process"
 import { existsSync } from "node:fs"
-import * as net from "node:net"
 import { delimiter, join } from "node:path"
 import { makeEngine } from "./support/embeddedEngine.ts"
+import { freePort } from "./support/rawNvmeHost.ts"
 
 const nqn = "nqn.2024-01.io.x:tools"
 const directories = (process.env["PATH"] ?? "").split(delimiter)
@@ -26,13 +26,7 @@ const run = (name: string, args: ReadonlyArray<string>): Effect.Effect<{ code: n
 
 const serve = Effect.gen(function* () {
   const { rpc } = yield* makeEngine()
-  const port = yield* Effect.callback<number>((resume) => {
-    const server = net.createServer()
-    server.listen(0, "127.0.0.1", () => {
-      const address = server.address()
-      server.close(() => resume(Effect.succeed(typeof address === "object" && address !== null ? address.port : 0)))
-    })
-  })
+  const port = yield* freePort
   yield* rpc.call("bdev_malloc_create", { name: "M0", num_blocks: 16_384, block_size: 512 })
   yield* rpc.call("nvmf_create_transport", { trtype: "TCP" })
   yield* rpc.call("nvmf_create_subsystem", { nqn, allow_any_host: true, serial_number: "TOOLS1" })

@@ -11,11 +11,11 @@ import * as Metric from "effect/Metric"
 import * as References from "effect/References"
 import * as TestClock from "effect/testing/TestClock"
 import * as fs from "node:fs"
-import * as os from "node:os"
 import * as path from "node:path"
 import { applyOnce } from "../src/internal/configOnce.ts"
 import type { ConfigTurn } from "../src/internal/libspdk/start.ts"
 import { makeLogSink } from "../src/internal/log.ts"
+import { scratchFolder } from "./support/scratch.ts"
 
 interface LogEntry {
   readonly level: string
@@ -36,11 +36,6 @@ const makeCapture = () => {
   const layer = Layer.merge(Logger.layer([logger]), Layer.succeed(References.MinimumLogLevel)("All"))
   return { entries, layer }
 }
-
-const temporaryFolder = Effect.acquireRelease(
-  Effect.sync(() => fs.mkdtempSync(path.join(os.tmpdir(), "effect-spdk-"))),
-  (folder) => Effect.sync(() => fs.rmSync(folder, { recursive: true }))
-)
 
 const socketIn = (folder: string) => path.join(folder, "spdk.sock")
 
@@ -105,7 +100,7 @@ describe("options", () => {
 
   it.effect("refuses a configuration file that is not JSON", () =>
     Effect.gen(function* () {
-      const file = path.join(yield* temporaryFolder, "spdk.json")
+      const file = path.join(yield* scratchFolder, "spdk.json")
       fs.writeFileSync(file, "{ subsystems: ")
       const { reason } = yield* refusalOf({ config: file })
       if (reason._tag !== "InvalidArgument") return assert.fail(reason.message)
@@ -153,7 +148,7 @@ describe("config", () => {
 
   it.effect("is read from a file", () =>
     Effect.gen(function* () {
-      const file = path.join(yield* temporaryFolder, "spdk.json")
+      const file = path.join(yield* scratchFolder, "spdk.json")
       fs.writeFileSync(file, JSON.stringify(mallocConfig("FromFile")))
       const bdevs = yield* Effect.provide(
         Effect.flatMap(Rpc.RpcClient, (rpc) => rpc.call("bdev_get_bdevs")),
@@ -369,7 +364,7 @@ describe("the log", () => {
 describe("a remote engine", () => {
   it.live("has the control plane, and names itself where it has no data plane", () =>
     Effect.gen(function* () {
-      const socket = socketIn(yield* temporaryFolder)
+      const socket = socketIn(yield* scratchFolder)
       yield* Layer.build(Spdk.layerEmbedded({ rpcSocket: socket }))
       yield* Effect.gen(function* () {
         const spdk = yield* Spdk.Spdk
@@ -386,7 +381,7 @@ describe("a remote engine", () => {
 
   it.live("fails the layer when nobody answers", () =>
     Effect.gen(function* () {
-      const socket = socketIn(yield* temporaryFolder)
+      const socket = socketIn(yield* scratchFolder)
       const { reason } = yield* Effect.flip(Layer.build(Spdk.layerRemote({ path: socket })))
       assert.strictEqual(reason._tag, "RpcUnreachable")
       assert.include(reason.message, socket)

@@ -34,6 +34,7 @@
         "spdk/queue_nvme.cc",
         "spdk/queue_take.cc",
         "spdk/runtime.cc",
+        "spdk/runtime_census.cc",
         "spdk/runtime_exit.cc",
         "spdk/target.cc"
       ],

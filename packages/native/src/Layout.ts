@@ -1,9 +1,9 @@
 /**
  * The layout of the rings that JavaScript and a reactor share, and of nothing else.
  *
- * This file is the one source: `addon/ring_layout.h` is generated from it by
+ * This file is the one source: `addon/core/ring_layout.h` is generated from it by
  * `npm run build` (scripts/generate-layout.mjs), static assertions in C++ hold the
- * sizes and offsets, and a test compares the two.
+ * sizes, and `npm run check` compares the two.
  *
  * All words are 32 bits, little endian, in host memory. Indexes that end in `Word` count
  * 32-bit words from the start of their structure.
@@ -19,7 +19,7 @@ export const Opcode = {
   Unmap: 4,
   WriteZeroes: 5,
   Reset: 6,
-  /** Asks the device to abort the request whose id stands in `targetId`; completes when asked, not when aborted. */
+  /** Asks the device to abort the request that the entry names in its channel's place; completes when asked, not when aborted. */
   Abort: 7,
   /** Completes after `offsetBlocks` microseconds on the thread's own timer. */
   Timer: 8,
@@ -66,9 +66,10 @@ export const Sqe = {
   wideBit: 0x8000,
   idShift: 16,
   idGenerationWord: 1,
-  /** The channel in the lower half, the slab in the upper. The last slot there could be belongs to nobody. */
-  slotsWord: 2,
+  /** The slot of the channel in the lower half, that of the slab in the upper. */
+  handlesWord: 2,
   slabShift: 16,
+  /** The slot of no channel and of no slab. Those there are come before it. */
   noSlot: 0xffff,
   channelGenerationWord: 3,
   slabGenerationWord: 4,
@@ -76,7 +77,7 @@ export const Sqe = {
   slabOffsetWord: 5,
   offsetBlocksWord: 6,
   lengthBlocksWord: 7,
-  /** For `Abort`: the id and generation of the request to abort. */
+  /** For `Abort`, which has no channel: the id and generation of the request to abort stand where a channel's do. */
   targetIdWord: 2,
   targetGenerationWord: 3
 } as const
@@ -113,6 +114,7 @@ export const Cqe = {
   /** A `Detail` in the low byte; the NVMe status in bits 8 to 25; a `CompletionKind` in bit 31. */
   reasonWord: 3,
   detailMask: 0xff,
+  /** The NVMe status of a failed request: `0x10000 | sct << 8 | sc`, and 0x20000 for "do not retry". 0 when there is none. */
   nvmeShift: 8,
   nvmeMask: 0x3ffff,
   kindShift: 31
@@ -121,8 +123,8 @@ export const Cqe = {
 export const CompletionKind = { Request: 0, Tick: 1 } as const
 
 /**
- * The control block in front of the rings. Each word that one side writes and the other polls stands on a
- * cache line of its own (16 words). Ring positions count entries and wrap at 2^32.
+ * The control block in front of the rings. Each position, and what each
+ * side says of its own state, stands on a cache line of its own (16 words). Ring positions count entries and wrap at 2^32.
  */
 export const Control = {
   words: 128,

@@ -49,7 +49,7 @@ export const makeEntry = (): Entry => ({
 /**
  * Whoever waits for requests. `complete` runs exactly once per submitted request, on the JS thread, never
  * before `submit` has returned. `index` is the number that was given to `submit`. `status` is 0 or a
- * negative errno, `detail` a `Detail`, `nvme` as in `Cqe.nvmeWord`. It must not throw.
+ * negative errno, `detail` a `Detail`, `nvme` as in `Cqe.reasonWord`. It must not throw.
  */
 export interface Completion {
   complete(index: number, status: number, detail: number, nvme: number): void

@@ -4,7 +4,7 @@
  *
  * Thread: the JavaScript thread that owns the `Host`, and no other.
  */
-import { type Refused, Waiting } from "./internal/waiting.ts"
+import { Overflow, type Refused } from "./internal/overflow.ts"
 import { Control, Cqe, Detail, Opcode, Segment, Sqe, Wide } from "./Layout.ts"
 import {
   type Completion,
@@ -74,10 +74,7 @@ export class RingQueue implements Queue {
   private freeIdCount: number
   private readonly abortIds: number
 
-  private readonly waiting = new Map<number, Waiting>()
-  /** In order of submission; those aborted meanwhile are skipped. */
-  private readonly overflow: Array<Waiting> = []
-  private overflowHead = 0
+  private readonly overflow = new Overflow()
   private nextSequence = noRequest - 1
   private refused: Array<Refused> = []
   /** Aborts without a place in the ring. */
@@ -147,11 +144,9 @@ export class RingQueue implements Queue {
     if (segments !== undefined && (segments.length === 0 || segments.length > Segment.max)) {
       return this.refuse(completion, index, einval, Detail.TooManySegments)
     }
-    if (this.overflow.length === 0 && this.hasPlace(entry)) return this.push(entry, completion, index)
+    if (this.overflow.isEmpty && this.hasPlace(entry)) return this.push(entry, completion, index)
     const sequence = this.nextSequence--
-    const waiting = new Waiting(entry, completion, index, sequence, this.waiting)
-    this.waiting.set(sequence, waiting)
-    this.overflow.push(waiting)
+    this.overflow.add(entry, completion, index, sequence)
     // Nothing in the ring tells of room for it: somebody has to look.
     this.host.schedule()
     return sequence
@@ -159,11 +154,11 @@ export class RingQueue implements Queue {
 
   abort(id: RequestId): void {
     if (id < 0) {
-      const waiting = this.waiting.get(id)
+      const waiting = this.overflow.find(id)
       if (waiting === undefined) return
       if (waiting.ringId !== undefined) return this.abort(waiting.ringId)
       // Never reached the ring. It stays counted until its completion runs, at the next turn.
-      this.waiting.delete(id)
+      this.overflow.remove(waiting)
       this.refuse(waiting.completion, waiting.index, ecanceled, Detail.None)
       return
     }
@@ -236,13 +231,9 @@ export class RingQueue implements Queue {
   close(): void {
     this.closed = true
     this.publish()
-    for (let i = this.overflowHead; i < this.overflow.length; i++) {
-      const waiting = this.overflow[i]
-      if (waiting === undefined || !this.waiting.delete(waiting.sequence)) continue
-      this.refuse(waiting.completion, waiting.index, ecanceled, Detail.Closing)
+    for (const { completion, index } of this.overflow.takeAll()) {
+      this.refuse(completion, index, ecanceled, Detail.Closing)
     }
-    this.overflow.length = 0
-    this.overflowHead = 0
     this.aborts = []
   }
 
@@ -284,7 +275,7 @@ export class RingQueue implements Queue {
     words[at + Sqe.opcodeWord] = first
     words[at + Sqe.idGenerationWord] = generation
     // What does not fit names nobody, and must not name another.
-    words[at + Sqe.slotsWord] =
+    words[at + Sqe.handlesWord] =
       Math.min(entry.channelSlot, Sqe.noSlot) | (Math.min(entry.slabSlot, Sqe.noSlot) << Sqe.slabShift)
     words[at + Sqe.channelGenerationWord] = entry.channelGeneration
     words[at + Sqe.slabGenerationWord] = entry.slabGeneration
@@ -347,14 +338,14 @@ export class RingQueue implements Queue {
       Atomics.store(this.signed, Control.cqHeadWord, this.cqHead | 0)
     }
     if (this.aborts.length > 0) this.aborts = this.aborts.filter((id) => !this.pushAbort(id))
-    if (this.overflow.length > 0) this.refill()
+    if (!this.overflow.isEmpty) this.refill()
     this.publish()
   }
 
   /** True when something waits for the reactor to take entries out of the ring: nothing wakes us when it does. */
   private waitsForReactor(): boolean {
     return (
-      (this.overflow.length > 0 && this.freeIdCount > this.abortIds) || (this.aborts.length > 0 && this.freeIdCount > 0)
+      (!this.overflow.isEmpty && this.freeIdCount > this.abortIds) || (this.aborts.length > 0 && this.freeIdCount > 0)
     )
   }
 
@@ -364,6 +355,7 @@ export class RingQueue implements Queue {
     const generation = Math.floor(id / idSpace)
     if (this.owners[slot] === undefined || this.generations[slot] !== generation) return true
     if (this.freeIdCount === 0 || !this.hasRoom(1)) return false
+    // The request to abort is named where others name their channel.
     abortEntry.channelSlot = slot
     abortEntry.channelGeneration = generation
     this.push(abortEntry, abortOwner, 0)
@@ -371,21 +363,13 @@ export class RingQueue implements Queue {
   }
 
   private refill(): void {
-    while (this.overflowHead < this.overflow.length) {
-      const waiting = this.overflow[this.overflowHead] as Waiting
-      if (this.waiting.has(waiting.sequence)) {
-        if (!this.hasPlace(waiting.entry)) break
-        waiting.ringId = this.push(waiting.entry, waiting, 0)
-      }
-      this.overflowHead++
+    for (;;) {
+      const waiting = this.overflow.peek()
+      if (waiting === undefined || !this.hasPlace(waiting.entry)) break
+      waiting.ringId = this.push(waiting.entry, waiting, 0)
+      this.overflow.shift()
     }
-    if (this.overflowHead === this.overflow.length) {
-      this.overflow.length = 0
-      this.overflowHead = 0
-    } else if (this.overflowHead > 4096) {
-      this.overflow.splice(0, this.overflowHead)
-      this.overflowHead = 0
-    }
+    this.overflow.trim()
   }
 
   /** Copies up to so many completions out of the ring; returns how many. */

@@ -50,6 +50,27 @@ const untilShared = async (addon: FakeAddon, queue: HostQueue, reactor: FakeReac
   expect(recorder.seen).toHaveLength(1)
 }
 
+const thrower: Completion = {
+  complete: () => {
+    throw new Error("a completion of the test's")
+  }
+}
+
+/** Runs it, and gives what was thrown meanwhile and nobody caught. */
+const uncaughtDuring = async (run: () => Promise<void>): Promise<ReadonlyArray<unknown>> => {
+  const uncaught: Array<unknown> = []
+  const listeners = process.listeners("uncaughtException")
+  process.removeAllListeners("uncaughtException")
+  process.on("uncaughtException", (error) => uncaught.push(error))
+  try {
+    await run()
+  } finally {
+    process.removeAllListeners("uncaughtException")
+    for (const listener of listeners) process.on("uncaughtException", listener)
+  }
+  return uncaught
+}
+
 describe("Host", () => {
   it("tells of the progress of a call until it is answered, and of what happens to a blob while it is open", () => {
     const { addon, host } = setUp()
@@ -193,22 +214,12 @@ describe("Host", () => {
     addon.onGiveWay = () => {
       for (const entry of reactor.take()) reactor.answerEntry(entry)
     }
-    const thrown = new Promise((resolve) => process.once("uncaughtException", resolve))
-    const listeners = process.listeners("uncaughtException").slice(0, -1)
-    for (const listener of listeners) process.off("uncaughtException", listener)
-    try {
-      const thrower: Completion = {
-        complete: () => {
-          throw new Error("a completion of the test's")
-        }
-      }
+    const uncaught = await uncaughtDuring(async () => {
       queue.ring.submit(nop, thrower, 0)
       queue.ring.submit(nop, recorder, 1)
-      expect(await thrown).toMatchObject({ message: "a completion of the test's" })
-      await turns(2)
-    } finally {
-      for (const listener of listeners) process.on("uncaughtException", listener)
-    }
+      await turns(5)
+    })
+    expect(uncaught).toMatchObject([{ message: "a completion of the test's" }])
     expect(recorder.seen).toHaveLength(1)
   })
 
@@ -316,29 +327,13 @@ describe("Host", () => {
   it("goes on draining after a completion that threw", async () => {
     const { recorder, spawn } = setUp()
     const { queue, reactor } = spawn()
-    const caught: Array<unknown> = []
-    const listeners = process.listeners("uncaughtException")
-    process.removeAllListeners("uncaughtException")
-    process.on("uncaughtException", (error) => caught.push(error))
-    try {
-      queue.ring.submit(
-        nop,
-        {
-          complete: () => {
-            throw new Error("on purpose")
-          }
-        },
-        0
-      )
+    const uncaught = await uncaughtDuring(async () => {
+      queue.ring.submit(nop, thrower, 0)
       queue.ring.submit(nop, recorder, 1)
-      const entries = reactor.take()
-      for (const entry of entries) reactor.answerEntry(entry)
+      for (const entry of reactor.take()) reactor.answerEntry(entry)
       await turns(5)
-    } finally {
-      process.removeAllListeners("uncaughtException")
-      for (const listener of listeners) process.on("uncaughtException", listener)
-    }
-    expect(caught).toHaveLength(1)
+    })
+    expect(uncaught).toHaveLength(1)
     expect(recorder.seen.map(({ index }) => index)).toEqual([1])
   })
 

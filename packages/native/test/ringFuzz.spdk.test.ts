@@ -132,7 +132,7 @@ class Fuzzer {
     words[Sqe.opcodeWord] = opcode | (segments << Sqe.segmentsShift) | (id << Sqe.idShift) | (isWide ? Sqe.wideBit : 0)
     words[Sqe.idGenerationWord] = generation
     const [channel, slab] = [this.pair(this.channels), this.pair(this.world.slabs)]
-    words[Sqe.slotsWord] = (channel[0] & 0xffff) | (slab[0] << Sqe.slabShift)
+    words[Sqe.handlesWord] = (channel[0] & 0xffff) | (slab[0] << Sqe.slabShift)
     words[Sqe.channelGenerationWord] = channel[1]
     if (opcode === Opcode.Abort) {
       words.set(random.chance(0.9) ? random.pick(this.names) : [this.wild(), this.wild()], Sqe.targetIdWord)

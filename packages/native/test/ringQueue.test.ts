@@ -163,7 +163,7 @@ describe("RingQueue", () => {
     queue.drain(1000)
     const abort = reactor.take().find((entry) => decodeEntry(entry).opcode === Opcode.Abort)
     const named = decodeEntry(taken[0] ?? [])
-    expect(decodeEntry(abort ?? []).channel).toEqual([named.id, named.generation])
+    expect(decodeEntry(abort ?? []).target).toEqual([named.id, named.generation])
     if (abort !== undefined) reactor.answerEntry(abort)
     if (taken[0] !== undefined) reactor.answerEntry(taken[0], -125)
     for (const entry of reactor.take()) reactor.answerEntry(entry)

@@ -41,7 +41,7 @@ describe("RingQueue, at its edges", () => {
       queue.drain(1000)
       for (const entry of reactor.take()) {
         expect(isAbort(entry)).toBe(true)
-        asked.add(decodeEntry(entry).channel.join("/"))
+        asked.add(decodeEntry(entry).target.join("/"))
         reactor.answerEntry(entry)
       }
     }

@@ -4,7 +4,6 @@
  */
 import * as Bdev from "@effect-spdk/core/Bdev"
 import * as DmaBuffer from "@effect-spdk/core/DmaBuffer"
-import * as Rpc from "@effect-spdk/core/Rpc"
 import * as Spdk from "@effect-spdk/core/Spdk"
 import { assert } from "@effect/vitest"
 import * as Clock from "effect/Clock"
@@ -12,7 +11,6 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
-import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as TestClock from "effect/testing/TestClock"
 import { type Capabilities, type EngineLayer, long } from "../support/engines.ts"
@@ -21,8 +19,6 @@ import {
   contract,
   expectInterrupted,
   expectReason,
-  expectReleaseTimedOut,
-  failsWith,
   fresh,
   mallocOpened,
   pattern,
@@ -31,12 +27,8 @@ import {
   until,
   within
 } from "../support/harness.ts"
-import { arrived, errorBdev, heldReads, setLatency } from "../support/held.ts"
+import { heldReads, inFlight, setLatency } from "../support/held.ts"
 import { seeded } from "../support/random.ts"
-
-const inFlight = Effect.flatMap(Effect.service(Spdk.Spdk), (spdk) =>
-  Effect.map(spdk.usage, (usage) => usage.requestsInFlight)
-)
 
 /** Longer than the tests wait for an abort, and no longer, so that a failure ends. */
 const slowMicros = 20_000_000
@@ -395,95 +387,6 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
         yield* held.letGo
         yield* within("the interruption", Fiber.join(interrupting))
         sameBytes(buffer.bytes, pattern(blockSize, 6), "the read that could not be interrupted")
-      })
-    )
-
-    check("opening and closing under interruption leaves no handle", () =>
-      seeded((random) =>
-        Effect.gen(function* () {
-          const created = yield* Bdev.createMalloc({ name: fresh("malloc"), blockSize, numBlocks: 64 })
-          const use = Effect.scoped(
-            Effect.flatMap(Bdev.open(created, { write: true }), (bdev) => bdev.readBytes(0, blockSize))
-          )
-          for (let round = 0; round < 200; round++) {
-            const fiber = yield* Effect.forkChild(use, { startImmediately: true })
-            for (let pause = random.below(12); pause > 0; pause--) yield* random.chance(0.3) ? turn : Effect.yieldNow
-            yield* within("the interruption", Fiber.interrupt(fiber))
-          }
-          // A handle left open would keep the bdev from being claimed or deleted.
-          yield* Effect.scoped(Bdev.createPassthru({ base: created, name: fresh("passthru") }))
-        })
-      )
-    )
-
-    check("creating a bdev under interruption leaves no bdev", () =>
-      seeded((random) =>
-        Effect.gen(function* () {
-          const client = yield* Rpc.RpcClient
-          for (let round = 0; round < 60; round++) {
-            const create = Effect.scoped(Bdev.createNull({ name: fresh("null"), blockSize, numBlocks: 64 }))
-            const fiber = yield* Effect.forkChild(create, { startImmediately: true })
-            for (let pause = random.below(8); pause > 0; pause--) yield* random.chance(0.3) ? turn : Effect.yieldNow
-            yield* within("the interruption", Fiber.interrupt(fiber))
-          }
-          assert.deepStrictEqual(yield* client.call("bdev_get_bdevs"), [])
-        })
-      )
-    )
-
-    check("a device that never answers makes the close fail loudly, and the handle goes when it does answer", () =>
-      Effect.gen(function* () {
-        const device = yield* errorBdev()
-        yield* device.inject({ ioType: "read", errorType: "pending" })
-        yield* Effect.addFinalizer(() => Effect.ignore(device.letGo))
-        const spdk = yield* Spdk.Spdk
-        const before = yield* spdk.usage
-        const scope = yield* Scope.make()
-        const bdev = yield* Bdev.open(device.name).pipe(
-          Scope.provide(scope),
-          Effect.provideService(Bdev.ReleaseTimeout, "30 millis")
-        )
-        const reading = yield* Effect.forkChild(bdev.readBytes(0, blockSize), { startImmediately: true })
-        yield* until(
-          "the read is in flight",
-          Effect.map(inFlight, (count) => count === 1)
-        )
-        yield* arrived
-        const exit = yield* within("the close", Effect.exit(Scope.close(scope, Exit.void)))
-        expectReleaseTimedOut(exit, { limitMillis: 30, resource: device.name })
-        yield* device.letGo
-        yield* within("the read", Fiber.await(reading))
-        yield* until(
-          "the handle is gone",
-          Effect.map(spdk.usage, (usage) => usage.descriptors === before.descriptors)
-        )
-      })
-    )
-
-    check("closing the handle with I/O held waits for it, and what is asked for meanwhile is Released", () =>
-      Effect.gen(function* () {
-        const device = yield* errorBdev()
-        yield* device.inject({ ioType: "read", errorType: "pending" })
-        yield* Effect.addFinalizer(() => Effect.ignore(device.letGo))
-        const scope = yield* Scope.make()
-        const bdev = yield* Bdev.open(device.name).pipe(Scope.provide(scope))
-        const buffer = yield* DmaBuffer.make(blockSize)
-        const reading = yield* Effect.forkChild(bdev.read(0, buffer), { startImmediately: true })
-        yield* until(
-          "the read is in flight",
-          Effect.map(inFlight, (count) => count === 1)
-        )
-        yield* arrived
-        const closing = yield* Effect.forkChild(Scope.close(scope, Exit.void), { startImmediately: true })
-        yield* Effect.forEach(Array.from({ length: 20 }), () => turn, { discard: true })
-        assert.isUndefined(closing.pollUnsafe(), "the close waits")
-        assert.strictEqual(buffer.pins, 1)
-        yield* failsWith(bdev.read(0, buffer), "Released", { what: "handle" })
-        assert.strictEqual(buffer.pins, 1)
-        yield* device.letGo
-        yield* within("the close", Fiber.join(closing))
-        yield* within("the read", Fiber.await(reading))
-        assert.strictEqual(buffer.pins, 0)
       })
     )
   })

@@ -10,6 +10,11 @@ import type * as SpdkThread from "@effect-spdk/core/SpdkThread"
 import * as Effect from "effect/Effect"
 import { blockSize, fresh, until } from "./harness.ts"
 
+/** Requests of this program that have not been answered. */
+export const inFlight = Effect.flatMap(Effect.service(Spdk.Spdk), (spdk) =>
+  Effect.map(spdk.usage, (usage) => usage.requestsInFlight)
+)
+
 /** An error bdev over a malloc bdev, opened for writing, and the means to inject errors into it. */
 export const errorBdev = (numBlocks = 4096) =>
   Effect.gen(function* () {

@@ -29,6 +29,7 @@ import { deadlineIn } from "./deadline.ts"
 export const nqn = "nqn.2024-01.io.x:s1"
 export const hostNqn = "nqn.2024-01.io.x:host"
 
+/** A port that nobody listens on now. */
 export const freePort = Effect.callback<number>((resume) => {
   const server = net.createServer()
   server.listen(0, "127.0.0.1", () => {

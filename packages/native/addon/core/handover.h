@@ -27,7 +27,7 @@ class Handover {
 
  private:
   uint32_t turn_ = 0;
-  // It may end while it has the processor.
+  // Kept, because a queue may end while its reactor has the processor. Empty between two calls.
   std::vector<std::shared_ptr<Queue>> told_;
 };
 

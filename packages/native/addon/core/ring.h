@@ -23,21 +23,21 @@ class SubmissionEntry {
   Opcode opcode() const { return static_cast<Opcode>(first() & 0xff); }
   uint32_t id() const { return first() >> layout::sqe::id_shift; }
   uint32_t id_generation() const { return words_[layout::sqe::id_generation_word]; }
-  uint32_t channel_slot() const { return words_[layout::sqe::slots_word] & 0xffff; }
+  uint32_t channel_slot() const { return words_[layout::sqe::handles_word] & 0xffff; }
   uint32_t channel_generation() const { return words_[layout::sqe::channel_generation_word]; }
-  uint32_t slab_slot() const { return words_[layout::sqe::slots_word] >> layout::sqe::slab_shift; }
+  uint32_t slab_slot() const { return words_[layout::sqe::handles_word] >> layout::sqe::slab_shift; }
   uint32_t slab_generation() const { return words_[layout::sqe::slab_generation_word]; }
   uint32_t slab_offset() const { return words_[layout::sqe::slab_offset_word]; }
   uint64_t offset_blocks() const { return upper_offset_ | words_[layout::sqe::offset_blocks_word]; }
   uint64_t length_blocks() const { return upper_length_ | words_[layout::sqe::length_blocks_word]; }
-  // Of an abort.
+  // Of an abort, in the place of its channel.
   uint32_t target_id() const { return words_[layout::sqe::target_id_word] & 0xffff; }
   uint32_t target_generation() const { return words_[layout::sqe::target_generation_word]; }
 
   uint32_t segment_count() const { return first() >> layout::sqe::segments_shift & layout::sqe::segments_mask; }
   // Where its segments begin: so many slots behind its first one.
   uint32_t segments_at() const { return is_wide() ? 2 : 1; }
-  // All slots that it says it has.
+  // The slots of the ring that it says it takes.
   uint32_t slots() const {
     return segments_at() + (segment_count() + layout::segment::per_slot - 1) / layout::segment::per_slot;
   }

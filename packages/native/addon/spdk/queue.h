@@ -64,7 +64,8 @@ class Queue : public std::enable_shared_from_this<Queue> {
   // Any thread.
   const std::shared_ptr<RingMemory>& memory() const { return memory_; }
   uint32_t core() const { return core_.load(std::memory_order_relaxed); }
-  // The system's number of the processor under that core; -1 before it runs.
+  // The system's number of the processor under that core, as of this queue's arrival there and, with adaptive polling, of the
+  // idle poller's last look; -1 before it runs.
   int processor() const { return processor_.load(std::memory_order_relaxed); }
   void NoteProcessor(int processor) { processor_.store(processor, std::memory_order_relaxed); }
   // JavaScript's thread: that it could run, and waits for this reactor to let go of the processor.

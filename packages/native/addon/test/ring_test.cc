@@ -1,5 +1,7 @@
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <initializer_list>
 #include <memory>
 #include <random>
 #include <thread>
@@ -82,7 +84,7 @@ void Write(Memory& memory, std::initializer_list<uint32_t> words) {
   std::copy(words.begin(), words.end(), memory.words.begin() + layout::control::words);
 }
 
-TEST("an entry is half a cache line") {
+TEST("an entry is read out of its eight words") {
   Memory memory;
   const Ring ring(memory.words.data(), kSq, kCq);
   Write(memory, {0xabcd0002u | 5u << 8, 77, 0x00090003, 4, 8, 4096, 0xfffffff0, 0xffffffff, 0xffffffff, 0xffffffff});
@@ -110,7 +112,7 @@ TEST("a wide entry has its upper halves in the next slot, when that was publishe
   CHECK(truncated.offset_blocks() == 7 && truncated.length_blocks() == 8 && truncated.slots() == 3);
 }
 
-TEST("a completion is a quarter of a cache line") {
+TEST("a completion is written into four words, a tick with its runs in place of a status") {
   Memory memory;
   Ring ring(memory.words.data(), kSq, kCq);
   ring.Push({.id = 1, .id_generation = 2, .status = -5, .detail = Detail::kClosing, .nvme = 0x3ffff});
@@ -344,7 +346,7 @@ TEST("random words in the control block never make the ring read or write outsid
         ring.CopySlot(static_cast<uint32_t>(random()) % available, words);
         SubmissionEntry entry;
         ring.CopyEntry(available, &entry);
-        CHECK(entry.slots() >= 1 && entry.slots() <= 2 + layout::sqe::segments_mask);
+        CHECK(entry.slots() >= 1 && entry.slots() <= 2 + layout::sqe::segments_mask / layout::segment::per_slot + 1);
         ring.Consume(1);
         ring.ReturnSlots();
       }

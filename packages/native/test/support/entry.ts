@@ -25,8 +25,9 @@ export const slotsOfEntry = (opcode: number, id: number, fields: EntryFields = {
   const first = opcode | (segments << Sqe.segmentsShift) | (id << Sqe.idShift) | (isWide ? Sqe.wideBit : 0)
   words[Sqe.opcodeWord] = first
   words[Sqe.idGenerationWord] = generation
-  words[Sqe.slotsWord] = target ?? (channel[0] ?? 0) | ((slab[0] ?? 0) << Sqe.slabShift)
-  words[Sqe.channelGenerationWord] = target === undefined ? (channel[1] ?? 0) : 1
+  words[Sqe.handlesWord] = (channel[0] ?? 0) | ((slab[0] ?? 0) << Sqe.slabShift)
+  words[Sqe.channelGenerationWord] = channel[1] ?? 0
+  if (target !== undefined) words.set([target, 1], Sqe.targetIdWord)
   words[Sqe.slabGenerationWord] = slab[1] ?? 0
   words[Sqe.slabOffsetWord] = slabOffset
   words[Sqe.offsetBlocksWord] = Number(offset % twoTo32)
@@ -54,6 +55,8 @@ export interface DecodedEntry {
   readonly generation: number
   readonly channel: readonly [slot: number, generation: number]
   readonly slab: readonly [slot: number, generation: number]
+  /** Of an abort. */
+  readonly target: readonly [id: number, generation: number]
   readonly slabOffset: number
   readonly offsetBlocks: bigint
   readonly lengthBlocks: bigint
@@ -75,8 +78,9 @@ export const decodeEntry = (words: ArrayLike<number>): DecodedEntry => {
     opcode: first & 0xff,
     id: first >>> Sqe.idShift,
     generation: word(Sqe.idGenerationWord),
-    channel: [word(Sqe.slotsWord) & 0xffff, word(Sqe.channelGenerationWord)],
-    slab: [word(Sqe.slotsWord) >>> Sqe.slabShift, word(Sqe.slabGenerationWord)],
+    channel: [word(Sqe.handlesWord) & 0xffff, word(Sqe.channelGenerationWord)],
+    slab: [word(Sqe.handlesWord) >>> Sqe.slabShift, word(Sqe.slabGenerationWord)],
+    target: [word(Sqe.targetIdWord), word(Sqe.targetGenerationWord)],
     slabOffset: word(Sqe.slabOffsetWord),
     offsetBlocks: upper(Wide.offsetBlocksWord) + BigInt(word(Sqe.offsetBlocksWord)),
     lengthBlocks: upper(Wide.lengthBlocksWord) + BigInt(word(Sqe.lengthBlocksWord)),

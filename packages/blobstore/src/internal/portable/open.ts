@@ -112,8 +112,8 @@ interface OpenOptions {
   readonly clearMethod?: ClearMethod
   /** False: without what lies under it, for blobs whose data nobody reads. */
   readonly backing?: boolean
-  /** Whether the bdev that it lies over has to be there, where it is not open already. */
-  readonly whole?: boolean
+  /** Whether the bdev that it lies over itself has to be there. Asked of nothing below it, nor of a blob that is open already. */
+  readonly needsExternal?: boolean
 }
 
 export const openBlob: (store: Store, id: BlobId, options?: OpenOptions) => Effect.Effect<BlobState, SpdkError> =
@@ -137,11 +137,11 @@ const openBacking = Effect.fnUntraced(function* (
   store: Store,
   blob: BlobState,
   meta: ChainMeta,
-  { backing = true, whole = false }: OpenOptions
+  { backing = true, needsExternal = false }: OpenOptions
 ) {
   if (blob.isExternalClone) {
     blob.parentId = "external"
-    if (backing) yield* openExternal(store, blob, whole)
+    if (backing) yield* openExternal(store, blob, needsExternal)
     return
   }
   const parent = blob.isThin ? yield* orFail(store, idXattr(meta, L.internalXattr.snapshot)) : undefined
@@ -159,15 +159,15 @@ const openBacking = Effect.fnUntraced(function* (
   blob.backing = { _tag: "Blob", blob: below }
 })
 
-/** Opens the bdev that the blob names, or, unless that is asked for, does without. */
-const openExternal = Effect.fnUntraced(function* (store: Store, blob: BlobState, whole: boolean) {
+/** Opens the bdev that the blob names. Where it cannot, and none is needed, the blob does without. */
+const openExternal = Effect.fnUntraced(function* (store: Store, blob: BlobState, isNeeded: boolean) {
   const name = externalName(blob.internalXattrs.get(L.internalXattr.externalSnapshot))
   if (name === "") {
     return yield* orFail(store, Result.fail({ where: `blob ${blob.id}`, rule: "names no external snapshot" }))
   }
   const opened = externalBdev(store, blob.id, name)
   const external: Effect.Effect<Backing, SpdkError> = Effect.map(opened, (bdev) => ({ _tag: "External", ...bdev }))
-  blob.backing = yield* whole ? external : Effect.orElseSucceed(external, (): Backing => ({ _tag: "Missing", name }))
+  blob.backing = yield* isNeeded ? external : Effect.orElseSucceed(external, (): Backing => ({ _tag: "Missing", name }))
 })
 
 /** Why the bdev cannot lie under a blob; undefined when it can. */

@@ -69,7 +69,7 @@ export class PortableStore implements D.StoreDriver {
   ): Effect.Effect<D.OpenBlob, SpdkError> =>
     // Who opens it wants to read it.
     Effect.map(
-      this.store.change(openBlob(this.store, id, { ...options, whole: true })),
+      this.store.change(openBlob(this.store, id, { ...options, needsExternal: true })),
       (blob) => new PortableBlob(this.store, blob)
     )
 

@@ -1,5 +1,5 @@
 /**
- * How an I/O ended: a negative errno, and the NVMe status word of `Layout.Cqe.nvmeWord` where there is one. The
+ * How an I/O ended: a negative errno, and the NVMe status, as `Layout.Cqe` encodes it, where there is one. The
  * numbers are Linux's, which SPDK uses on every system.
  */
 import { errnoName, maxErrno } from "../errno.ts"
