@@ -100,7 +100,13 @@ describeWithSpdk("the lifetime of SPDK in a process", () => {
     const ended = await spawned(process.execPath, [...flags, childPath("transferredView")])
     const refused = "the view of DMA memory was transferred: the memory is kept"
     expect(ended).toMatchObject({ code: 0, signal: null })
-    expect(JSON.parse(ended.stdout)).toEqual({ renewed: refused, freed: refused, reached: 0, slabs: 3, freedTwice: "done" })
+    expect(JSON.parse(ended.stdout)).toEqual({
+      renewed: refused,
+      freed: refused,
+      reached: 0,
+      slabs: 3,
+      freedTwice: "done"
+    })
   })
 
   it("a start that fails says why, also to those who come later", async () => {
