@@ -38,6 +38,10 @@ import { failInvalid, type SpdkErrorOf } from "./SpdkError.ts"
  * **While an I/O is in flight** the device owns the bytes: what is written to them in that time may or may not
  * reach the device, and what is read from them may be half of a block.
  *
+ * **Do not transfer `bytes.buffer`** (to a worker, say): the memory belongs to SPDK and must not move. When it was done, no
+ * I/O takes the buffer any more; on libspdk its release dies and the memory stays allocated, because whoever has it now
+ * could still reach it.
+ *
  * @since 0.1.0
  * @category models
  */

@@ -115,7 +115,7 @@ describe("the embedded engine's memory", () => {
     }).pipe(Effect.scoped)
   )
 
-  it.effect("whose view its user has transferred away is stale, and no request goes there", () =>
+  it.effect("whose view its user has transferred away is stale, no request goes there, and it can still be given back", () =>
     Effect.gen(function* () {
       const engine = yield* makeEngine()
       yield* engine.rpc.call("bdev_malloc_create", malloc("m"))
@@ -125,6 +125,12 @@ describe("the embedded engine's memory", () => {
       assert.instanceOf(buffer, ArrayBuffer)
       structuredClone(buffer, { transfer: [buffer] })
       assert.include(yield* read(disk, slab, 0), { status: -9, detail: 3 })
+      const renewed = engine.memory.renew(slab)
+      assert.strictEqual(renewed.view.length, 4096)
+      assert.include(yield* read(disk, renewed, 0), { status: 0 })
+      structuredClone(renewed.view.buffer, { transfer: [renewed.view.buffer as ArrayBuffer] })
+      engine.memory.free(renewed)
+      assert.include(yield* engine.usage, { slabs: 0, dmaBytes: 0 })
     }).pipe(Effect.scoped)
   )
 

@@ -72,35 +72,31 @@ export class SlabTable implements EngineMemory {
       if (!Number.isSafeInteger(alignmentBytes) || alignmentBytes < 1 || !Number.isInteger(Math.log2(alignmentBytes))) {
         return Effect.fail(invalid(operation, "alignment", "is not a power of two", alignmentBytes))
       }
-      const memory = this.open(lengthBytes, alignmentBytes)
+      const memory = this.add(lengthBytes, alignmentBytes)
       return memory === undefined ? Effect.fail(this.noMemory(lengthBytes)) : Effect.succeed(new SlabView(memory))
     })
 
   free = (slab: Slab): void => {
-    const memory = this.find(slab.slot, slab.generation)
+    const memory = this.open(slab.slot, slab.generation)
     if (memory === undefined) return
-    detach(memory)
+    if (!isMoved(memory)) detach(memory)
     memory.isClosed = true
     if (memory.pins === 0) this.recycle(memory)
   }
 
   renew = (slab: Slab): Slab => {
-    const memory = this.find(slab.slot, slab.generation)
+    const memory = this.open(slab.slot, slab.generation)
     if (memory === undefined) return slab
-    detach(memory)
+    if (isMoved(memory)) memory.bytes = new Uint8Array(memory.lengthBytes)
+    else detach(memory)
     memory.generation = this.nextGeneration(memory.slot)
     return new SlabView(memory)
   }
 
   /** The slab of this name, unless it was given back, or its bytes were taken away by a transfer of the view. */
   find(slot: number, generation: number): SlabMemory | undefined {
-    const memory = this.slabs[slot]
-    return memory === undefined ||
-      memory.generation !== generation ||
-      memory.isClosed ||
-      memory.bytes.length !== memory.lengthBytes
-      ? undefined
-      : memory
+    const memory = this.open(slot, generation)
+    return memory === undefined || isMoved(memory) ? undefined : memory
   }
 
   unpin(memory: SlabMemory): void {
@@ -114,7 +110,13 @@ export class SlabTable implements EngineMemory {
     }
   }
 
-  private open(lengthBytes: number, alignmentBytes: number): SlabMemory | undefined {
+  /** The slab of this name, unless it was given back. */
+  private open(slot: number, generation: number): SlabMemory | undefined {
+    const memory = this.slabs[slot]
+    return memory === undefined || memory.generation !== generation || memory.isClosed ? undefined : memory
+  }
+
+  private add(lengthBytes: number, alignmentBytes: number): SlabMemory | undefined {
     if (!this.budget.take(lengthBytes)) return undefined
     const slot = this.freeSlots.pop() ?? this.slabs.length
     try {
@@ -180,6 +182,9 @@ class SlabView implements Slab {
     return this.#view
   }
 }
+
+/** Whether the user of its view has transferred the bytes to somebody else. */
+const isMoved = (memory: SlabMemory): boolean => memory.bytes.length !== memory.lengthBytes
 
 /** Moves the bytes to a new ArrayBuffer without copying them. Every view of the old one has length 0 from here on. */
 const detach = (memory: SlabMemory): void => {
