@@ -148,10 +148,10 @@ export class EngineState {
     for (const bdev of bdevs) {
       // Those that stand on others go by themselves when their base does; whoever is first asks.
       const onRemoved = bdev.onRemoved
-      const done = () => {
-        onRemoved?.(0)
+      const oneLess = () => {
         if (--left === 0) resume(Effect.void)
       }
+      const done = () => callAll([() => onRemoved?.(0), oneLess])
       if (bdev.state === "ready") this.registry.unregister(bdev, done)
       else bdev.onRemoved = done
     }
