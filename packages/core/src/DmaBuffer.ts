@@ -40,7 +40,8 @@ import { failInvalid, type SpdkErrorOf } from "./SpdkError.ts"
  *
  * **Do not transfer `bytes.buffer`** (to a worker, say): the memory belongs to SPDK and must not move. When it was done, no
  * I/O takes the buffer any more; on libspdk its release dies and the memory stays allocated, because whoever has it now
- * could still reach it.
+ * could still reach it. The end of the worker that made it frees it all the same: what was transferred to another thread must
+ * not be touched from there on.
  *
  * @since 0.1.0
  * @category models

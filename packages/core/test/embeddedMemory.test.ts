@@ -3,8 +3,26 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as fs from "node:fs"
 import * as path from "node:path"
-import { makeEngine, malloc, ok, open, pattern, read, start, transfer, write } from "./support/embeddedEngine.ts"
+import {
+  failed,
+  makeEngine,
+  malloc,
+  ok,
+  open,
+  pattern,
+  read,
+  slab,
+  start,
+  transfer,
+  vectored,
+  write
+} from "./support/embeddedEngine.ts"
+import { makeTarget, nqn, until } from "./support/rawNvmeHost.ts"
 import { scratchFolder } from "./support/scratch.ts"
+import { uncaughtDuring } from "./support/uncaught.ts"
+
+/** A data transfer error. */
+const lost = { status: -5, detail: 0, nvme: 0x10004 }
 
 describe("the embedded engine's memory", () => {
   it.effect("is zeroed, as long as it was asked for, and counted", () =>
@@ -115,22 +133,77 @@ describe("the embedded engine's memory", () => {
     }).pipe(Effect.scoped)
   )
 
-  it.effect("whose view its user has transferred away is stale, no request goes there, and it can still be given back", () =>
+  it.effect(
+    "whose view its user has transferred away is stale, no request goes there, and it can still be given back",
+    () =>
+      Effect.gen(function* () {
+        const engine = yield* makeEngine()
+        yield* engine.rpc.call("bdev_malloc_create", malloc("m"))
+        const disk = yield* open(engine, "m")
+        const slab = yield* engine.memory.allocate(4096, 4096)
+        const { buffer } = slab.view
+        assert.instanceOf(buffer, ArrayBuffer)
+        structuredClone(buffer, { transfer: [buffer] })
+        assert.include(yield* read(disk, slab, 0), { status: -9, detail: 3 })
+        const renewed = engine.memory.renew(slab)
+        assert.strictEqual(renewed.view.length, 4096)
+        assert.include(yield* read(disk, renewed, 0), { status: 0 })
+        structuredClone(renewed.view.buffer, { transfer: [renewed.view.buffer as ArrayBuffer] })
+        engine.memory.free(renewed)
+        assert.include(yield* engine.usage, { slabs: 0, dmaBytes: 0 })
+      }).pipe(Effect.scoped)
+  )
+
+  it.live("that is transferred away while a request is held back fails that request, and no other", () =>
     Effect.gen(function* () {
       const engine = yield* makeEngine()
       yield* engine.rpc.call("bdev_malloc_create", malloc("m"))
-      const disk = yield* open(engine, "m")
-      const slab = yield* engine.memory.allocate(4096, 4096)
-      const { buffer } = slab.view
-      assert.instanceOf(buffer, ArrayBuffer)
-      structuredClone(buffer, { transfer: [buffer] })
-      assert.include(yield* read(disk, slab, 0), { status: -9, detail: 3 })
-      const renewed = engine.memory.renew(slab)
-      assert.strictEqual(renewed.view.length, 4096)
-      assert.include(yield* read(disk, renewed, 0), { status: 0 })
-      structuredClone(renewed.view.buffer, { transfer: [renewed.view.buffer as ArrayBuffer] })
-      engine.memory.free(renewed)
-      assert.include(yield* engine.usage, { slabs: 0, dmaBytes: 0 })
+      yield* engine.rpc.call("bdev_error_create", { base_name: "m" })
+      const disk = yield* open(engine, "EE_m")
+      const [moved, vectoredMoved, kept] = [yield* slab(engine), yield* slab(engine), yield* slab(engine)]
+      yield* engine.rpc.call("bdev_error_inject_error", { name: "EE_m", io_type: "all", error_type: "nomem", num: 3 })
+      const segments = [kept, vectoredMoved].map((of) => ({ slab: of, offsetBytes: 0, lengthBytes: 4096 }))
+      const held = [
+        start(disk.thread.queue, transfer(disk, Opcode.Read, moved, 0)),
+        start(disk.thread.queue, vectored(disk, Opcode.Write, segments, 0)),
+        start(disk.thread.queue, transfer(disk, Opcode.Write, kept, 0))
+      ]
+      // A drain, in which the bdev has no memory for them; it asks for it again a turn later.
+      yield* Effect.promise(() => Promise.resolve())
+      for (const { view } of [moved, vectoredMoved]) structuredClone(view, { transfer: [view.buffer as ArrayBuffer] })
+      yield* until("every request to complete", () => held.every(({ times }) => times() > 0))
+      assert.deepStrictEqual(yield* Effect.all(held.map(({ ended }) => ended)), [failed, failed, ok])
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("that is transferred away before it is sent fails its request, and the connection goes on", () =>
+    Effect.gen(function* () {
+      const { port } = yield* makeTarget()
+      const engine = yield* makeEngine()
+      const address = { trtype: "TCP", adrfam: "IPv4", traddr: "127.0.0.1", trsvcid: String(port) }
+      yield* engine.rpc.call("bdev_nvme_attach_controller", { name: "N", ...address, subnqn: nqn })
+      const disk = yield* open(engine, "Nn1")
+      // Larger than what goes with the command: the target asks for it.
+      const moved = yield* slab(engine, 32_768)
+      const segment = yield* slab(engine, 32_768)
+      const kept = yield* slab(engine)
+      const { uncaught, value } = yield* uncaughtDuring(
+        Effect.gen(function* () {
+          const segments = [kept, segment].map((of) => ({ slab: of, offsetBytes: 0, lengthBytes: of.lengthBytes }))
+          const requests = [
+            start(disk.thread.queue, transfer(disk, Opcode.Write, moved, 0)),
+            start(disk.thread.queue, vectored(disk, Opcode.Write, segments, 0)),
+            start(disk.thread.queue, transfer(disk, Opcode.Write, kept, 0))
+          ]
+          yield* Effect.promise(() => Promise.resolve())
+          for (const { view } of [moved, segment]) structuredClone(view, { transfer: [view.buffer as ArrayBuffer] })
+          yield* until("every request to complete", () => requests.every(({ times }) => times() > 0))
+          return yield* Effect.all(requests.map(({ ended }) => ended))
+        })
+      )
+      assert.deepStrictEqual(uncaught, [])
+      assert.deepStrictEqual(value, [lost, lost, ok])
+      assert.deepStrictEqual(yield* read(disk, kept, 0), ok)
     }).pipe(Effect.scoped)
   )
 

@@ -1,6 +1,8 @@
 /** The event loop of an embedded engine: who has a turn, and when. */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
+import { setFlagsFromString } from "node:v8"
+import { runInNewContext } from "node:vm"
 import { Reactor, type Runnable } from "../src/internal/embedded/reactor.ts"
 import { turn } from "./support/embeddedEngine.ts"
 import { uncaughtDuring } from "./support/uncaught.ts"
@@ -143,6 +145,52 @@ describe("messages of a reactor", () => {
       for (let turns = 0; turns < 20; turns++) yield* turn
       isOver = true
       assert.isAtLeast(messages, 10)
+    })
+  )
+
+  it.live("that throw each time leave runnables their turn", () =>
+    Effect.gen(function* () {
+      const reactor = new Reactor()
+      let isOver = false
+      let runs = 0
+      const { uncaught } = yield* uncaughtDuring(
+        Effect.gen(function* () {
+          const message = () => {
+            if (!isOver) reactor.post(message)
+            throw new Error("a message of the test's")
+          }
+          for (let index = 0; index < 10; index++) reactor.post(message)
+          reactor.schedule({
+            isScheduled: false,
+            run: () => {
+              runs++
+              return !isOver
+            }
+          })
+          for (let turns = 0; turns < 5; turns++) yield* turn
+          isOver = true
+          yield* turn
+        })
+      )
+      assert.isAbove(uncaught.length, 100)
+      assert.isAtLeast(runs, 100)
+    })
+  )
+
+  it.live("are forgotten once they have run", () =>
+    Effect.gen(function* () {
+      const reactor = new Reactor()
+      setFlagsFromString("--expose-gc")
+      const collect: () => void = runInNewContext("gc")
+      const post = (): WeakRef<object> => {
+        const held = { bytes: new Uint8Array(1024) }
+        reactor.post(() => void held.bytes.fill(1))
+        return new WeakRef(held)
+      }
+      const held = post()
+      for (let turns = 0; turns < 5; turns++) yield* turn
+      collect()
+      assert.isUndefined(held.deref())
     })
   )
 

@@ -5,6 +5,7 @@ import { Opcode } from "@effect-spdk/native/Layout"
 import { Bdev, type BdevProperties, type IoType, type Json } from "./bdev.ts"
 import type { BdevRegistry } from "./bdevRegistry.ts"
 import type { BdevIo } from "./io.ts"
+import { isMoved } from "./memory.ts"
 import { EINVAL, ENOMEM, failed, success } from "./status.ts"
 import * as Uuid from "./uuid.ts"
 
@@ -42,8 +43,7 @@ class MallocBdev extends Bdev {
     switch (io.opcode) {
       case Opcode.Read:
       case Opcode.Write:
-        this.transfer(io, start)
-        return io.finish(success)
+        return io.finish(this.transfer(io, start) ? success : failed)
       case Opcode.Unmap:
       case Opcode.WriteZeroes:
         this.bytes.fill(0, start, start + io.lengthBlocks * this.blockSize)
@@ -91,16 +91,21 @@ class MallocBdev extends Bdev {
     }
   }
 
-  private transfer(io: BdevIo, start: number): void {
+  /** False when the memory was transferred to somebody else since the request was looked at: a bdev above may have held it back. */
+  private transfer(io: BdevIo, start: number): boolean {
     const { memory, opcode, segments } = io
     if (memory !== undefined) {
-      return this.move(opcode, start, io.lengthBlocks * this.blockSize, memory.bytes, io.memoryOffset)
+      if (isMoved(memory)) return false
+      this.move(opcode, start, io.lengthBlocks * this.blockSize, memory.bytes, io.memoryOffset)
+      return true
     }
+    if (segments?.some((segment) => isMoved(segment.memory)) === true) return false
     let at = start
     for (const segment of segments ?? []) {
       this.move(opcode, at, segment.lengthBytes, segment.memory.bytes, segment.offsetBytes)
       at += segment.lengthBytes
     }
+    return true
   }
 
   private move(opcode: Opcode, start: number, lengthBytes: number, bytes: Uint8Array, offset: number): void {

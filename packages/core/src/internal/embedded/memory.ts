@@ -184,7 +184,7 @@ class SlabView implements Slab {
 }
 
 /** Whether the user of its view has transferred the bytes to somebody else. */
-const isMoved = (memory: SlabMemory): boolean => memory.bytes.length !== memory.lengthBytes
+export const isMoved = (memory: SlabMemory): boolean => memory.bytes.length !== memory.lengthBytes
 
 /** Moves the bytes to a new ArrayBuffer without copying them. Every view of the old one has length 0 from here on. */
 const detach = (memory: SlabMemory): void => {

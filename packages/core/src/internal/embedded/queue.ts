@@ -237,7 +237,9 @@ export class EmbeddedQueue implements Queue, Runnable, IoOwner {
     const [command, data, ...more] = request.ranges ?? []
     if (more.length > 0) return this.refused(request, EINVAL, Detail.TooManySegments)
     if (command?.lengthBytes !== nvmeCommandBytes) return this.refused(request, EINVAL, Detail.LengthMismatch)
-    return this.prepareSegments(request, nvmeCommandBytes + (data?.lengthBytes ?? 0), 1)
+    const dataBytes = data?.lengthBytes ?? 0
+    this.context.reactor.spent += dataBytes >>> 12
+    return this.prepareSegments(request, nvmeCommandBytes + dataBytes, 1)
   }
 
   private prepareSegments(request: Request, lengthBytes: number, alignmentBytes: number): boolean {

@@ -48,7 +48,7 @@ export class Reactor {
   private untilLook = 0
   /** By what the last ones took. */
   private messagesPerLook = 8
-  /** False at the start of a turn when messages took the whole of the last one. */
+  /** False at the start of a drain when messages took the whole of the last turn, or one of them threw in the last drain. */
   private areMessagesFirst = true
   private readonly everyTurn = new Set<() => void>()
   private isDraining = false
@@ -100,7 +100,11 @@ export class Reactor {
     this.untilLook = this.messagesPerLook
     try {
       while (this.hasWork && !this.isExhausted) {
-        if (this.areMessagesFirst) this.runMessages()
+        if (this.areMessagesFirst) {
+          // Behind one that throws it is the others' turn.
+          this.areMessagesFirst = false
+          this.runMessages()
+        }
         this.areMessagesFirst = !this.isExhausted
         if (this.areMessagesFirst && this.ready.length > 0) this.runReady()
       }
@@ -140,7 +144,10 @@ export class Reactor {
         batch[at++]?.()
       }
     } finally {
-      this.batchAt = at
+      const isDone = at === batch.length
+      // What has run holds on to nothing.
+      if (isDone) this.batch = none
+      this.batchAt = isDone ? 0 : at
     }
     this.untilLook -= at - start
     if (this.untilLook === 0) this.look()

@@ -3,7 +3,7 @@
  * used again and again.
  */
 import type { BdevIo, IoSegment } from "../io.ts"
-import type { SlabMemory } from "../memory.ts"
+import { isMoved, type SlabMemory } from "../memory.ts"
 import { crc32c } from "../../nvme/bytes.ts"
 import { AdminOpcode, Direction, directionOf, Sqe, sqeBytes } from "../../nvme/command.ts"
 import type { Link } from "./link.ts"
@@ -46,6 +46,8 @@ export class HostCommand {
   isExact = true
   /** A data digest was wrong. */
   isDamaged = false
+  /** Some of the data had no memory any more: its owner has transferred that to somebody else. */
+  isLost = false
   isInCapsule = false
   /** What an R2T has asked for and is not sent yet. */
   owedBytes = 0
@@ -63,6 +65,7 @@ export class HostCommand {
   rewind(): void {
     this.doneBytes = 0
     this.isDamaged = false
+    this.isLost = false
     this.isInCapsule = false
     this.owedBytes = 0
     this.dword0 = 0
@@ -103,13 +106,15 @@ export class HostCommand {
   store(at: number, bytes: Buffer, start: number, end: number): void {
     const { memory, plain, segments } = this
     if (memory !== undefined) {
-      bytes.copy(memory.bytes, this.dataOffset + at, start, end)
+      if (isMoved(memory)) this.isLost = true
+      else bytes.copy(memory.bytes, this.dataOffset + at, start, end)
     } else if (plain !== undefined) {
       bytes.copy(plain, this.dataOffset + at, start, end)
     } else if (segments !== undefined) {
       let from = start
       eachPiece(segments, this.dataOffset + at, end - start, (target, pieceStart, pieceEnd) => {
-        bytes.copy(target, pieceStart, from, from + pieceEnd - pieceStart)
+        if (isMoved(target)) this.isLost = true
+        else bytes.copy(target.bytes, pieceStart, from, from + pieceEnd - pieceStart)
         from += pieceEnd - pieceStart
       })
     }
@@ -118,6 +123,7 @@ export class HostCommand {
   /** Sends data; the digest of it, when one is wanted. */
   send(link: Link, at: number, lengthBytes: number, isDigested: boolean): number {
     const { memory, plain, segments } = this
+    if (memory !== undefined && isMoved(memory)) return this.sendZeroes(link, lengthBytes, isDigested, 0)
     const bytes = memory === undefined ? plain : memory.bytes
     if (bytes !== undefined) {
       const start = this.dataOffset + at
@@ -126,18 +132,36 @@ export class HostCommand {
     }
     let digest = 0
     eachPiece(segments ?? [], this.dataOffset + at, lengthBytes, (source, start, end) => {
-      link.copy(source, start, end)
-      if (isDigested) digest = crc32c(source, start, end, digest)
+      if (isMoved(source)) {
+        digest = this.sendZeroes(link, end - start, isDigested, digest)
+        return
+      }
+      link.copy(source.bytes, start, end)
+      if (isDigested) digest = crc32c(source.bytes, start, end, digest)
     })
     return digest
   }
+
+  /** The target counts on as many bytes as it was told of. */
+  private sendZeroes(link: Link, lengthBytes: number, isDigested: boolean, digestBefore: number): number {
+    this.isLost = true
+    let digest = digestBefore
+    for (let left = lengthBytes; left > 0; left -= zeroes.length) {
+      const count = Math.min(left, zeroes.length)
+      link.copy(zeroes, 0, count)
+      if (isDigested) digest = crc32c(zeroes, 0, count, digest)
+    }
+    return digest
+  }
 }
+
+const zeroes = new Uint8Array(4096)
 
 const eachPiece = (
   segments: ReadonlyArray<IoSegment>,
   offsetBytes: number,
   lengthBytes: number,
-  use: (bytes: Uint8Array, start: number, end: number) => void
+  use: (memory: SlabMemory, start: number, end: number) => void
 ): void => {
   let skip = offsetBytes
   let left = lengthBytes
@@ -149,7 +173,7 @@ const eachPiece = (
     }
     const count = Math.min(left, segment.lengthBytes - skip)
     const start = segment.offsetBytes + skip
-    use(segment.memory.bytes, start, start + count)
+    use(segment.memory, start, start + count)
     left -= count
     skip = 0
   }

@@ -223,6 +223,7 @@ export class HostConnection implements LinkOwner, PduOwner {
     // Success without the data, or with data that is not what was sent, is none.
     const isShort = command.isExact && command.doneBytes < command.lengthBytes
     if (status !== 0) this.owner.ended(command, status)
+    else if (command.isLost) this.owner.ended(command, Status.DataTransferError)
     else if (command.isDamaged) this.owner.ended(command, Status.TransientTransportError)
     else this.owner.ended(command, isShort ? Status.DataTransferError : 0)
   }
