@@ -32,7 +32,7 @@ const bytesInUse = Effect.flatMap(Effect.service(Spdk.Spdk), (spdk) => spdk.usag
 /** Takes a buffer, closes its scope, and hands the dead buffer on. */
 const released = (lengthBytes: number) => Effect.scoped(DmaBuffer.make(lengthBytes))
 
-export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilities): void =>
+export const suite = (name: string, layer: EngineLayer, { engine }: Capabilities): void =>
   contract(name, layer, (check) => {
     check("has the length that was asked for, zeroed, and is writable", () =>
       seeded((random) =>
@@ -48,6 +48,29 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
                 sameBytes(buffer.bytes, pattern(length, length), "what was written")
               })
             )
+          }
+        })
+      )
+    )
+
+    check("whose view is transferred stays where it is, or is refused by every I/O, and can be released", () =>
+      leavesNothing(
+        Effect.gen(function* () {
+          const bdev = yield* mallocOpened()
+          const buffer = yield* DmaBuffer.make(blockSize)
+          const view = buffer.bytes.buffer
+          assert.instanceOf(view, ArrayBuffer)
+          try {
+            structuredClone(view, { transfer: [view] })
+          } catch (error) {
+            assert.include(error, { name: "DataCloneError" })
+          }
+          const read = bdev.read(0, buffer)
+          if (engine === "libspdk") {
+            yield* read
+            assert.strictEqual(buffer.bytes.length, blockSize)
+          } else {
+            yield* failsWith(read, "Released")
           }
         })
       )
