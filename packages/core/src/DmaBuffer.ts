@@ -38,10 +38,11 @@ import { failInvalid, type SpdkErrorOf } from "./SpdkError.ts"
  * **While an I/O is in flight** the device owns the bytes: what is written to them in that time may or may not
  * reach the device, and what is read from them may be half of a block.
  *
- * **Do not transfer `bytes.buffer`**: the memory is SPDK's and does not move. On libspdk Node refuses to transfer it by a message
- * or `structuredClone` (versions before 21 copy instead). `ArrayBuffer.prototype.transfer` it cannot refuse: no I/O takes the
- * buffer after that, its release dies and the memory stays allocated, because whoever has it now could still reach it; the end
- * of the worker that made it frees it all the same. On the embedded engine no I/O takes the buffer after a transfer.
+ * **Do not transfer `bytes.buffer`**: the memory is SPDK's and does not move. On libspdk Node does not transfer external
+ * memory by a message or `structuredClone` (it copies or refuses, by its version). `ArrayBuffer.prototype.transfer` does: no
+ * I/O takes the buffer after that, its release dies and the memory stays allocated, because whoever has it now could still
+ * reach it; the end of the worker that made it frees it all the same. On the embedded engine no I/O takes the buffer after a
+ * transfer of any kind.
  *
  * @since 0.1.0
  * @category models

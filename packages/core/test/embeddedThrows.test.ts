@@ -7,7 +7,9 @@ import type * as Scope from "effect/Scope"
 import * as fs from "node:fs"
 import * as net from "node:net"
 import * as path from "node:path"
+import { MallocModule } from "../src/internal/embedded/bdevMalloc.ts"
 import { BdevRegistry } from "../src/internal/embedded/bdevRegistry.ts"
+import { EngineState } from "../src/internal/embedded/engineState.ts"
 import { MemoryBudget } from "../src/internal/embedded/memory.ts"
 import { Notifications } from "../src/internal/embedded/notifications.ts"
 import { HostConnection } from "../src/internal/embedded/nvme/hostConnection.ts"
@@ -25,6 +27,7 @@ import {
   malloc,
   ok,
   open,
+  options,
   read,
   slab,
   transfer,
@@ -154,6 +157,25 @@ describe("listeners that throw", () => {
       const { uncaught } = yield* uncaughtDuring(engine.rpc.call("bdev_malloc_delete", { name: "m" }))
       assert.deepStrictEqual(uncaught, [thrown])
       assert.strictEqual((yield* engine.usage).descriptors, 0)
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("to the removal of a bdev do not hold back the end of the engine", () =>
+    Effect.gen(function* () {
+      const state = new EngineState(options, yield* Timers.make)
+      const module = new MallocModule(state.registry)
+      for (const name of ["m", "n"]) {
+        const geometry = { numBlocks: 8, blockSize: 512, physicalBlockSize: 512, optimalIoBoundaryBlocks: 0 }
+        const bdev = module.create({ ...geometry, name, uuid: undefined, numaId: -1 })
+        if (typeof bdev === "number") return assert.fail(`no bdev: ${bdev}`)
+        // Open: removed only by the end.
+        yield* state.openBdev(name, { write: true, onEvent: () => {} })
+        state.registry.unregister(bdev, () => {
+          throw thrown
+        })
+      }
+      assert.deepStrictEqual((yield* uncaughtDuring(state.release)).uncaught, [thrown, thrown])
+      assert.lengthOf(state.registry.all, 0)
     }).pipe(Effect.scoped)
   )
 

@@ -77,7 +77,7 @@ export class SlabTable implements EngineMemory {
     })
 
   free = (slab: Slab): void => {
-    const memory = this.open(slab.slot, slab.generation)
+    const memory = this.notGivenBack(slab.slot, slab.generation)
     if (memory === undefined) return
     if (!isMoved(memory)) detach(memory)
     memory.isClosed = true
@@ -85,7 +85,7 @@ export class SlabTable implements EngineMemory {
   }
 
   renew = (slab: Slab): Slab => {
-    const memory = this.open(slab.slot, slab.generation)
+    const memory = this.notGivenBack(slab.slot, slab.generation)
     if (memory === undefined) return slab
     if (isMoved(memory)) memory.bytes = new Uint8Array(memory.lengthBytes)
     else detach(memory)
@@ -95,7 +95,7 @@ export class SlabTable implements EngineMemory {
 
   /** The slab of this name, unless it was given back, or its bytes were taken away by a transfer of the view. */
   find(slot: number, generation: number): SlabMemory | undefined {
-    const memory = this.open(slot, generation)
+    const memory = this.notGivenBack(slot, generation)
     return memory === undefined || isMoved(memory) ? undefined : memory
   }
 
@@ -110,8 +110,7 @@ export class SlabTable implements EngineMemory {
     }
   }
 
-  /** The slab of this name, unless it was given back. */
-  private open(slot: number, generation: number): SlabMemory | undefined {
+  private notGivenBack(slot: number, generation: number): SlabMemory | undefined {
     const memory = this.slabs[slot]
     return memory === undefined || memory.generation !== generation || memory.isClosed ? undefined : memory
   }

@@ -3,7 +3,6 @@
  */
 import type { Host, Reply } from "@effect-spdk/native/Host"
 import * as Effect from "effect/Effect"
-import { markAsUntransferable } from "node:worker_threads"
 import { fromErrno, NoMemory, SpdkError } from "../../SpdkError.ts"
 import type { EngineMemory, Slab } from "../engine.ts"
 
@@ -25,8 +24,6 @@ export const makeMemory = (host: MemoryHost): EngineMemory => {
   const slabAt = (slot: number, generation: number, lengthBytes: number, alignmentBytes: number): Slab => {
     const view = addon.dmaView(slot, generation)
     if (view === undefined) throw new Error(`DMA slab ${slot} of generation ${generation} is not there`)
-    // A message to a worker would take the memory there, past its release: Node refuses, before version 21 by sending a copy.
-    markAsUntransferable(view)
     return { slot, generation, lengthBytes, alignmentBytes, view: new Uint8Array(view) }
   }
 
