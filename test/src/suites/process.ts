@@ -6,6 +6,7 @@ import { join } from "node:path"
 import { expectExit, run, start } from "../support/children.ts"
 import { durableBlocks, durableBlockSize, durableScript, readStamp } from "../support/durable.ts"
 import { type Capabilities, long, scratch, scratchFile } from "../support/engines.ts"
+import { freePort, isFree } from "../support/ports.ts"
 import { seeded } from "../support/random.ts"
 
 export const suite = (name: string, { engine }: Capabilities): void => {
@@ -87,6 +88,27 @@ export const suite = (name: string, { engine }: Capabilities): void => {
       })
     )
 
+    it.live("a child inherits what it is handed and nothing else; the port is free when its parent is gone", () =>
+      Effect.scoped(
+        Effect.gen(function* () {
+          const port = yield* freePort
+          const child = yield* start("inherits", [engine, `${port}`])
+          const [, json = ""] = yield* child.line(/^inherits (.*)$/m)
+          // The program printed it itself.
+          const { after, before } = JSON.parse(json) as { readonly before: Inherited; readonly after: Inherited }
+          yield* Effect.addFinalizer(() => Effect.sync(() => process.kill(after.pid, "SIGKILL")))
+          const added = Object.keys(after.descriptors).filter((name) => !(name in before.descriptors))
+          assert.deepStrictEqual(added, [], json)
+          // A pipe and a file beside the standard three.
+          assert.includeMembers(Object.keys(after.descriptors), ["0", "1", "2", "3", "4"])
+          assert.match(after.descriptors["4"] ?? "", /package\.json$/)
+          child.process.kill("SIGKILL")
+          yield* child.ended
+          assert.isTrue(yield* isFree(port), "nobody listens there any more")
+        })
+      )
+    )
+
     const rounds = long ? 100 : 3
     it.live(
       `${rounds} times killed: everything that was flushed is in the file`,
@@ -103,6 +125,12 @@ export const suite = (name: string, { engine }: Capabilities): void => {
 
     startTests(engine)
   })
+}
+
+/** What /proc says of a child's descriptors, by number. */
+interface Inherited {
+  readonly pid: number
+  readonly descriptors: Readonly<Record<string, string>>
 }
 
 /** Lets the flusher flush so often, kills it, and looks at the file without any engine. */

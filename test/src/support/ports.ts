@@ -11,7 +11,8 @@ const range = Number(process.env["VITEST_POOL_ID"] ?? process.pid) % ranges
 /** From anywhere in the range, because other runs of these tests may go on beside this one. */
 let next = Math.floor(Math.random() * portsEach)
 
-const isFree = (port: number): Effect.Effect<boolean> =>
+/** Whether a listener can be made there now. */
+export const isFree = (port: number): Effect.Effect<boolean> =>
   Effect.callback<boolean>((resume) => {
     const server = createServer()
     server.once("error", () => resume(Effect.succeed(false)))

@@ -14,6 +14,7 @@
 #include <cstdlib>
 #include <utility>
 
+#include "../core/children.h"
 #include "blobstore.h"
 #include "descriptor.h"
 #include "nvme_thread.h"
@@ -126,6 +127,7 @@ void Runtime::Start(const RuntimeOptions& options, Share share, Started started)
   // Left over from a start that was refused before SPDK saw it: it has ended, or is about to.
   if (app_.joinable()) app_.join();
   state_ = State::kStarting;
+  Children::InheritNothing();
   [[maybe_unused]] static const int registered = on_exit(OnExit, nullptr);
   app_ = std::thread([this] { RunApp(); });
 }
