@@ -15,6 +15,7 @@ import {
 } from "./Addon.ts"
 import { HostNvme } from "./HostNvme.ts"
 import { Drainer } from "./internal/drainer.ts"
+import { following } from "./internal/numbers.ts"
 import { RingQueue } from "./RingQueue.ts"
 
 const sqEntries = 1024
@@ -58,6 +59,8 @@ export class Host {
   readonly addon: Addon
   readonly nvme: HostNvme
   private readonly replies = new Map<number, OnReply>()
+  /** Numbers of starts, which go on naming them after their answer. */
+  private readonly shares = new Set<number>()
   private readonly progress = new Map<number, (done: number) => void>()
   private readonly devices = new Map<number, (event: DeviceEvent) => void>()
   private readonly queues = new Map<number, HostQueue>()
@@ -78,13 +81,18 @@ export class Host {
 
   /** Returns the number of the start, to release it by. */
   start(options: StartOptions, onReply: OnReply): number {
-    const start = this.ask(onReply)
+    const start = this.ask((reply) => {
+      if (reply.status !== 0) this.shares.delete(start)
+      onReply(reply)
+    })
+    this.shares.add(start)
     this.addon.start(start, options)
     return start
   }
 
   /** Gives the share of a start back, also before its answer. A start that was refused or failed has none. */
   release(start: number): void {
+    this.shares.delete(start)
     this.addon.release(start)
   }
 
@@ -197,7 +205,8 @@ export class Host {
     onTick: (runs: number) => void,
     onReply: OnReply
   ): number {
-    const id = this.nextPoller++
+    const id = this.nextPoller
+    this.nextPoller = following(id, (other) => this.hasPoller(other))
     queue.ring.onTick(id, onTick)
     const request = this.ask((reply) => {
       if (reply.status === 0) {
@@ -236,10 +245,15 @@ export class Host {
 
   private ask(onReply: OnReply): number {
     const request = this.nextRequest
-    this.nextRequest = request === 0xffffffff ? 1 : request + 1
+    this.nextRequest = following(request, (id) => this.replies.has(id) || this.shares.has(id))
     this.replies.set(request, onReply)
     this.holdLoop()
     return request
+  }
+
+  private hasPoller(id: number): boolean {
+    for (const { ring } of this.queues.values()) if (ring.hasTick(id)) return true
+    return false
   }
 
   /** The event loop must not end while an answer, a completion or a tick is due. */

@@ -59,13 +59,13 @@ export class RingQueue implements Queue {
   private readonly staged: Uint32Array
   /** The first n slots of it, made once. */
   private readonly stagedSlots: ReadonlyArray<Uint32Array>
-  private sqTail = 0
-  private sqPublished = 0
-  private sqHeadSeen = 0
+  private sqTail: number
+  private sqPublished: number
+  private sqHeadSeen: number
   /** Completions taken out of the ring together: each read of a line that the other core wrote would wait for itself. */
   private readonly arrived = new Uint32Array(takeTogether * Cqe.words)
-  private cqHead = 0
-  private cqHeadStored = 0
+  private cqHead: number
+  private cqHeadStored: number
 
   private readonly owners: Array<Completion | undefined>
   private readonly indexes: Int32Array
@@ -94,6 +94,10 @@ export class RingQueue implements Queue {
     if (this.word(Control.magicWord) !== Control.magic) throw new Error("not a ring of this layout")
     this.sqEntries = this.word(Control.sqEntriesWord)
     const cqEntries = this.word(Control.cqEntriesWord)
+    // A ring may have been in use: its counts wrap at 2^32, and nothing here depends on where they began.
+    this.sqTail = this.sqPublished = this.word(Control.sqTailWord)
+    this.sqHeadSeen = this.word(Control.sqHeadWord)
+    this.cqHead = this.cqHeadStored = this.word(Control.cqHeadWord)
     this.sqMask = this.sqEntries - 1
     this.cqMask = cqEntries - 1
     this.cqBase = this.sqBase + this.sqEntries * Sqe.words

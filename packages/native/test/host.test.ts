@@ -3,6 +3,7 @@ import { Host, type HostQueue } from "@effect-spdk/native/Host"
 import { CompletionKind, Control, Detail, Opcode } from "@effect-spdk/native/Layout"
 import { type Completion, makeEntry } from "@effect-spdk/native/Queue"
 import { describe, expect, it } from "vitest"
+import { following } from "../src/internal/numbers.ts"
 import { FakeAddon } from "./support/fakeAddon.ts"
 import { type FakeReactor, Recorder } from "./support/fakeReactor.ts"
 
@@ -72,6 +73,14 @@ const uncaughtDuring = async (run: () => Promise<void>): Promise<ReadonlyArray<u
 }
 
 describe("Host", () => {
+  it("numbers go round at 2^32, past 0 and past those that still name something", () => {
+    const taken = new Set([0xffffffff, 1, 2, 4])
+    const isTaken = (id: number) => taken.has(id)
+    expect(following(0xfffffffe, () => false)).toBe(0xffffffff)
+    expect(following(0xfffffffe, isTaken)).toBe(3)
+    expect(following(3, isTaken)).toBe(5)
+  })
+
   it("tells of the progress of a call until it is answered, and of what happens to a blob while it is open", () => {
     const { addon, host } = setUp()
     const heard: Array<number | string> = []

@@ -1,12 +1,12 @@
-import { Control, Detail, Opcode, Sqe } from "@effect-spdk/native/Layout"
+import { CompletionKind, Control, Detail, Opcode, Sqe } from "@effect-spdk/native/Layout"
 import { type Completion, type Entry, makeEntry } from "@effect-spdk/native/Queue"
 import { RingQueue } from "@effect-spdk/native/RingQueue"
 import { describe, expect, it } from "vitest"
 import { decodeEntry } from "./support/entry.ts"
 import { FakeReactor, Recorder } from "./support/fakeReactor.ts"
 
-const setUp = (sqEntries?: number, cqEntries?: number) => {
-  const reactor = new FakeReactor(sqEntries, cqEntries)
+const setUp = (sqEntries?: number, cqEntries?: number, age?: number) => {
+  const reactor = new FakeReactor(sqEntries, cqEntries, age)
   const queue = new RingQueue(reactor.memory, { schedule: () => {}, kick: () => {} })
   return { reactor, queue, recorder: new Recorder() }
 }
@@ -21,6 +21,32 @@ const nameOf = (entry: Uint32Array): string => {
 }
 
 describe("RingQueue, at its edges", () => {
+  for (const age of [2 ** 31 - 40, 2 ** 32 - 40]) {
+    it(`loses nothing where its counts pass ${age + 40}, full rings and ticks included`, () => {
+      const { queue, reactor, recorder } = setUp(16, 512, age)
+      let ticks = 0
+      queue.onTick(7, (runs) => (ticks += runs))
+      let submitted = 0
+      for (let round = 0; round < 12; round++) {
+        // More than the ring holds: the rest waits, and follows in order.
+        for (let i = 0; i < 24; i++) queue.submit(entryOf({ offsetBlocks: submitted }), recorder, submitted++)
+        for (let turn = 0; queue.inFlight > 0 && turn < 10; turn++) {
+          const entries = reactor.take()
+          expect(entries.length).toBeLessThanOrEqual(16)
+          for (const entry of entries) reactor.answerEntry(entry)
+          reactor.answer(7, 0, 0, 0, 0, CompletionKind.Tick, 1)
+          queue.drain(1000)
+        }
+        expect(queue.inFlight).toBe(0)
+        expect(queue.sleep()).toBe(true)
+        queue.wake()
+      }
+      expect(recorder.seen.map(({ index }) => index)).toEqual(Array.from({ length: submitted }, (_, index) => index))
+      expect(ticks).toBeGreaterThanOrEqual(24)
+      expect(reactor.words[Control.cqHeadWord]).toBe(reactor.tail)
+    })
+  }
+
   it("publishes what the completion of a refused request submits", () => {
     const { queue, reactor, recorder } = setUp(16)
     const resubmits: Completion = { complete: () => void queue.submit(entryOf({ offsetBlocks: 77 }), recorder, 77) }

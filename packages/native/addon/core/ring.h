@@ -72,17 +72,26 @@ class Ring {
 
   static constexpr bool IsPowerOfTwo(uint32_t n) { return n != 0 && (n & (n - 1)) == 0; }
 
-  // `memory` is zeroed, 64-byte aligned, BytesFor() long and outlives the ring. Both counts are powers of two.
-  Ring(uint32_t* memory, uint32_t sq_entries, uint32_t cq_entries)
+  // `memory` is zeroed, 64-byte aligned, BytesFor() long and outlives the ring. Both counts are powers of two. `age`: the entries
+  // of either kind that the ring counts as gone through it, so that a test need not send four billion to see the words wrap.
+  Ring(uint32_t* memory, uint32_t sq_entries, uint32_t cq_entries, uint64_t age = 0)
       : control_(memory),
         sq_(memory + layout::control::words),
         cq_(sq_ + size_t{sq_entries} * layout::sqe::words),
         sq_entries_(sq_entries),
         cq_entries_(cq_entries),
-        staged_(std::make_unique<uint32_t[]>(size_t{cq_entries} * layout::cqe::words)) {
+        staged_(std::make_unique<uint32_t[]>(size_t{cq_entries} * layout::cqe::words)),
+        sq_head_(static_cast<uint32_t>(age)),
+        cq_tail_(age),
+        cq_published_(age),
+        cq_head_seen_(age) {
     control_[layout::control::magic_word] = layout::control::magic;
     control_[layout::control::sq_entries_word] = sq_entries;
     control_[layout::control::cq_entries_word] = cq_entries;
+    for (const uint32_t word : {layout::control::sq_tail_word, layout::control::sq_head_word, layout::control::cq_tail_word,
+                                layout::control::cq_head_word}) {
+      control_[word] = static_cast<uint32_t>(age);
+    }
   }
 
   Ring(const Ring&) = delete;
@@ -132,13 +141,13 @@ class Ring {
 
   bool HasRoom() {
     if (cq_tail_ - cq_head_seen_ < cq_entries_) return true;
-    cq_head_seen_ = ReadCompletionHead();
+    SeeCompletionHead();
     return cq_tail_ - cq_head_seen_ < cq_entries_;
   }
 
-  // Needs HasRoom(). Not visible to JavaScript before Publish(). Returns the entry's position.
-  uint32_t Push(const CompletionEntry& entry) {
-    uint32_t* words = staged_.get() + size_t{cq_tail_ & (cq_entries_ - 1)} * layout::cqe::words;
+  // Needs HasRoom(). Not visible to JavaScript before Publish(). Returns the entry's position, which no other entry ever has.
+  uint64_t Push(const CompletionEntry& entry) {
+    uint32_t* words = staged_.get() + size_t{IndexOf(cq_tail_)} * layout::cqe::words;
     words[layout::cqe::id_word] = entry.id;
     words[layout::cqe::id_generation_word] = entry.id_generation;
     words[layout::cqe::status_word] = entry.kind == CompletionKind::kTick ? entry.runs : static_cast<uint32_t>(entry.status);
@@ -149,10 +158,10 @@ class Ring {
   }
 
   // True when JavaScript has consumed the completion at `position`.
-  bool Consumed(uint32_t position) {
-    if (static_cast<int32_t>(cq_head_seen_ - position) > 0) return true;
-    cq_head_seen_ = ReadCompletionHead();
-    return static_cast<int32_t>(cq_head_seen_ - position) > 0;
+  bool Consumed(uint64_t position) {
+    if (cq_head_seen_ > position) return true;
+    SeeCompletionHead();
+    return cq_head_seen_ > position;
   }
 
   bool unpublished() const { return cq_tail_ != cq_published_; }
@@ -160,15 +169,15 @@ class Ring {
   // Makes pushed completions visible. True when JavaScript sleeps, and must be woken by somebody who has TakeWake().
   bool Publish() {
     if (!unpublished()) return false;
-    const uint32_t from = cq_published_ & (cq_entries_ - 1);
-    const uint32_t count = cq_tail_ - cq_published_;
+    const uint32_t from = IndexOf(cq_published_);
+    const auto count = static_cast<uint32_t>(cq_tail_ - cq_published_);
     const uint32_t before_end = std::min(count, cq_entries_ - from);
     CopyOut(from, before_end);
     CopyOut(0, count - before_end);
     cq_published_ = cq_tail_;
     // The store of the tail and the load of the flag must not pass each other: JavaScript sets its flag and then
     // looks at the tail once more.
-    Word(layout::control::cq_tail_word).exchange(cq_tail_, std::memory_order_seq_cst);
+    Word(layout::control::cq_tail_word).exchange(static_cast<uint32_t>(cq_tail_), std::memory_order_seq_cst);
     return JavaScriptSleeps();
   }
 
@@ -188,7 +197,9 @@ class Ring {
   }
 
   // Completions that JavaScript has been shown and, as far as it says, not looked at.
-  uint32_t Unread() const { return cq_published_ - Word(layout::control::cq_head_word).load(std::memory_order_acquire); }
+  uint32_t Unread() const {
+    return static_cast<uint32_t>(cq_published_) - Word(layout::control::cq_head_word).load(std::memory_order_acquire);
+  }
 
   // The reactor announces that it is about to sleep; it must look at Available() again afterwards.
   void SetReactorSleeping(bool sleeping) {
@@ -203,10 +214,15 @@ class Ring {
     std::memcpy(cq_ + at, staged_.get() + at, size_t{count} * layout::cqe::words * sizeof(uint32_t));
   }
 
-  // A head that JavaScript could not have reached is read as "nothing new", so that nothing is overwritten.
-  uint32_t ReadCompletionHead() const {
+  // Where the completion of that position is in the ring.
+  uint32_t IndexOf(uint64_t position) const { return static_cast<uint32_t>(position) & (cq_entries_ - 1); }
+
+  // The head's word has the lower half of a position between the one seen last and what is published. One that JavaScript could
+  // not have reached is read as "nothing new", so that nothing is overwritten.
+  void SeeCompletionHead() {
     const uint32_t head = Word(layout::control::cq_head_word).load(std::memory_order_acquire);
-    return cq_published_ - head > cq_entries_ || static_cast<int32_t>(head - cq_head_seen_) < 0 ? cq_head_seen_ : head;
+    const uint32_t further = head - static_cast<uint32_t>(cq_head_seen_);
+    if (further <= cq_published_ - cq_head_seen_) cq_head_seen_ += further;
   }
 
   uint32_t* const control_;
@@ -217,10 +233,12 @@ class Ring {
   // Completions until they are published. Stores into lines that the other core has read take long to get there, and
   // every locked instruction in between would wait for them: they go over together.
   const std::unique_ptr<uint32_t[]> staged_;
-  uint32_t sq_head_ = 0;
-  uint32_t cq_tail_ = 0;
-  uint32_t cq_published_ = 0;
-  uint32_t cq_head_seen_ = 0;
+  uint32_t sq_head_;
+  // Positions count every completion of the ring's life; the words that JavaScript sees are their lower halves. A position is
+  // compared with another from any time before, which 32 bits could tell for 2^31 completions only.
+  uint64_t cq_tail_;
+  uint64_t cq_published_;
+  uint64_t cq_head_seen_;
 };
 
 }  // namespace effect_spdk

@@ -205,7 +205,7 @@ class Queue : public std::enable_shared_from_this<Queue> {
     uint64_t busy = 0;
     uint32_t undelivered = 0;
     bool tick_in_ring = false;
-    uint32_t tick_position = 0;
+    uint64_t tick_position = 0;
   };
 
   Queue(const Options& options, std::shared_ptr<Mailbox> mailbox, std::shared_ptr<SlabTable> slabs);

@@ -16,6 +16,8 @@ namespace {
 
 constexpr uint32_t kSq = 16;
 constexpr uint32_t kCq = 32;
+constexpr uint64_t k31 = uint64_t{1} << 31;
+constexpr uint64_t k32 = uint64_t{1} << 32;
 
 struct alignas(64) Memory {
   explicit Memory(uint32_t sq = kSq, uint32_t cq = kCq) : words(Ring::BytesFor(sq, cq) / sizeof(uint32_t), 0) {}
@@ -26,7 +28,12 @@ struct alignas(64) Memory {
 // The JavaScript side, as RingQueue.ts does it.
 class Client {
  public:
-  Client(Memory& memory, uint32_t sq, uint32_t cq) : memory_(memory), sq_(sq), cq_(cq) {}
+  Client(Memory& memory, uint32_t sq, uint32_t cq)
+      : memory_(memory),
+        sq_(sq),
+        cq_(cq),
+        tail_(memory.At(layout::control::sq_tail_word).load()),
+        head_(memory.At(layout::control::cq_head_word).load()) {}
 
   bool Submit(uint32_t id) {
     if (tail_ - memory_.At(layout::control::sq_head_word).load() == sq_) return false;
@@ -59,8 +66,8 @@ class Client {
   Memory& memory_;
   const uint32_t sq_;
   const uint32_t cq_;
-  uint32_t tail_ = 0;
-  uint32_t head_ = 0;
+  uint32_t tail_;
+  uint32_t head_;
 };
 
 TEST("a ring announces its sizes") {
@@ -244,17 +251,56 @@ TEST("what has been published and not read is counted") {
 TEST("a tick counts as consumed once the head has passed it") {
   Memory memory;
   Ring ring(memory.words.data(), kSq, kCq);
-  const uint32_t position = ring.Push({.id = 7, .kind = CompletionKind::kTick});
+  const uint64_t position = ring.Push({.id = 7, .kind = CompletionKind::kTick});
   ring.Publish();
   CHECK(!ring.Consumed(position));
   memory.At(layout::control::cq_head_word).store(1);
   CHECK(ring.Consumed(position));
 }
 
-TEST("two threads: everything submitted comes back once, across wrapped indexes") {
-  constexpr uint32_t kTotal = 200000;
+TEST("a tick counts as consumed however many completions have come after it") {
+  for (const uint64_t after : {uint64_t{1}, k31 - 1, k31, k31 + 1, k32 - 1, k32, k32 + 1, 2 * k32}) {
+    constexpr uint64_t kPosition = 5;
+    Memory memory;
+    Ring ring(memory.words.data(), kSq, kCq, kPosition + after);
+    CHECK(ring.Consumed(kPosition));
+    const uint64_t next = ring.Push({.id = 7, .kind = CompletionKind::kTick});
+    ring.Publish();
+    CHECK(next == kPosition + after);
+    CHECK(!ring.Consumed(next));
+    memory.At(layout::control::cq_head_word).store(static_cast<uint32_t>(next + 1));
+    CHECK(ring.Consumed(next));
+  }
+}
+
+TEST("a full ring and a head that lies are what they are where the words wrap") {
+  for (const uint64_t age : {k31 - 3, k32 - 3, k32 - kCq, 3 * k32 - 1}) {
+    Memory memory;
+    Ring ring(memory.words.data(), kSq, kCq, age);
+    CHECK(ring.Available() == 0);
+    CHECK(!ring.HasSubmissions());
+    for (uint32_t i = 0; i < kCq; i++) {
+      CHECK(ring.HasRoom());
+      ring.Push({.id = i});
+    }
+    CHECK(!ring.HasRoom());
+    ring.Publish();
+    CHECK(ring.Unread() == kCq);
+    // Beyond what is published, and before what has been seen.
+    for (const uint64_t head : {age + kCq + 1, age - 1, age + k31}) {
+      memory.At(layout::control::cq_head_word).store(static_cast<uint32_t>(head));
+      CHECK(!ring.HasRoom());
+    }
+    memory.At(layout::control::cq_head_word).store(static_cast<uint32_t>(age + kCq));
+    CHECK(ring.HasRoom());
+    CHECK(ring.Consumed(age + kCq - 1));
+  }
+}
+
+void EverythingComesBack(uint64_t age) {
+  constexpr uint32_t kTotal = 100000;
   Memory memory;
-  Ring ring(memory.words.data(), kSq, kCq);
+  Ring ring(memory.words.data(), kSq, kCq, age);
   std::thread reactor([&] {
     uint32_t done = 0;
     SubmissionEntry entry;
@@ -287,6 +333,10 @@ TEST("two threads: everything submitted comes back once, across wrapped indexes"
   }
   reactor.join();
   CHECK(intact);
+}
+
+TEST("two threads: everything submitted comes back once, across wrapped indexes and words") {
+  for (const uint64_t age : {uint64_t{0}, k31 - 50000, k32 - 50000}) EverythingComesBack(age);
 }
 
 TEST("two threads: nobody sleeps through the other's message") {

@@ -9,10 +9,11 @@ export class FakeReactor {
   readonly words: Uint32Array
   readonly sqEntries: number
   readonly cqEntries: number
-  head = 0
-  tail = 0
+  head: number
+  tail: number
 
-  constructor(sqEntries = 16, cqEntries = 512) {
+  /** `age`: how many entries of either kind have gone through it. */
+  constructor(sqEntries = 16, cqEntries = 512, age = 0) {
     this.sqEntries = sqEntries
     this.cqEntries = cqEntries
     this.memory = new ArrayBuffer(4 * (Control.words + sqEntries * Sqe.words + cqEntries * Cqe.words))
@@ -20,6 +21,10 @@ export class FakeReactor {
     this.words[Control.magicWord] = Control.magic
     this.words[Control.sqEntriesWord] = sqEntries
     this.words[Control.cqEntriesWord] = cqEntries
+    this.head = this.tail = age >>> 0
+    for (const word of [Control.sqTailWord, Control.sqHeadWord, Control.cqTailWord, Control.cqHeadWord]) {
+      this.words[word] = age
+    }
   }
 
   /** The published entries, as raw words, segments included. */
