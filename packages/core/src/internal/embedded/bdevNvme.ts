@@ -7,7 +7,8 @@
 import { Opcode } from "@effect-spdk/native/Layout"
 import * as Effect from "effect/Effect"
 import type { SpdkError } from "../../SpdkError.ts"
-import type { NvmeConnectSettings, NvmeTransportIdFields } from "../engineNvme.ts"
+import type { NvmeConnectSettings, NvmeControllerEvent, NvmeTransportIdFields } from "../engineNvme.ts"
+import { decodeAsyncEvent } from "../nvme/asyncEvent.ts"
 import { isDnr, sctOf, Status } from "../nvme/nvmeStatus.ts"
 import type { IoType } from "./bdev.ts"
 import { describeNvme } from "./bdevNvmeInfo.ts"
@@ -16,14 +17,19 @@ import type { BdevIo } from "./io.ts"
 import { addressOf } from "./nvme/address.ts"
 import { coalesced } from "./nvme/coalesced.ts"
 import { HostController } from "./nvme/controller.ts"
-import { ioStatusOf, ioTypesOf, NvmeDisk } from "./nvme/disk.ts"
-import { describeNamespace, type NamespaceFacts } from "./nvme/initialise.ts"
-import { success } from "./status.ts"
-import type { Timer } from "./timers.ts"
+import { ioStatusOf, ioTypesOf, NvmeDisk, removed } from "./nvme/disk.ts"
+import { describeNamespace, identityOf, isSameNamespace, type NamespaceFacts } from "./nvme/initialise.ts"
+import { type IoStatus, success } from "./status.ts"
+import type { Timer, Timers } from "./timers.ts"
 import * as Uuid from "./uuid.ts"
 
 const operation = "bdev_nvme_attach_controller"
 const productName = "NVMe disk"
+/** As SPDK: how long I/O waits that a controller has called inaccessible, when no notice comes. */
+const accessRetryMicros = 1_000_000
+
+/** The connection, and not the command. */
+const isOfPath = (status: number): boolean => (status & 0x7ff) === Status.AbortedSqDeletion || sctOf(status) === 3
 
 export interface LossOptions {
   /** -1: for ever. 0: one attempt. */
@@ -51,8 +57,13 @@ export interface NvmeBdevControllerOptions {
 
 class NvmeBdev extends NvmeDisk {
   private readonly owner: NvmeBdevController
-  /** I/O that waits for the controller. */
+  /** I/O that waits: for a connection, for a namespace that can be reached, or for the word that this is still the same one. */
   private held: Array<BdevIo> = []
+  /** Since when the namespace cannot be reached, though its controller can. Undefined once an I/O was served. */
+  private inaccessibleMicros: number | undefined = undefined
+  private accessTimer: Timer | undefined = undefined
+  /** An I/O was served since the last change of paths. */
+  isServed = false
 
   constructor(owner: NvmeBdevController, facts: NamespaceFacts) {
     const { controller, name } = owner
@@ -65,9 +76,11 @@ class NvmeBdev extends NvmeDisk {
         productName,
         blockSize: facts.blockSizeBytes,
         numBlocks: facts.numBlocks,
+        physicalBlockSize: facts.physicalBlockSizeBytes,
         hasWriteCache: controller.facts?.identify.volatileWriteCache.present === 1,
         optimalIoBoundaryBlocks: facts.optimalIoBoundaryBlocks,
-        numaId: -1
+        numaId: -1,
+        ...facts.preferred
       },
       new Set<IoType>([...ioTypesOf(controller), "reset"])
     )
@@ -80,6 +93,8 @@ class NvmeBdev extends NvmeDisk {
     if (io.opcode === Opcode.Flush && !(this.owner.isFlushing && this.properties.hasWriteCache)) {
       return io.finish(success)
     }
+    if (this.owner.isUnsure && this.state === "ready") return void this.held.push(io)
+    if (this.owner.isGivenUp) return this.ended(io, Status.AbortedSqDeletion)
     super.submit(io)
   }
 
@@ -92,8 +107,15 @@ class NvmeBdev extends NvmeDisk {
   }
 
   protected override ended(io: BdevIo, status: number): void {
-    const isOfPath = (status & 0x7ff) === Status.AbortedSqDeletion || sctOf(status) === 3
-    if (isOfPath && !isDnr(status) && this.owner.mayReturn && this.state === "ready") this.held.push(io)
+    if (status === 0) {
+      this.isServed = true
+      this.inaccessibleMicros = undefined
+      return io.finish(success)
+    }
+    if (this.state !== "ready") return io.finish(isOfPath(status) ? removed : ioStatusOf(status))
+    if (!isOfPath(status) || isDnr(status)) return io.finish(ioStatusOf(status))
+    if (this.controller.state === "ready") return this.waitForAccess(io, status)
+    if (this.owner.mayReturn) this.held.push(io)
     else io.finish(ioStatusOf(status))
   }
 
@@ -102,7 +124,8 @@ class NvmeBdev extends NvmeDisk {
   }
 
   override onUnregister(): void {
-    this.letGo(false)
+    this.stopWaiting()
+    this.letGo(removed)
   }
 
   override destruct(): void {
@@ -110,13 +133,38 @@ class NvmeBdev extends NvmeDisk {
   }
 
   /** Sends again what was held, or ends it. Only in a drain. */
-  letGo(again: boolean): void {
+  letGo(end: IoStatus | undefined): void {
     const { held } = this
     this.held = []
     for (const io of held) {
-      if (again) this.submit(io)
-      else io.finish(ioStatusOf(Status.AbortedSqDeletion))
+      if (end === undefined) this.submit(io)
+      else io.finish(end)
     }
+  }
+
+  private stopWaiting(): void {
+    if (this.accessTimer !== undefined) this.owner.timers.cancel(this.accessTimer)
+    this.accessTimer = undefined
+  }
+
+  /**
+   * The controller is there, and answers that this namespace cannot be reached by it now. Its notice of a change sends the I/O again,
+   * and so does the clock, because a notice may be missing; the fast-fail timeout counts from the first such answer.
+   */
+  private waitForAccess(io: BdevIo, status: number): void {
+    // For good, so that only another path helps.
+    if ((status & 0x7ff) === Status.AnaPersistentLoss && this.owner.paths.length === 1) {
+      return io.finish(ioStatusOf(status))
+    }
+    const now = this.owner.timers.nowMicros()
+    this.inaccessibleMicros ??= now
+    const leftMicros = this.owner.fastFailMicros - (now - this.inaccessibleMicros)
+    if (leftMicros <= 0) return io.finish(ioStatusOf(status))
+    this.held.push(io)
+    this.accessTimer ??= this.owner.timers.after(Math.min(accessRetryMicros, leftMicros), () => {
+      this.accessTimer = undefined
+      this.owner.accessDue()
+    })
   }
 
   private resetController(io: BdevIo): void {
@@ -140,12 +188,14 @@ export class NvmeBdevController {
   readonly controller: HostController
   readonly bdevs = new Map<number, NvmeBdev>()
   isRemoved = false
+  /** The controller has told of changed namespaces, and which volumes they are now is not known yet. I/O waits. */
+  isUnsure = false
   private readonly registry: BdevRegistry
   private readonly onRemoved: () => void
   private isReconnecting = false
   private isFastFailed = false
   private lostMicros = 0
-  private readonly timers = new Set<Timer>()
+  private readonly running = new Set<Timer>()
   private whenEmpty: (() => void) | undefined = undefined
 
   constructor(registry: BdevRegistry, name: string, options: NvmeBdevControllerOptions, onRemoved: () => void) {
@@ -158,14 +208,32 @@ export class NvmeBdevController {
     this.isFlushing = options.isFlushing
     this.onRemoved = onRemoved
     const { settings, transportId } = options.path
-    this.controller = new HostController(registry.context, transportId, options.address, settings, (event) => {
-      if (event._tag === "Failed") this.lost()
-    })
+    this.controller = new HostController(registry.context, transportId, options.address, settings, (event) =>
+      this.onEvent(event)
+    )
+    this.controller.beforeIo = this.compare
+    this.controller.onNamespacesNotice = () => (this.isUnsure = true)
+  }
+
+  get timers(): Timers {
+    return this.registry.context.timers
+  }
+
+  /** How long I/O may wait for a namespace that cannot be reached; infinity: as long as it takes. */
+  get fastFailMicros(): number {
+    const { fastFailSeconds } = this.loss
+    return fastFailSeconds === 0 ? Infinity : fastFailSeconds * 1e6
+  }
+
+  /** No I/O waits any more for the connection that is missing. */
+  get isGivenUp(): boolean {
+    return this.isFastFailed && this.controller.state !== "ready"
   }
 
   /** Whether it is worth while for I/O to wait. */
   get mayReturn(): boolean {
-    return !this.isRemoved && !this.isFastFailed && (this.controller.state === "ready" || this.isReconnecting)
+    if (this.isRemoved || this.isFastFailed) return false
+    return this.isReconnecting || this.controller.state === "ready" || this.controller.state === "connecting"
   }
 
   /** The state as SPDK names it. */
@@ -185,7 +253,7 @@ export class NvmeBdevController {
     return Effect.andThen(
       this.controller.connect,
       Effect.map(this.populate, () => {
-        this.controller.onNamespaces = coalesced(Effect.ignore(this.populate))
+        this.controller.onNamespaces = this.look
       })
     )
   }
@@ -236,22 +304,94 @@ export class NvmeBdevController {
   forget(bdev: NvmeBdev): void {
     if (this.bdevs.get(bdev.nsid) === bdev) this.bdevs.delete(bdev.nsid)
     if (this.bdevs.size === 0) this.whenEmpty?.()
+    // Its name is free: the volume that has come in its place becomes a bdev.
+    if (bdev.isGone && !this.isRemoved && this.controller.state === "ready") this.look()
+  }
+
+  /** I/O was called inaccessible a while ago. By the next path, when this one serves nobody; otherwise once more. */
+  accessDue(): void {
+    if (this.isRemoved || this.isReconnecting || this.controller.state !== "ready") return
+    const isServing = [...this.bdevs.values()].some((bdev) => bdev.isServed)
+    for (const bdev of this.bdevs.values()) bdev.isServed = false
+    if (isServing || this.paths.length === 1) return this.letGo(undefined)
+    this.nextPath()
+    this.failover()
+  }
+
+  private onEvent(event: NvmeControllerEvent): void {
+    if (event._tag === "Failed") this.lost()
+    else if (event._tag === "AsyncEvent" && decodeAsyncEvent(event.dword0)._tag === "AnaChanged") this.anaChanged()
+  }
+
+  private readonly anaChanged = coalesced(
+    Effect.suspend(() =>
+      Effect.andThen(
+        this.controller.readAna,
+        Effect.sync(() => this.letGo(undefined))
+      )
+    )
+  )
+
+  private readonly look = coalesced(
+    Effect.suspend(() =>
+      Effect.andThen(
+        Effect.ignore(this.populate),
+        Effect.sync(() => this.sure())
+      )
+    )
+  )
+
+  private sure(): void {
+    if (!this.isUnsure) return
+    this.isUnsure = false
+    this.letGo(undefined)
+  }
+
+  /** What is connected now may have other volumes in the places of those that were there: no I/O goes to them. */
+  private readonly compare: Effect.Effect<void, SpdkError> = Effect.suspend(() => {
+    const { activeNamespaces } = this.controller
+    return Effect.forEach(
+      [...this.bdevs.values()].filter((bdev) => !bdev.isGone && bdev.state === "ready"),
+      (bdev) =>
+        activeNamespaces.includes(bdev.nsid)
+          ? Effect.map(describeNamespace(this.controller, operation, bdev.nsid), (facts) => {
+              if (facts === undefined || !isSameNamespace(bdev.facts, facts)) this.discard(bdev, facts)
+            })
+          : Effect.sync(() => this.discard(bdev, undefined)),
+      { discard: true }
+    )
+  })
+
+  private discard(bdev: NvmeBdev, now: NamespaceFacts | undefined): void {
+    const { log } = this.registry.context
+    if (now === undefined) log("notice", `${bdev.name}: the namespace is gone, and the bdev is removed`)
+    else {
+      const change = `${identityOf(bdev.facts)} became ${identityOf(now)}, ${now.blockSizeBytes} bytes a block`
+      log("error", `${bdev.name}: the namespace is another volume now (${change}), and the bdev is removed`)
+    }
+    bdev.discard()
+    this.registry.unregister(bdev)
   }
 
   /** Makes bdevs of the namespaces that there are, and removes those of namespaces that are gone. */
   private readonly populate: Effect.Effect<void, SpdkError> = Effect.suspend(() => {
     const { activeNamespaces } = this.controller
     for (const [nsid, bdev] of this.bdevs) {
-      if (!activeNamespaces.includes(nsid)) this.registry.unregister(bdev)
+      if (!activeNamespaces.includes(nsid) && !bdev.isGone) this.discard(bdev, undefined)
     }
-    return Effect.forEach(activeNamespaces, (nsid) =>
+    const namespaces = Effect.forEach(activeNamespaces, (nsid) =>
       Effect.map(describeNamespace(this.controller, operation, nsid), (facts) => this.upsert(nsid, facts))
     )
+    return Effect.andThen(this.controller.readAna, namespaces)
   }).pipe(Effect.asVoid)
 
   private upsert(nsid: number, facts: NamespaceFacts | undefined): void {
-    if (this.isRemoved || facts === undefined) return
+    if (this.isRemoved) return
     const known = this.bdevs.get(nsid)
+    if (known !== undefined && !known.isGone && (facts === undefined || !isSameNamespace(known.facts, facts))) {
+      return this.discard(known, facts)
+    }
+    if (facts === undefined) return
     if (known !== undefined) {
       if (known.numBlocks === facts.numBlocks || known.state !== "ready") return
       this.registry.context.notifications.add("bdev_resize", known.name)
@@ -329,32 +469,36 @@ export class NvmeBdevController {
 
   private failFast(): void {
     this.isFastFailed = true
-    this.letGo(false)
+    // Also what waits for the attempt that is under way.
+    if (this.controller.state !== "ready") this.controller.endWaiting(() => true)
+    this.letGo(ioStatusOf(Status.AbortedSqDeletion))
   }
 
   private readonly returned: Effect.Effect<void> = Effect.sync(() => {
     this.isReconnecting = false
     this.isFastFailed = false
+    this.isUnsure = false
     this.cancelTimers()
-    this.letGo(true)
+    this.letGo(undefined)
   })
 
-  private letGo(again: boolean): void {
+  /** All that waits is sent again, or ended with this status. */
+  private letGo(end: IoStatus | undefined): void {
     this.registry.context.reactor.post(() => {
-      for (const bdev of this.bdevs.values()) bdev.letGo(again)
+      for (const bdev of this.bdevs.values()) bdev.letGo(end)
     })
   }
 
   private after(seconds: number, run: () => void): void {
     const timer = this.registry.context.timers.after(seconds * 1e6, () => {
-      this.timers.delete(timer)
+      this.running.delete(timer)
       if (!this.isRemoved) run()
     })
-    this.timers.add(timer)
+    this.running.add(timer)
   }
 
   private cancelTimers(): void {
-    for (const timer of this.timers) this.registry.context.timers.cancel(timer)
-    this.timers.clear()
+    for (const timer of this.running) this.timers.cancel(timer)
+    this.running.clear()
   }
 }

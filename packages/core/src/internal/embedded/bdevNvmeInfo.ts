@@ -2,6 +2,7 @@
  * What RPC answers tell of NVMe controllers and namespaces, in SPDK's shape.
  */
 import type { NvmeTransportIdFields } from "../engineNvme.ts"
+import type { AnaState } from "../nvme/logPages.ts"
 import type { HostController } from "./nvme/controller.ts"
 import type { NamespaceFacts } from "./nvme/initialise.ts"
 
@@ -13,9 +14,18 @@ export const describePath = ({ adrfam, subnqn, traddr, trsvcid, trtype }: NvmeTr
   subnqn
 })
 
+/** SPDK's names, and its guess before the states are read. */
+const anaName = (state: AnaState | undefined): string =>
+  state === undefined ? "optimized" : (anaNames[state] ?? state)
+
+const anaNames: Partial<Record<AnaState, string>> = {
+  nonOptimized: "non_optimized",
+  persistentLoss: "persistent_loss"
+}
+
 const hex4 = (value: number): string => `0x${value.toString(16).padStart(4, "0")}`
 
-export const describeNvme = ({ facts, transportId }: HostController, namespace: NamespaceFacts) => {
+export const describeNvme = ({ anaStates, facts, transportId }: HostController, namespace: NamespaceFacts) => {
   const identify = facts?.identify
   const vs = facts?.vs ?? 0
   const tertiary = vs & 0xff
@@ -39,6 +49,10 @@ export const describeNvme = ({ facts, transportId }: HostController, namespace: 
       ana_reporting: identify?.multiPath.anaReporting ?? false
     },
     vs: { nvme_version: `${vs >>> 16}.${(vs >>> 8) & 0xff}${tertiary === 0 ? "" : `.${tertiary}`}` },
-    ns_data: { id: namespace.nsid, can_share: namespace.isShared }
+    ns_data: {
+      id: namespace.nsid,
+      ...(identify?.multiPath.anaReporting === true ? { ana_state: anaName(anaStates.get(namespace.anaGroup)) } : {}),
+      can_share: namespace.isShared
+    }
   }
 }

@@ -181,9 +181,8 @@ const addIoPaths = (table: RpcTable, { controllers }: NvmeModule): void =>
             const paths = threads.get(thread) ?? []
             threads.set(thread, paths)
             if (name !== undefined && name !== bdev.name) continue
-            paths.push(
-              describeIoPath(controller, bdev.name, channel instanceof NvmeChannel && channel.queue.state === "up")
-            )
+            const isConnected = channel instanceof NvmeChannel && channel.queue.state === "up"
+            paths.push(describeIoPath(controller, bdev.name, bdev.facts.anaGroup, isConnected))
           }
         }
       }
@@ -194,15 +193,20 @@ const addIoPaths = (table: RpcTable, { controllers }: NvmeModule): void =>
     { isOptional: true, onInvalid: invalidParams("bdev_nvme_get_io_paths requires no parameters") }
   )
 
-const describeIoPath = ({ controller }: NvmeBdevController, bdevName: string, connected: boolean): Json => {
+const describeIoPath = (
+  { controller }: NvmeBdevController,
+  bdevName: string,
+  anaGroup: number,
+  connected: boolean
+): Json => {
   const { subnqn: _, ...transport } = describePath(controller.transportId)
+  const state = controller.anaStates.get(anaGroup) ?? "optimized"
   return {
     bdev_name: bdevName,
     cntlid: controller.facts?.identify.controllerId ?? 0,
     current: connected,
     connected,
-    // This host asks for no ANA states, so that a path is as good as its connection.
-    accessible: true,
+    accessible: state === "optimized" || state === "nonOptimized",
     transport
   }
 }

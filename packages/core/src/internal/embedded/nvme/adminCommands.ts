@@ -8,7 +8,8 @@ import { AdminOpcode, Sqe } from "../../nvme/command.ts"
 import { encodePropertyGet, encodePropertySet, Property } from "../../nvme/fabrics.ts"
 import { identifyBytes } from "../../nvme/identify.ts"
 import { isDnr, scOf, sctOf, Status } from "../../nvme/nvmeStatus.ts"
-import type { Timer, Timers } from "../timers.ts"
+import { Deadline } from "../deadline.ts"
+import type { Timers } from "../timers.ts"
 import type { HostCommand } from "./hostCommand.ts"
 import { limited, lost } from "./hostErrors.ts"
 import type { QueuePair } from "./queuePair.ts"
@@ -59,15 +60,13 @@ export class AdminCommands {
 
   /** Nobody waits for it, but an answer has to come. */
   fire(fill: (sqe: Uint8Array) => void): void {
-    const timer = this.startTimer()
-    this.await(fill, () => {
-      if (timer !== undefined) this.options.timers.cancel(timer)
-    })
+    const deadline = this.startDeadline()
+    this.await(fill, () => deadline?.cancel())
   }
 
-  private startTimer(): Timer | undefined {
+  private startDeadline(): Deadline | undefined {
     const { onTimeout, timeoutMillis, timers } = this.options
-    return timeoutMillis > 0 ? timers.after(timeoutMillis * 1000, onTimeout) : undefined
+    return timeoutMillis > 0 ? new Deadline(timers, timeoutMillis * 1000, onTimeout) : undefined
   }
 
   /**
@@ -80,13 +79,13 @@ export class AdminCommands {
     options: { readonly first?: boolean; readonly onInterrupt?: (command: HostCommand) => void } = {}
   ): Effect.Effect<AdminAnswer> {
     return Effect.callback<AdminAnswer>((resume) => {
-      const timer = this.startTimer()
+      const deadline = this.startDeadline()
       let isDone = false
       let whenDone: (() => void) | undefined
       const command = this.queue.take({
         commandDone: (ended) => {
           isDone = true
-          if (timer !== undefined) this.options.timers.cancel(timer)
+          deadline?.cancel()
           const { dword0, dword1, status } = ended
           this.queue.give(ended)
           resume(Effect.succeed({ dword0, dword1, status }))

@@ -12,9 +12,11 @@ import { decodeAsyncEvent } from "../../nvme/asyncEvent.ts"
 import { AdminOpcode, Sqe } from "../../nvme/command.ts"
 import { setU16 } from "../../nvme/bytes.ts"
 import { Cc, Csts, dynamicControllerId } from "../../nvme/fabrics.ts"
-import { changedNamespacesBytes, LogPageId } from "../../nvme/logPages.ts"
+import { type AnaState, changedNamespacesBytes, LogPageId } from "../../nvme/logPages.ts"
 import { discoveryNqn } from "../../nvme/nqn.ts"
+import { Status } from "../../nvme/nvmeStatus.ts"
 import type { ChannelThread } from "../bdev.ts"
+import { Deadline } from "../deadline.ts"
 import type { Reactor } from "../reactor.ts"
 import type { Timer, Timers } from "../timers.ts"
 import { AdminCommands } from "./adminCommands.ts"
@@ -22,7 +24,7 @@ import { connectQueue } from "./connectQueue.ts"
 import { coalesced } from "./coalesced.ts"
 import type { HostCommand } from "./hostCommand.ts"
 import { lost } from "./hostErrors.ts"
-import { type ControllerFacts, initialise, readActiveNamespaces } from "./initialise.ts"
+import { type ControllerFacts, initialise, readActiveNamespaces, readAnaStates } from "./initialise.ts"
 import type { LinkAddress } from "./link.ts"
 import { type ConnectionFailure, type QueueOwner, QueuePair } from "./queuePair.ts"
 
@@ -52,12 +54,20 @@ export class HostController implements QueueOwner {
   /** Of the last connection. */
   facts: ControllerFacts | undefined = undefined
   activeNamespaces: ReadonlyArray<number> = []
+  /** By ANA group, as last read; empty for controllers that report none. */
+  anaStates: ReadonlyMap<number, AnaState> = new Map()
+  /** After each connection, before any I/O queue takes commands. Its failure is the connection's. */
+  beforeIo: Effect.Effect<void, SpdkError> = Effect.void
+  /** The controller has told of changed namespaces, which are not read yet. `onNamespaces` follows, or another connection. */
+  onNamespacesNotice: () => void = () => {}
   /** After the active namespaces have been read again, by an event or a reset. */
   onNamespaces: () => void = () => {}
   private readonly onEvent: (event: NvmeControllerEvent) => void
   private readonly ioQueues = new Map<number, QueuePair>()
   private readonly queueOf = new Map<ChannelThread, QueuePair>()
   private keepAlive: Timer | undefined = undefined
+  private silence: Deadline | undefined = undefined
+  private late: Deadline | undefined = undefined
   private ioRound: Timer | undefined = undefined
   private resetting: Deferred.Deferred<void, SpdkError> | undefined = undefined
   private lastFailure = "the connection is lost"
@@ -167,6 +177,11 @@ export class HostController implements QueueOwner {
     for (const id of queue.idsOf(matches)) this.sendAbort(queue.id, id)
   }
 
+  /** Ends what has not been sent yet. */
+  endWaiting(matches: (command: HostCommand) => boolean): void {
+    for (const queue of this.ioQueues.values()) queue.abortWaiting(matches, Status.AbortedSqDeletion)
+  }
+
   sendAbort(queueId: number, commandId: number): void {
     this.admin.fire((sqe) => {
       sqe[Sqe.opcode] = AdminOpcode.Abort
@@ -209,6 +224,7 @@ export class HostController implements QueueOwner {
       const facts = yield* initialise(this, operation, dword0 & 0xffff)
       this.facts = facts
       this.activeNamespaces = this.isDiscovery ? [] : yield* readActiveNamespaces(this, operation)
+      yield* this.beforeIo
       for (const queue of this.ioQueues.values()) yield* this.openWanted(queue, operation)
       if (era !== this.era || this.state !== "connecting") return yield* Effect.fail(this.failure(operation))
       this.state = "ready"
@@ -281,6 +297,8 @@ export class HostController implements QueueOwner {
   private takeDown(state: "down" | "failed"): void {
     this.era++
     if (this.keepAlive !== undefined) this.context.timers.cancel(this.keepAlive)
+    this.silence?.cancel()
+    this.late?.cancel()
     if (this.ioRound !== undefined) this.context.timers.cancel(this.ioRound)
     this.admin.queue.close("failed")
     for (const queue of this.ioQueues.values()) queue.close(state)
@@ -314,6 +332,7 @@ export class HostController implements QueueOwner {
           return this.onEvent({ _tag: "AsyncEvent", dword0 })
         }
         this.namespacesNotice = dword0
+        this.onNamespacesNotice()
         this.namespacesChanged()
       }
     )
@@ -328,51 +347,80 @@ export class HostController implements QueueOwner {
       const update = Effect.map(readActiveNamespaces(this, operation), (ids) => {
         if (era !== this.era) return
         this.activeNamespaces = ids
-        this.onNamespaces()
       })
       return Effect.andThen(
         Effect.andThen(Effect.ignore(readLog), Effect.ignore(update)),
         Effect.sync(() => {
-          if (era === this.era) this.onEvent({ _tag: "AsyncEvent", dword0 })
+          if (era !== this.era) return
+          // Also when the list could not be read: what is known of each namespace may be old.
+          this.onNamespaces()
+          this.onEvent({ _tag: "AsyncEvent", dword0 })
         })
       )
     })
   )
+
+  /** Reads the ANA states. The controller does not tell of the next change before that. */
+  readonly readAna: Effect.Effect<void> = Effect.suspend(() => {
+    const { era } = this
+    if (this.facts?.identify.multiPath.anaReporting !== true) return Effect.void
+    return Effect.ignore(
+      Effect.map(readAnaStates(this, "NvmeController.events"), (states) => {
+        if (era === this.era) this.anaStates = states
+      })
+    )
+  })
 
   private armIoLimit(era: number): void {
     const limitMicros = this.settings.ioTimeoutMillis * 1000
     if (limitMicros === 0) return
     const rounds = Math.max(1, Math.min(roundsPerLimit, Math.floor(limitMicros / leastRoundMicros)))
     const roundMicros = Math.max(leastRoundMicros, limitMicros / rounds)
+    const queues = () => [...this.ioQueues.values()]
     const look = () => {
       if (era !== this.era) return
-      for (const queue of this.ioQueues.values()) {
-        if (!queue.nextRound(rounds)) continue
-        return this.fail({ message: "a command of an I/O queue was not answered in time", error: undefined })
+      const isLate = queues().filter((queue) => queue.nextRound(rounds)).length > 0
+      if (!isLate) {
+        this.ioRound = this.context.timers.after(roundMicros, look)
+        return
       }
-      this.ioRound = this.context.timers.after(roundMicros, look)
+      // The answer may have come while this process stood still.
+      this.late = new Deadline(this.context.timers, 0, () => {
+        if (era !== this.era) return
+        if (queues().some((queue) => queue.isLate(rounds))) {
+          this.fail({ message: "a command of an I/O queue was not answered in time", error: undefined })
+        } else this.ioRound = this.context.timers.after(roundMicros, look)
+      })
     }
     this.ioRound = this.context.timers.after(roundMicros, look)
   }
 
+  /** Twice within the time that the controller waits. It has that time, from each of them, to answer. */
   private armKeepAlive(era: number): void {
     const { keepAliveMillis } = this.settings
     if (keepAliveMillis === 0) return
+    const { timers } = this.context
+    const limitMicros = keepAliveMillis * 1000
     let isAnswered = true
     const beat = () => {
       if (era !== this.era) return
-      if (!isAnswered) return this.fail({ message: "the controller does not answer keep-alive", error: undefined })
+      this.keepAlive = timers.after(limitMicros / 2, beat)
+      if (!isAnswered) return
       isAnswered = false
+      this.silence = new Deadline(timers, limitMicros, () => {
+        if (era === this.era) this.fail({ message: "the controller does not answer keep-alive", error: undefined })
+      })
       this.admin.await(
         (sqe) => (sqe[Sqe.opcode] = AdminOpcode.KeepAlive),
         (command) => {
-          if (command.status === 0) isAnswered = true
-          else if (era === this.era) this.fail({ message: "keep-alive was refused", error: undefined })
+          if (era !== this.era) return
+          this.silence?.cancel()
+          isAnswered = true
+          if (command.status !== 0) this.fail({ message: "keep-alive was refused", error: undefined })
         }
       )
-      this.keepAlive = this.context.timers.after((keepAliveMillis * 1000) / 2, beat)
     }
-    this.keepAlive = this.context.timers.after((keepAliveMillis * 1000) / 2, beat)
+    this.keepAlive = timers.after(limitMicros / 2, beat)
   }
 }
 

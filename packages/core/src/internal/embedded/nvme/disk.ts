@@ -10,7 +10,7 @@ import { IoOpcode, Sqe, sqeBytes } from "../../nvme/command.ts"
 import { isDnr, scOf, sctOf, Status, wordOfStatus } from "../../nvme/nvmeStatus.ts"
 import { Bdev, BdevChannel, type BdevProperties, type ChannelThread, type IoType } from "../bdev.ts"
 import type { BdevIo } from "../io.ts"
-import { aborted, EIO, failed, type IoStatus, nvmeFailure, success } from "../status.ts"
+import { aborted, EIO, ENODEV, failed, type IoStatus, nvmeFailure, success } from "../status.ts"
 import type { HostController } from "./controller.ts"
 import type { CommandOwner, HostCommand, SplitIo } from "./hostCommand.ts"
 import { completionBytes } from "./hostConnection.ts"
@@ -51,13 +51,18 @@ export const ioStatusOf = (status: number): IoStatus => {
   return isDnr(status) ? { errno: -EIO, nvme: wordOfStatus(status) | dnrWord, counter: "nvme_error" } : plain
 }
 
+/** What ends I/O of a disk that is gone. */
+export const removed: IoStatus = { errno: -ENODEV, nvme: 0, counter: "failed" }
+
 export class NvmeDisk extends Bdev implements CommandOwner {
   readonly moduleName: string = "nvme"
   readonly moduleIoTypes: ReadonlySet<IoType>
   readonly isImmediate = false
   readonly controller: HostController
   readonly nsid: number
-  protected readonly facts: NamespaceFacts
+  readonly facts: NamespaceFacts
+  /** Another volume, or none, has its place. */
+  isGone = false
 
   constructor(
     controller: HostController,
@@ -76,7 +81,14 @@ export class NvmeDisk extends Bdev implements CommandOwner {
     return new NvmeChannel(this, thread)
   }
 
+  /** Another volume, or none, has its place: nothing of this one is sent from now on. */
+  discard(): void {
+    this.isGone = true
+    this.controller.endWaiting((command) => command.owner === this)
+  }
+
   submit(io: BdevIo): void {
+    if (this.isGone) return io.finish(removed)
     switch (io.opcode) {
       case Opcode.Read:
       case Opcode.Write:
@@ -113,7 +125,7 @@ export class NvmeDisk extends Bdev implements CommandOwner {
 
   /** An I/O has ended, as the device says. */
   protected ended(io: BdevIo, status: number): void {
-    io.finish(ioStatusOf(status))
+    io.finish(this.isGone && status !== 0 ? removed : ioStatusOf(status))
   }
 
   destruct(): void {
@@ -134,6 +146,7 @@ export class NvmeDisk extends Bdev implements CommandOwner {
   /** Sends what fits of the rest; after a failure, nothing more. */
   private pieces(split: SplitIo): void {
     const { io } = split
+    if (this.isGone && split.nextBlock < io.lengthBlocks && split.status === 0) split.status = Status.AbortedSqDeletion
     while (split.status === 0 && split.nextBlock < io.lengthBlocks && split.outstanding < maxPieces) {
       const count = Math.min(this.mostBlocks(io), io.lengthBlocks - split.nextBlock)
       const from = split.nextBlock
@@ -203,7 +216,8 @@ export class NvmeDisk extends Bdev implements CommandOwner {
     const { status } = command
     if (head !== undefined) completionBytes(command, head.memory.bytes, head.offsetBytes)
     queue.give(command)
-    io.finish(status === Status.AbortedSqDeletion ? ioStatusOf(status) : success)
+    if (status !== Status.AbortedSqDeletion) io.finish(success)
+    else io.finish(this.isGone ? removed : ioStatusOf(status))
   }
 }
 

@@ -20,7 +20,7 @@ import { ioTypesOf, NvmeDisk } from "./disk.ts"
 import { readDiscoveryEntries, transportIdsOf } from "./discovery.ts"
 import { completionBytes } from "./hostConnection.ts"
 import { limited } from "./hostErrors.ts"
-import { describeNamespace } from "./initialise.ts"
+import { describeNamespace, isSameNamespace } from "./initialise.ts"
 
 interface OpenNamespace {
   readonly disk: NvmeDisk
@@ -239,6 +239,7 @@ export class NvmeHost implements EngineNvme {
     const open = new OpenController(controller)
     this.generations[slot] = generation
     this.controllers[slot] = open
+    controller.beforeIo = this.compare(open)
     controller.onNamespaces = coalesced(this.namespacesChanged(open))
     const { facts, transportId } = controller
     return {
@@ -256,6 +257,22 @@ export class NvmeHost implements EngineNvme {
     return this.generations[handle.slot] === handle.generation ? this.controllers[handle.slot] : undefined
   }
 
+  /** What is connected now may have other volumes in the places of those that were there: no I/O goes to them. */
+  private compare({ controller, namespaces }: OpenController): Effect.Effect<void, SpdkError> {
+    return Effect.suspend(() =>
+      Effect.forEach(
+        [...namespaces].filter(({ disk }) => disk.state === "ready"),
+        ({ disk }) =>
+          controller.activeNamespaces.includes(disk.nsid)
+            ? Effect.map(describeNamespace(controller, "NvmeController.reset", disk.nsid), (facts) => {
+                if (facts === undefined || !isSameNamespace(disk.facts, facts)) this.remove(disk)
+              })
+            : Effect.sync(() => this.remove(disk)),
+        { discard: true }
+      )
+    )
+  }
+
   /** Tells those who hold namespaces what has become of them. */
   private namespacesChanged({ controller, namespaces }: OpenController): Effect.Effect<void> {
     return Effect.suspend(() => {
@@ -267,7 +284,7 @@ export class NvmeHost implements EngineNvme {
         ({ disk }) =>
           Effect.map(describeNamespace(controller, "NvmeController.events", disk.nsid), (facts) => {
             if (disk.state !== "ready") return
-            if (facts === undefined) this.remove(disk)
+            if (facts === undefined || !isSameNamespace(disk.facts, facts)) this.remove(disk)
             else this.state.registry.resizeTo(disk, facts.numBlocks)
           }).pipe(Effect.ignore),
         { concurrency: "unbounded", discard: true }
@@ -276,6 +293,7 @@ export class NvmeHost implements EngineNvme {
   }
 
   private remove(disk: NvmeDisk): void {
+    disk.discard()
     this.state.registry.unregister(disk)
   }
 }

@@ -10,6 +10,8 @@ import type { Link } from "./link.ts"
 
 /** Whoever sent a command. Called exactly once, in a drain of the reactor. */
 export interface CommandOwner {
+  /** Nothing of it may be sent any more. */
+  readonly isGone?: boolean
   commandDone(command: HostCommand): void
 }
 

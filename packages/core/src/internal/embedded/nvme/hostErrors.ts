@@ -20,6 +20,9 @@ export const decodedOr = <A>(
     ? Effect.succeed(result.success)
     : Effect.fail(new SpdkError({ reason: new Corrupted({ operation, resource, ...result.failure }) }))
 
+/** Longer than the limit, so that an answer which came while this process stood still is read before the limit counts. */
+const graceMillis = 20
+
 /** `TimedOut` after so long; 0 is no limit. What runs is interrupted. */
 export const limited = <A>(
   operation: string,
@@ -29,7 +32,10 @@ export const limited = <A>(
 ): Effect.Effect<A, SpdkError> =>
   limitMillis === 0
     ? run
-    : Effect.timeoutOrElse(run, {
-        duration: limitMillis,
-        orElse: () => Effect.fail(new SpdkError({ reason: new TimedOut({ operation, resource, limitMillis }) }))
-      })
+    : Effect.raceFirst(
+        run,
+        Effect.sleep(limitMillis).pipe(
+          Effect.andThen(Effect.sleep(graceMillis)),
+          Effect.andThen(Effect.fail(new SpdkError({ reason: new TimedOut({ operation, resource, limitMillis }) })))
+        )
+      )

@@ -5,6 +5,7 @@ import * as Effect from "effect/Effect"
 import { Corrupted, IoFailed, SpdkError, TimedOut } from "../../../SpdkError.ts"
 import { Cc, Csts, Property } from "../../nvme/fabrics.ts"
 import { FeatureId } from "../../nvme/features.ts"
+import { type AnaState, anaGroupBytes, anaHeaderBytes, decodeAnaLog, LogPageId } from "../../nvme/logPages.ts"
 import {
   Cns,
   decodeDescriptors,
@@ -140,6 +141,19 @@ export const readActiveNamespaces = Effect.fnUntraced(function* (
   }
 })
 
+/** By ANA group. */
+export const readAnaStates = Effect.fnUntraced(function* (
+  { activeNamespaces, admin, facts, resource }: HostController,
+  operation: string
+): Effect.fn.Return<ReadonlyMap<number, AnaState>, SpdkError> {
+  const groups = facts?.identify.anaGroups ?? 0
+  const lengthBytes = anaHeaderBytes + groups * anaGroupBytes + activeNamespaces.length * 4
+  const most = facts?.maxTransferBytes ?? lengthBytes
+  const bytes = yield* admin.getLogPage(operation, LogPageId.ana, Math.min(lengthBytes, most))
+  const log = yield* decodedOr(operation, resource, decodeAnaLog(bytes))
+  return new Map(log.groups.map(({ groupId, state }) => [groupId, state]))
+})
+
 /** A namespace in the words of a disk. */
 export interface NamespaceFacts {
   readonly nsid: number
@@ -148,10 +162,44 @@ export interface NamespaceFacts {
   readonly hasMetadata: boolean
   readonly optimalIoBoundaryBlocks: number
   readonly isShared: boolean
+  readonly anaGroup: number
+  readonly preferred: PreferredSizes | undefined
+  /** As SPDK's bdevs have it: what is written as a whole, or not at all. */
+  readonly physicalBlockSizeBytes: number
   readonly uuid: string | undefined
   readonly nguid: string | undefined
   readonly eui64: string | undefined
 }
+
+/** In blocks, as SPDK's bdevs have them. */
+export interface PreferredSizes {
+  readonly preferredWriteGranularity: number
+  readonly preferredWriteAlignment: number
+  readonly optimalWriteSize: number
+  readonly preferredUnmapGranularity: number
+  readonly preferredUnmapAlignment: number
+}
+
+/**
+ * Whether it is the same volume in the same format. A namespace has the identifiers that it was made with for as long as it lives.
+ * One that has none cannot be told from another.
+ */
+export const isSameNamespace = (a: NamespaceFacts, b: NamespaceFacts): boolean =>
+  a.uuid === b.uuid &&
+  a.nguid === b.nguid &&
+  a.eui64 === b.eui64 &&
+  a.blockSizeBytes === b.blockSizeBytes &&
+  a.hasMetadata === b.hasMetadata
+
+/** The first of them that there is. */
+export const identityOf = ({ eui64, nguid, uuid }: NamespaceFacts): string =>
+  uuid !== undefined
+    ? `UUID ${uuid}`
+    : nguid !== undefined
+      ? `NGUID ${nguid}`
+      : eui64 !== undefined
+        ? `EUI64 ${eui64}`
+        : "no identifier"
 
 /** Undefined when there is none of this id. */
 export const describeNamespace = Effect.fnUntraced(function* (
@@ -170,13 +218,30 @@ export const describeNamespace = Effect.fnUntraced(function* (
   const descriptors = hasDescriptors
     ? yield* decodedOr(operation, resource, decodeDescriptors(yield* admin.identify(operation, Cns.descriptors, nsid)))
     : {}
+  const preferredBlocks = identify.features.optimalPerformance ? identify.preferredWriteGranularity + 1 : 1
+  const hasOwnAtomicity = identify.features.atomicWriteUnits && identify.atomicWritePowerFailBlocks > 0
+  const atomicBlocks =
+    identify.atomicBoundaryOffset === 0
+      ? 1 + (hasOwnAtomicity ? identify.atomicWritePowerFailBlocks : (facts?.identify.atomicWritePowerFailBlocks ?? 0))
+      : 1
   return {
     nsid,
+    physicalBlockSizeBytes: format.blockSizeBytes * Math.min(preferredBlocks, atomicBlocks),
     blockSizeBytes: format.blockSizeBytes,
     numBlocks: format.numBlocks,
     hasMetadata: format.metadataBytes > 0,
     optimalIoBoundaryBlocks: identify.optimalIoBoundaryBlocks,
     isShared: identify.sharing.shared,
+    anaGroup: identify.anaGroupId,
+    preferred: identify.features.optimalPerformance
+      ? {
+          preferredWriteGranularity: identify.preferredWriteGranularity + 1,
+          preferredWriteAlignment: identify.preferredWriteAlignment + 1,
+          optimalWriteSize: identify.optimalWriteSize + 1,
+          preferredUnmapGranularity: identify.preferredDeallocateGranularity + 1,
+          preferredUnmapAlignment: identify.preferredDeallocateAlignment + 1
+        }
+      : undefined,
     uuid: descriptors.uuid,
     nguid: descriptors.nguid,
     eui64: descriptors.eui64

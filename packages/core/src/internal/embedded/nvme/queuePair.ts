@@ -153,8 +153,8 @@ export class QueuePair implements Runnable {
   }
 
   /** Answers commands that have not been sent. */
-  abortWaiting(matches: (command: HostCommand) => boolean): void {
-    for (const command of this.waiting.take(matches)) this.end(command, Status.AbortedByRequest)
+  abortWaiting(matches: (command: HostCommand) => boolean, status: number = Status.AbortedByRequest): void {
+    for (const command of this.waiting.take(matches)) this.end(command, status)
   }
 
   /** Ids of commands on their way. */
@@ -167,9 +167,14 @@ export class QueuePair implements Runnable {
    * a limit of its own.
    */
   nextRound(rounds: number): boolean {
-    const before = this.round++ - rounds
+    this.round++
+    return this.isLate(rounds)
+  }
+
+  /** Whether one still is. */
+  isLate(rounds: number): boolean {
     if (this.state !== "up" || this.inFlight === 0) return false
-    return this.sent.some((command) => command !== undefined && command.sentRound <= before)
+    return this.sent.some((command) => command !== undefined && command.sentRound < this.round - rounds)
   }
 
   /** Ends commands, in a drain. */
@@ -203,6 +208,7 @@ export class QueuePair implements Runnable {
   private isRetried(command: HostCommand): boolean {
     const { attempts, status } = command
     if (status === 0 || attempts >= this.retries || isDnr(status) || this.state !== "up") return false
+    if (command.owner.isGone === true) return false
     switch (status) {
       case Status.NamespaceNotReady:
       case Status.CommandInterrupted:

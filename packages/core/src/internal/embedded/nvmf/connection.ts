@@ -25,6 +25,7 @@ import {
   writeR2t
 } from "../../nvme/pdu.ts"
 import type { PduReader } from "../../nvme/pduReader.ts"
+import { Deadline } from "../deadline.ts"
 import type { BdevIo, IoOwner } from "../io.ts"
 import { adminCommand } from "./admin.ts"
 import { fabricsCommand } from "./connect.ts"
@@ -60,7 +61,7 @@ export class Connection implements TargetLinkOwner, IoOwner {
   /** The request whose capsule or data is being read. */
   private current: NvmfRequest | undefined
   private currentEndsTransfer = false
-  private readonly connectTimer
+  private readonly connectDeadline: Deadline
 
   /** Serves the socket until one side ends it. */
   static accept(target: Target, transport: TransportOptions, socket: Socket, address: Address): Connection {
@@ -79,7 +80,7 @@ export class Connection implements TargetLinkOwner, IoOwner {
     this.link = new TargetLink(target, socket, this)
     this.output = this.link.output
     target.connections.add(this)
-    this.connectTimer = target.registry.context.timers.after(connectMicros, () => this.destroy())
+    this.connectDeadline = new Deadline(target.registry.context.timers, connectMicros, () => this.destroy())
   }
 
   // ----- its life -----
@@ -89,7 +90,7 @@ export class Connection implements TargetLinkOwner, IoOwner {
     this.controller = controller
     this.queueId = queueId
     this.queue.connect(queueSize + 1 + (queueId === 0 ? maxAsyncEvents : 0))
-    this.target.registry.context.timers.cancel(this.connectTimer)
+    this.connectDeadline.cancel()
     if (queueId === 0) this.target.stats.adminQueues++
     else this.target.stats.ioQueues++
   }
@@ -107,7 +108,7 @@ export class Connection implements TargetLinkOwner, IoOwner {
   linkClosed(): void {
     this.queue.close()
     this.target.connections.delete(this)
-    this.target.registry.context.timers.cancel(this.connectTimer)
+    this.connectDeadline.cancel()
     const { controller } = this
     if (controller === undefined) return
     if (this.queueId === 0) controller.destroy()

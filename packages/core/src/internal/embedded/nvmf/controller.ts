@@ -6,7 +6,7 @@ import { Cc, Csts, Property } from "../../nvme/fabrics.ts"
 import { FeatureId } from "../../nvme/features.ts"
 import { LogPageId } from "../../nvme/logPages.ts"
 import { dnr, Status } from "../../nvme/nvmeStatus.ts"
-import type { Timer } from "../timers.ts"
+import { Deadline } from "../deadline.ts"
 import type { Connection } from "./connection.ts"
 import type { Namespace, Subsystem, SubsystemListener, Target, TransportOptions } from "./target.ts"
 
@@ -45,7 +45,7 @@ export class Controller {
   /** Notices that wait for the host to read their log page. */
   private masked = new Set<number>()
   private lastAliveMicros: number
-  private keepAliveTimer: Timer | undefined
+  private keepAliveDeadline: Deadline | undefined
   isGone = false
 
   constructor(options: {
@@ -233,18 +233,20 @@ export class Controller {
   }
 
   private stopKeepAlive(): void {
-    if (this.keepAliveTimer !== undefined) this.target.registry.context.timers.cancel(this.keepAliveTimer)
-    this.keepAliveTimer = undefined
+    this.keepAliveDeadline?.cancel()
+    this.keepAliveDeadline = undefined
   }
 
   private armKeepAlive(): void {
     this.stopKeepAlive()
     if (this.keepAliveMillis === 0 || this.isGone) return
     const { log, timers } = this.target.registry.context
-    const leftMicros = this.lastAliveMicros + this.keepAliveMillis * 1000 - this.nowMicros()
-    this.keepAliveTimer = timers.after(Math.max(1000, leftMicros), () => {
-      this.keepAliveTimer = undefined
-      if (this.nowMicros() < this.lastAliveMicros + this.keepAliveMillis * 1000) return this.armKeepAlive()
+    const seenMicros = this.lastAliveMicros
+    const leftMicros = seenMicros + this.keepAliveMillis * 1000 - this.nowMicros()
+    this.keepAliveDeadline = new Deadline(timers, Math.max(1000, leftMicros), () => {
+      this.keepAliveDeadline = undefined
+      // Whatever the clock says now: it may have stood still since that was read.
+      if (this.lastAliveMicros !== seenMicros) return this.armKeepAlive()
       log(
         "notice",
         `Disconnecting host ${this.hostNqn} from subsystem ${this.subsystem.nqn} due to keep alive timeout.`

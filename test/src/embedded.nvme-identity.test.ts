@@ -1,0 +1,4 @@
+import { suite } from "./suites/nvmeIdentity.ts"
+import { embeddedNvme } from "./support/nvmeEngines.ts"
+
+embeddedNvme("nvme identity", suite)

@@ -1,0 +1,4 @@
+import { suite } from "./suites/nvmeAna.ts"
+import { libspdkNvme } from "./support/nvmeEngines.ts"
+
+libspdkNvme("nvme ana", suite)
