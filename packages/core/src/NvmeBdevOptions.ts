@@ -37,7 +37,10 @@ export interface LossOptions {
   readonly lossTimeout?: Duration.Input | "never" | undefined
   /** Between two attempts: at least a second, and not more than `lossTimeout`. */
   readonly reconnectDelay?: Duration.Input | undefined
-  /** When I/O that waits begins to fail: not before `reconnectDelay` and not after `lossTimeout`. Default: with `lossTimeout`. */
+  /**
+   * When I/O that waits begins to fail: not before `reconnectDelay` and not after `lossTimeout`. Default: with `lossTimeout`. On the
+   * embedded engine also for I/O whose namespace the controller calls inaccessible, which waits without an end otherwise.
+   */
   readonly fastIoFailTimeout?: Duration.Input | undefined
 }
 

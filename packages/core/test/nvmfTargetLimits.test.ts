@@ -60,6 +60,70 @@ const getLogPage = (commandId: number, lengthBytes: number, logPage = 0x02): Uin
 }
 
 describe("the embedded target at its limits", () => {
+  for (const [what, queueId] of [
+    ["the admin queue", 0],
+    ["an I/O queue", 1]
+  ] as const) {
+    it.effect(`the head of ${what} is one of the entries that the host has asked for`, () =>
+      Effect.scoped(
+        Effect.gen(function* () {
+          const { port } = yield* makeTarget()
+          const { admin, io } = yield* withQueue(port, { queueSize: 31 })
+          const heads: Array<number> = []
+          for (let commandId = 0; commandId < 80; commandId++) {
+            const queue = queueId === 0 ? admin : io
+            const keepAlive = command({ opcode: 0x18, commandId, nsid: 0, lengthBytes: 0 })
+            queue.send(capsule(queueId === 0 ? keepAlive : command({ opcode: 0, commandId, lengthBytes: 0 })))
+            heads.push((yield* queue.response).sqHead)
+          }
+          assert.strictEqual(Math.max(...heads), 31)
+          assert.strictEqual(Math.min(...heads), 0)
+          for (const [at, head] of heads.entries())
+            if (at > 0) assert.strictEqual(head, ((heads[at - 1] ?? 0) + 1) % 32)
+        })
+      )
+    )
+  }
+
+  for (const [what, name, offset] of [
+    ["a host's name of 224 bytes", { hostNqn: "h".repeat(224) }, 512],
+    ["a host's name that is no UTF-8", { hostNqn: "host", broken: 512 }, 512],
+    ["a subsystem's name of 224 bytes", { subsystemNqn: "s".repeat(224) }, 256]
+  ] as const) {
+    it.effect(`${what} is refused`, () =>
+      Effect.scoped(
+        Effect.gen(function* () {
+          const { port } = yield* makeTarget()
+          const host = yield* initialized(port)
+          const sqe = encodeConnect({ recordFormat: 0, queueId: 0, queueSize: 31, attributes: 0, keepAliveMillis: 0 })
+          writeSgl(sqe, 0, 0x01, 1024)
+          const hostId = new Uint8Array(16).fill(7)
+          const data = encodeConnectData({ hostId, controllerId: 0xffff, subsystemNqn: nqn, hostNqn })
+          if ("hostNqn" in name) data.set(Buffer.from(name.hostNqn), 512)
+          if ("subsystemNqn" in name) data.set(Buffer.from(name.subsystemNqn), 256)
+          if ("broken" in name) data.set([0xff], name.broken)
+          host.send(capsule(sqe, data))
+          const answer = yield* host.response
+          assert.deepInclude(answer, { status: Status.ConnectInvalidParameters, dword0: 0x1_0000 + offset })
+        })
+      )
+    )
+  }
+
+  it.effect("a host's name of 223 bytes is let in", () =>
+    Effect.scoped(
+      Effect.gen(function* () {
+        const { port } = yield* makeTarget()
+        const host = yield* initialized(port)
+        const sqe = encodeConnect({ recordFormat: 0, queueId: 0, queueSize: 31, attributes: 0, keepAliveMillis: 0 })
+        writeSgl(sqe, 0, 0x01, 1024)
+        const names = { subsystemNqn: nqn, hostNqn: "h".repeat(223) }
+        host.send(capsule(sqe, encodeConnectData({ hostId: new Uint8Array(16), controllerId: 0xffff, ...names })))
+        assert.strictEqual((yield* host.response).status, 0)
+      })
+    )
+  )
+
   for (const lengthBytes of [131_076, 2 ** 30, 0xffff_fffc]) {
     it.effect(`a log page of ${lengthBytes} bytes is more than one command may carry`, () =>
       Effect.scoped(

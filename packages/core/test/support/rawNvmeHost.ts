@@ -131,6 +131,8 @@ export interface Said {
   /** Of a response: the command is not to be sent again. */
   readonly isFinal: boolean
   readonly dword0: number
+  /** Of a response. */
+  readonly sqHead: number
   readonly transferTag: number
   readonly lengthBytes: number
   readonly data: Uint8Array
@@ -145,6 +147,7 @@ const saidOf = (bytes: Uint8Array): Said => {
     status: isResponse ? (getU16(bytes, 22) >>> 1) & 0x7ff : termFatalError(bytes, 0),
     isFinal: isResponse && (getU16(bytes, 22) & 0x8000) !== 0,
     dword0: getU32(bytes, 8),
+    sqHead: isResponse ? getU16(bytes, 16) : 0,
     transferTag: getU16(bytes, 10),
     lengthBytes: getU32(bytes, 16),
     data: bytes.slice(bytes[3] ?? 0, getU32(bytes, 4))

@@ -1,6 +1,7 @@
 /**
  * The commands of NVMe over Fabrics, and the properties of a controller that they read and write.
  */
+import { isUtf8 } from "node:buffer"
 import { setU16, setU32, setU64, getU16, getU32 } from "./bytes.ts"
 import { AdminOpcode, Sqe, sqeBytes } from "./command.ts"
 
@@ -26,6 +27,8 @@ export const Csts = { ready: 0x1, fatal: 0x2, shutdownMask: 0xc, shutdownComplet
 
 export const connectDataBytes = 1024
 const nqnFieldBytes = 256
+/** Without the NUL behind it. */
+const maxNqnBytes = 223
 
 /** Asks for any controller of the subsystem. */
 export const dynamicControllerId = 0xffff
@@ -93,7 +96,7 @@ export const encodeConnectData = (data: ConnectData): Uint8Array => {
   return bytes
 }
 
-/** The offset of the field at fault when a name has no end. `bytes` has `connectDataBytes`. */
+/** The offset of the field at fault when a name is too long, or no text. `bytes` has `connectDataBytes`. */
 export const decodeConnectData = (bytes: Uint8Array): ConnectData | number => {
   const subsystemNqn = nqnAt(bytes, ConnectField.subsystemNqn)
   if (subsystemNqn === undefined) return ConnectField.subsystemNqn
@@ -104,15 +107,17 @@ export const decodeConnectData = (bytes: Uint8Array): ConnectData | number => {
 
 const nqnBytes = (nqn: string): Uint8Array => {
   const bytes = new Uint8Array(nqnFieldBytes)
-  // The last one stays 0.
-  bytes.set(Buffer.from(nqn, "utf8").subarray(0, nqnFieldBytes - 1))
+  bytes.set(Buffer.from(nqn, "utf8").subarray(0, maxNqnBytes))
   return bytes
 }
 
 const nqnAt = (bytes: Uint8Array, at: number): string | undefined => {
-  const field = bytes.subarray(at, at + nqnFieldBytes)
+  const field = bytes.subarray(at, at + maxNqnBytes + 1)
   const end = field.indexOf(0)
-  return end === -1 ? undefined : Buffer.from(field.subarray(0, end)).toString("utf8")
+  // Names that differ must not become one by what cannot be decoded.
+  return end === -1 || !isUtf8(field.subarray(0, end))
+    ? undefined
+    : Buffer.from(field.subarray(0, end)).toString("utf8")
 }
 
 /** `is64` is the attribute: 8 bytes instead of 4. */

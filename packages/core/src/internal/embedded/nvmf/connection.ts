@@ -33,7 +33,7 @@ import { type Controller, maxAsyncEvents } from "./controller.ts"
 import { ioStatus, startIo } from "./ioCommands.ts"
 import type { OutBlock } from "./outBlock.ts"
 import { Output } from "./output.ts"
-import { type NvmfRequest, Phase } from "./request.ts"
+import { type NvmfRequest, Phase, type RequestOwner } from "./request.ts"
 import { SubmissionQueue } from "./submissionQueue.ts"
 import type { Address, Namespace, Target, TransportOptions } from "./target.ts"
 import { TargetLink, type TargetLinkOwner } from "./targetLink.ts"
@@ -45,7 +45,7 @@ const adminInCapsuleBytes = 8192
 const connectMicros = 30_000_000
 const empty = new Uint8Array(0)
 
-export class Connection implements TargetLinkOwner, IoOwner {
+export class Connection implements TargetLinkOwner, IoOwner, RequestOwner {
   readonly target: Target
   readonly transport: TransportOptions
   readonly address: Address
@@ -57,7 +57,7 @@ export class Connection implements TargetLinkOwner, IoOwner {
   format: PduFormat = plainFormat
   private readonly link: TargetLink
   private readonly output: Output
-  private readonly queue = new SubmissionQueue()
+  private readonly queue: SubmissionQueue
   /** The request whose capsule or data is being read. */
   private current: NvmfRequest | undefined
   private currentEndsTransfer = false
@@ -72,6 +72,7 @@ export class Connection implements TargetLinkOwner, IoOwner {
     this.target = target
     this.transport = transport
     this.address = address
+    this.queue = new SubmissionQueue(target.data, this)
     this.peer = {
       adrfam: address.adrfam,
       traddr: socket.remoteAddress ?? "",
@@ -89,7 +90,7 @@ export class Connection implements TargetLinkOwner, IoOwner {
   enable(controller: Controller, queueId: number, queueSize: number): void {
     this.controller = controller
     this.queueId = queueId
-    this.queue.connect(queueSize + 1 + (queueId === 0 ? maxAsyncEvents : 0))
+    this.queue.connect(queueSize + 1, queueId === 0 ? maxAsyncEvents : 0)
     this.connectDeadline.cancel()
     if (queueId === 0) this.target.stats.adminQueues++
     else this.target.stats.ioQueues++
@@ -122,6 +123,12 @@ export class Connection implements TargetLinkOwner, IoOwner {
    * its way, and a host that had the response already would be told off for sending it.
    */
   abortCommand(commandId: number): boolean {
+    const waiting = this.queue.findWaiting(commandId)
+    if (waiting !== undefined) {
+      this.respond(waiting, Status.AbortedByRequest)
+      this.link.schedule()
+      return true
+    }
     const request = this.queue.findRunning(commandId)
     if (request === undefined) return false
     const { namespace } = request
@@ -213,7 +220,9 @@ export class Connection implements TargetLinkOwner, IoOwner {
     const request = this.current
     if (request === undefined) return undefined
     if (request.earlyStatus === 0) {
-      const { bytes: buffer } = request.room(request.expectedBytes)
+      request.seenAtLook = this.target.data.look
+      request.buffer ??= this.target.data.takeAnyway(request.neededBytes)
+      const { bytes: buffer } = request.buffer
       if (end - start < 64)
         for (let at = start; at < end; at++) buffer[request.receivedBytes + at - start] = bytes[at] ?? 0
       else buffer.set(bytes.subarray(start, end), request.receivedBytes)
@@ -228,7 +237,12 @@ export class Connection implements TargetLinkOwner, IoOwner {
     this.current = undefined
     // What was wrong before stays: of a command whose id is another's, nothing else counts.
     if (!isDigestRight && request.earlyStatus === 0) request.earlyStatus = Status.TransientTransportError
-    if (request.phase === Phase.Transfer && !this.currentEndsTransfer) return undefined
+    if (request.phase === Phase.Transfer) {
+      if (!this.currentEndsTransfer) return undefined
+      this.target.data.endTransfer(request)
+      request.phase = Phase.Capsule
+      request.isTransferred = true
+    }
     if (request.earlyStatus !== 0) {
       this.respond(request, request.earlyStatus)
       return undefined
@@ -271,6 +285,9 @@ export class Connection implements TargetLinkOwner, IoOwner {
     }
     if (isAdmin) request.sqe = bytes.slice(at, at + sqeBytes)
     request.expectedBytes = reader.dataBytes
+    // A compare reads what there is beside what the host has sent.
+    const copies = !isAdmin && request.command === IoOpcode.Compare ? 2 : 1
+    request.neededBytes = copies * (reader.dataBytes || request.sglLength)
     request.earlyStatus = sglStatus(request, reader.dataBytes, this.transport.max_io_size)
     return undefined
   }
@@ -286,7 +303,7 @@ export class Connection implements TargetLinkOwner, IoOwner {
   }
 
   private dispatch(request: NvmfRequest): void {
-    if (request.phase === Phase.Capsule && needsTransfer(request)) return this.askForData(request)
+    if (!request.isTransferred && needsTransfer(request)) return this.askForData(request)
     const { controller } = this
     if (request.sqe !== undefined) return this.dispatchAdmin(request, request.sqe)
     if (controller === undefined) return this.respond(request, Status.CommandSequenceError | dnr)
@@ -300,8 +317,30 @@ export class Connection implements TargetLinkOwner, IoOwner {
     if (status !== undefined) this.respond(request, status)
   }
 
+  /** Memory for its data; false when it has to wait for that. `resume` follows then. */
+  hasMemory(request: NvmfRequest): boolean {
+    const { data } = this.target
+    request.buffer ??= data.take(request.neededBytes)
+    if (request.buffer !== undefined) return true
+    request.phase = Phase.Waiting
+    data.wait(request)
+    return false
+  }
+
+  resume(request: NvmfRequest): void {
+    request.phase = Phase.Capsule
+    this.dispatch(request)
+    this.link.schedule()
+  }
+
+  stalled(): void {
+    this.link.refuse("no data has come for a transfer, and other hosts wait for its memory")
+  }
+
   private askForData(request: NvmfRequest): void {
+    if (!this.hasMemory(request)) return
     request.phase = Phase.Transfer
+    this.target.data.startTransfer(request)
     request.expectedBytes = request.sglLength
     request.receivedBytes = 0
     const transfer: Transfer = {
@@ -315,7 +354,7 @@ export class Connection implements TargetLinkOwner, IoOwner {
   }
 
   private dispatchAdmin(request: NvmfRequest, sqe: Uint8Array): void {
-    const data = request.receivedBytes === 0 ? empty : request.room(0).bytes.subarray(0, request.receivedBytes)
+    const data = request.buffer?.bytes.subarray(0, request.receivedBytes) ?? empty
     if (request.command === AdminOpcode.Fabrics) {
       const { dword0 = 0, dword1 = 0, status } = fabricsCommand(this, sqe, data)
       return this.respond(request, status, dword0, dword1)

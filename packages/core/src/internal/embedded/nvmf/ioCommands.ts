@@ -59,12 +59,14 @@ const startTransfer = (
   if (status !== Status.Success) return status
   const lengthBytes = request.lengthBlocks * namespace.bdev.blockSize
   if (request.receivedBytes !== lengthBytes) return Status.DataSglLengthInvalid | dnr
-  const memory = request.room(lengthBytes)
+  const memory = request.buffer
+  if (memory === undefined) return Status.DataSglLengthInvalid | dnr
   request.memory = memory
   request.memoryOffset = 0
   if (request.command === IoOpcode.Write) return submit(connection, request, namespace, Opcode.Write)
   // What the host has sent makes room for what is there.
-  request.expected = memory.bytes.slice(0, lengthBytes)
+  request.expected = memory.bytes.subarray(lengthBytes, 2 * lengthBytes)
+  request.expected.set(memory.bytes.subarray(0, lengthBytes))
   return submit(connection, request, namespace, Opcode.Read)
 }
 
@@ -100,7 +102,9 @@ const startRead = (
     request.memoryOffset = block.filledBytes + connection.format.dataOffset
     request.blockAt = block.filledBytes
   } else {
-    request.memory = request.room(lengthBytes)
+    request.neededBytes = lengthBytes
+    if (!connection.hasMemory(request)) return undefined
+    request.memory = request.buffer
     request.memoryOffset = 0
   }
   return submit(connection, request, namespace, Opcode.Read)
@@ -125,8 +129,8 @@ const startDatasetManagement = (
   namespace: Namespace
 ): number | undefined => {
   const count = (request.dword10 & 0xff) + 1
-  if (request.receivedBytes < count * rangeBytes) return Status.DataSglLengthInvalid | dnr
-  const bytes = request.room(count * rangeBytes).bytes
+  const bytes = request.buffer?.bytes
+  if (bytes === undefined || request.receivedBytes < count * rangeBytes) return Status.DataSglLengthInvalid | dnr
   const ranges: Array<readonly [number, number]> = []
   for (let at = 0; at < count * rangeBytes; at += rangeBytes) {
     const lengthBlocks = getU32(bytes, at + 4)

@@ -4,13 +4,23 @@
 import { getU32, getU64Number } from "../../nvme/bytes.ts"
 import { commandIdOf, nsidOf, Sqe, sglLengthOf, sglOffsetOf, sglTypeOf } from "../../nvme/command.ts"
 import { BdevIo } from "../io.ts"
-import { SlabMemory } from "../memory.ts"
+import type { SlabMemory } from "../memory.ts"
+import type { DataTransfer, DataWaiter } from "./dataPool.ts"
 import type { Namespace } from "./target.ts"
 
-export const Phase = { Free: 0, Capsule: 1, Transfer: 2, Running: 3 } as const
+/** `Waiting`: for memory. */
+export const Phase = { Free: 0, Capsule: 1, Waiting: 2, Transfer: 3, Running: 4 } as const
 
-export class NvmfRequest extends BdevIo {
+/** Whoever goes on with requests that have waited for memory. */
+export interface RequestOwner {
+  resume(request: NvmfRequest): void
+  /** Its host owes data for too long. */
+  stalled(): void
+}
+
+export class NvmfRequest extends BdevIo implements DataWaiter, DataTransfer {
   readonly slot: number
+  private readonly queueOwner: RequestOwner
   phase: number = Phase.Free
   commandId = 0
   command = 0
@@ -25,12 +35,17 @@ export class NvmfRequest extends BdevIo {
   sglOffset = 0
   /** Whether the command id is its own: that of a conflict is another's. */
   hasId = false
+  /** What the host was asked for has come. */
+  isTransferred = false
   /** What was wrong already when the capsule came. */
   earlyStatus = 0
   /** Of what the host sends. */
   expectedBytes = 0
   receivedBytes = 0
-  /** What the host sends, or the bdev reads when it does not do so at once. */
+  /** Of memory, for what the host sends or the bdev reads. */
+  neededBytes = 0
+  seenAtLook = 0
+  /** What the host sends, or the bdev reads when it does not do so at once. Of the target's pool. */
   buffer: SlabMemory | undefined = undefined
   /** Of the admin queue: the whole command. */
   sqe: Uint8Array | undefined = undefined
@@ -43,9 +58,19 @@ export class NvmfRequest extends BdevIo {
   /** Where the data of a read goes in the connection's block; -1: into `buffer`. */
   blockAt = -1
 
-  constructor(slot: number) {
+  constructor(slot: number, owner: RequestOwner) {
     super()
     this.slot = slot
+    this.queueOwner = owner
+  }
+
+  granted(memory: SlabMemory): void {
+    this.buffer = memory
+    this.queueOwner.resume(this)
+  }
+
+  stalled(): void {
+    this.queueOwner.stalled()
   }
 
   fill(bytes: Uint8Array, at: number): void {
@@ -63,24 +88,17 @@ export class NvmfRequest extends BdevIo {
     this.sglOffset = sglOffsetOf(bytes, at)
     this.hasId = false
     this.earlyStatus = 0
+    this.isTransferred = false
     this.expectedBytes = 0
     this.receivedBytes = 0
+    this.neededBytes = 0
     this.blockAt = -1
-  }
-
-  /** Memory of at least this size, kept for the next command. */
-  room(lengthBytes: number): SlabMemory {
-    let { buffer } = this
-    if (buffer === undefined || buffer.lengthBytes < lengthBytes) {
-      buffer = new SlabMemory(0, 0, 2 ** Math.ceil(Math.log2(Math.max(4096, lengthBytes))), 4096)
-      this.buffer = buffer
-    }
-    return buffer
   }
 
   clear(): void {
     this.phase = Phase.Free
     this.memory = undefined
+    this.buffer = undefined
     this.sqe = undefined
     this.namespace = undefined
     this.expected = undefined

@@ -1,7 +1,8 @@
 /**
  * The places of a queue: a record for each command that it may have, and which command ids are in use.
  */
-import { NvmfRequest, Phase } from "./request.ts"
+import type { DataPool } from "./dataPool.ts"
+import { NvmfRequest, Phase, type RequestOwner } from "./request.ts"
 
 /** One bit for each command id. */
 const idBytes = 8192
@@ -16,15 +17,27 @@ export class SubmissionQueue {
   /** Made when the queue is connected: the connect command has the queue to itself. */
   private usedIds = none
   private depth = 1
+  /** Entries, as the host has them. */
+  private size = 1
+  private readonly pool: DataPool
+  private readonly owner: RequestOwner
 
-  connect(depth: number): void {
-    this.depth = depth
+  constructor(pool: DataPool, owner: RequestOwner) {
+    this.pool = pool
+    this.owner = owner
+  }
+
+  /** `size` is the host's; `extra`: places beside, for commands that stay. */
+  connect(size: number, extra: number): void {
+    this.size = size
+    this.depth = size + extra
     this.usedIds = new Uint8Array(idBytes)
   }
 
-  /** Ids are of no more use; records are, until their I/O has ended. */
+  /** Ids are of no more use; records are, until their I/O has ended. The others give back what they hold. */
   close(): void {
     this.usedIds = none
+    for (const request of this.requests) if (request.phase !== Phase.Running) this.give(request)
   }
 
   /** Undefined when all places are taken. */
@@ -32,13 +45,18 @@ export class SubmissionQueue {
     const request = this.free.pop()
     if (request !== undefined) return request
     if (this.requests.length >= this.depth) return undefined
-    const made = new NvmfRequest(this.requests.length)
+    const made = new NvmfRequest(this.requests.length, this.owner)
     this.requests.push(made)
     return made
   }
 
   give(request: NvmfRequest): void {
+    const { buffer, phase } = request
+    if (phase === Phase.Free) return
+    if (phase === Phase.Waiting) this.pool.cancel(request)
+    if (phase === Phase.Transfer) this.pool.endTransfer(request)
     request.clear()
+    if (buffer !== undefined) this.pool.give(buffer)
     this.free.push(request)
   }
 
@@ -49,6 +67,11 @@ export class SubmissionQueue {
   /** The command of this id that a bdev has. */
   findRunning(commandId: number): NvmfRequest | undefined {
     return this.requests.find((one) => one.phase === Phase.Running && one.commandId === commandId)
+  }
+
+  /** The command of this id that waits for memory. */
+  findWaiting(commandId: number): NvmfRequest | undefined {
+    return this.requests.find((one) => one.phase === Phase.Waiting && one.commandId === commandId)
   }
 
   /** False when a command on its way has this id. */
@@ -67,6 +90,6 @@ export class SubmissionQueue {
   }
 
   advance(): void {
-    this.head = this.head + 1 >= this.depth ? 0 : this.head + 1
+    this.head = this.head + 1 >= this.size ? 0 : this.head + 1
   }
 }

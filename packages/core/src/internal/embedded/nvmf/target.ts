@@ -10,6 +10,7 @@ import type { BdevRegistry } from "../bdevRegistry.ts"
 import { callAll } from "../uncaught.ts"
 import type { Connection } from "./connection.ts"
 import type { Controller } from "./controller.ts"
+import { DataPool, dataPoolBytes } from "./dataPool.ts"
 import { ListenSocket } from "./listener.ts"
 import { BlockPool } from "./outBlock.ts"
 
@@ -212,6 +213,7 @@ export class Target {
   readonly name = "nvmf_tgt"
   readonly thread: ChannelThread = { id: 0, name: "nvmf_tgt_poll_group_000" }
   readonly blocks = new BlockPool()
+  readonly data: DataPool
   readonly subsystems = new Map<string, Subsystem>()
   readonly referrals: Array<Referral> = []
   /** By address. */
@@ -225,7 +227,9 @@ export class Target {
   readonly stats = { adminQueues: 0, ioQueues: 0, completed: 0 }
 
   constructor(registry: BdevRegistry) {
+    const { reactor, timers } = registry.context
     this.registry = registry
+    this.data = new DataPool(reactor, timers, dataPoolBytes)
     const discovery = new Subsystem(
       {
         nqn: discoveryNqn,
@@ -313,6 +317,7 @@ export class Target {
     for (const socket of this.sockets.values()) socket.close()
     this.sockets.clear()
     for (const connection of [...this.connections]) connection.destroy()
+    this.data.close()
     const namespaces = [...this.subsystems.values()].flatMap((subsystem) => [...subsystem.namespaces.values()])
     let left = namespaces.length
     if (left === 0) return done()

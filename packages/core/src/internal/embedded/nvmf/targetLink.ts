@@ -137,6 +137,13 @@ export class TargetLink implements Runnable {
     this.schedule()
   }
 
+  /** Ends the connection of a host that keeps others waiting. */
+  refuse(why: string): void {
+    if (this.isClosed || this.isEnding) return
+    this.target.registry.context.log("notice", `nvmf: the connection of ${this.peerName} is closed: ${why}`)
+    this.destroy()
+  }
+
   /** Says why, and ends the connection. */
   private terminate(fault: PduFault): void {
     this.target.registry.context.log(
