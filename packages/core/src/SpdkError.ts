@@ -10,6 +10,7 @@ import { dual } from "effect/Function"
 import * as Predicate from "effect/Predicate"
 import * as Schema from "effect/Schema"
 import { errnoName, maxErrno } from "./internal/errno.ts"
+import { errnoOfText } from "./internal/rpcErrorText.ts"
 import * as R from "./SpdkErrorReason.ts"
 
 export * from "./SpdkErrorReason.ts"
@@ -154,7 +155,8 @@ export const fromNvme = (sct: number, sc: number, dnr: boolean, context: ErrorCo
 
 /**
  * The error for an error answer of SPDK's RPC server. SPDK uses JSON-RPC's own codes and negative errno side by
- * side; -1 is EPERM only when the words are EPERM's, otherwise SPDK means "wrong state for this method".
+ * side; -1 is EPERM only when the words are EPERM's, otherwise SPDK means "wrong state for this method". Under JSON-RPC's
+ * "invalid params" and "internal error" the text often names an errno, and then that errno counts.
  *
  * @since 0.1.0
  * @category conversions
@@ -168,19 +170,29 @@ export const fromRpcCode = (
 ): SpdkError<RpcCodeReason> => {
   const context = { operation: method, resource, rpcCode: code }
   if (code === -32601) return new SpdkError({ reason: new R.MethodNotFound({ ...context, method }) })
-  // The second is what many methods answer when they cannot decode their parameters.
-  if (code === -32602 || (code === -32603 && message === "spdk_json_decode_object failed")) {
+  const isErrno = Number.isInteger(code) && code < 0 && code >= -maxErrno
+  const errno = isErrno && (code !== -1 || message === "Operation not permitted") ? -code : errnoNamed(code, message)
+  const reason = errno === undefined ? undefined : errnoReason(-errno, { ...context, detail: message })
+  // Without an errno of its own "invalid params" is about the parameters, and so is an errno that says so in the text.
+  const isAboutParams = reason === undefined ? code === -32602 : !isErrno && reason._tag === "InvalidArgument"
+  if (isAboutParams || refusedParams.has(message)) {
     const rule = `refused by the server: ${message}`
     return new SpdkError({ reason: new R.InvalidArgument({ ...context, field: "params", rule }) })
   }
-  const isErrno = Number.isInteger(code) && code < 0 && code >= -maxErrno
-  if (isErrno && (code !== -1 || message === "Operation not permitted")) {
-    const reason = errnoReason(code, { ...context, detail: message })
-    if (reason._tag !== "IoFailed") return new SpdkError({ reason })
-  }
-  const errno = isErrno && code !== -1 ? errnoFields(code) : undefined
-  return new SpdkError({ reason: new R.RpcFailed({ ...context, ...errno, method, code, rpcMessage: message, data }) })
+  if (reason !== undefined && reason._tag !== "IoFailed") return new SpdkError({ reason })
+  const fields = errno === undefined ? undefined : errnoFields(errno)
+  return new SpdkError({ reason: new R.RpcFailed({ ...context, ...fields, method, code, rpcMessage: message, data }) })
 }
+
+/** What many methods answer when they cannot decode their parameters, under three different codes. */
+const refusedParams: ReadonlySet<string> = new Set([
+  "spdk_json_decode_object failed",
+  "spdk_json_decode_object failed."
+])
+
+/** The errno that the text of a code of JSON-RPC's own names. */
+const errnoNamed = (code: number, message: string): number | undefined =>
+  code === -32602 || code === -32603 ? errnoOfText(message) : undefined
 
 /**
  * The error for a completion with a status other than 0. `detail` (a `Layout.Detail`) tells why the engine refused

@@ -43,16 +43,26 @@ interface Common {
 
 const hex = (byte: number) => `0x${byte.toString(16).padStart(2, "0")}`
 
-const describe = (reason: Common, text: string): string => {
+/** A message is for people: of a name of 400,000 characters they need the beginning. Fields keep all of it. */
+const shorten = (text: string, maxCharacters: number): string =>
+  text.length <= maxCharacters
+    ? text
+    : `${text.slice(0, maxCharacters).replace(/[\ud800-\udbff]$/, "")}... (${text.length} characters)`
+
+const maxNameCharacters = 200
+const maxTextCharacters = 1000
+
+const describe = (reason: Common, words: string): string => {
+  const text = shorten(words, maxTextCharacters)
   const notes: Array<string> = []
-  if (reason.detail !== undefined && reason.detail !== text) notes.push(reason.detail)
+  if (reason.detail !== undefined && reason.detail !== words) notes.push(shorten(reason.detail, maxTextCharacters))
   if (reason.errno !== undefined) notes.push(reason.errno)
   if (reason.nvme !== undefined) {
     const { dnr, sc, sct } = reason.nvme
     notes.push(`NVMe status ${hex(sct)}/${hex(sc)}${dnr ? ", do not retry" : ""}`)
   }
-  const resource = reason.resource === undefined ? "" : ` on "${reason.resource}"`
-  return `${reason.operation}${resource}: ${reason._tag}: ${text}${notes.length === 0 ? "" : ` (${notes.join("; ")})`}`
+  const resource = reason.resource === undefined ? "" : ` on "${shorten(reason.resource, maxNameCharacters)}"`
+  return `${shorten(reason.operation, maxNameCharacters)}${resource}: ${reason._tag}: ${text}${notes.length === 0 ? "" : ` (${notes.join("; ")})`}`
 }
 
 /** Whether the device leaves a retry open. */
@@ -255,7 +265,7 @@ export class MethodNotFound extends Schema.TaggedError<MethodNotFound>("SpdkErro
   method: Schema.String
 }) {
   override get message(): string {
-    return describe(this, `this SPDK has no method "${this.method}"`)
+    return describe(this, this.detail ?? `this SPDK has no method "${shorten(this.method, maxNameCharacters)}"`)
   }
   get isRetryable(): boolean {
     return false

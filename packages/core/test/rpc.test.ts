@@ -93,6 +93,37 @@ describe("calls", () => {
     })
   )
 
+  it.effect("ask how much this SPDK takes before they send more than every SPDK does", () =>
+    Effect.gen(function* () {
+      let version = ""
+      const server = yield* fakeServer((request) =>
+        request.succeed(request.method === "spdk_get_version" ? { version } : true)
+      )
+      const client = yield* connect(server.path)
+      const call = (length: number) => client.call("m", { text: "x".repeat(length) })
+      yield* call(32_000)
+      assert.deepStrictEqual(
+        server.requests.map(({ method }) => method),
+        ["m"]
+      )
+      for (const [running, largest] of [
+        ["SPDK v24.09.1-pre", 32 * 1024],
+        ["SPDK v25.09", 32 * 1024],
+        ["SPDK v26.05-pre git sha1 deadbeef", 256 * 1024]
+      ] as const) {
+        version = running
+        yield* call(largest - 200)
+        const { reason } = yield* Effect.flip(call(largest))
+        assert.include(reason.message, `${largest}`)
+        assert.strictEqual(reason._tag, "InvalidArgument")
+      }
+      version = "SPDK v25.09"
+      const many = yield* Effect.flip(client.call("m", { list: Array.from({ length: 1020 }, () => 0) }))
+      assert.include(many.message, "1024")
+      assert.strictEqual(server.connections(), 1)
+    })
+  )
+
   it.effect("fail with the reason that belongs to the server's code, and name the resource", () =>
     Effect.gen(function* () {
       const server = yield* fakeServer((request) => request.fail(-17, "File exists"))

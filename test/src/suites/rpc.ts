@@ -226,6 +226,74 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
       })
     )
 
+    check("refuses what would end the connection, and the calls of others go on", () =>
+      Effect.gen(function* () {
+        const client = yield* Rpc.RpcClient
+        const bdev = fresh("null")
+        const waiting = yield* Effect.forkChild(client.call("bdev_get_bdevs", { name: bdev, timeout: 20_000 }), {
+          startImmediately: true
+        })
+        const lone = "x\ud800"
+        const refused = (params: Rpc.RpcParams, field: string) =>
+          failsWith(client.call("bdev_null_create", params), "InvalidArgument", { field })
+        yield* refused({ name: lone, num_blocks: 64, block_size: 512 }, "name")
+        yield* refused({ name: "n", [lone]: 1 }, "")
+        yield* failsWith(client.call(lone), "InvalidArgument", { field: "method" })
+        const long = "x".repeat(400_000)
+        const large = yield* refused({ name: long, num_blocks: 64, block_size: 512 }, "params")
+        assert.match(large.rule, /at most \d+$/)
+        const { message } = yield* failsWith(
+          client.call("bdev_get_bdevs", { names: Array.from({ length: 9000 }, () => 1) }),
+          "InvalidArgument"
+        )
+        assert.match(message, /values/)
+        yield* nullBdev(client, bdev)
+        assert.deepStrictEqual(namesIn(yield* within("the bdev", Fiber.join(waiting))), [bdev])
+      })
+    )
+
+    check("does not repeat long texts in messages", () =>
+      Effect.gen(function* () {
+        const client = yield* Rpc.RpcClient
+        for (const length of [20_000, 400_000]) {
+          const long = "x".repeat(length)
+          for (const call of [
+            client.call(long),
+            client.call("bdev_get_bdevs", { name: long }),
+            client.call("bdev_split_create", { base_bdev: long, split_count: 0 }),
+            // The wrong type is what this test is about.
+            Rpc.call("bdev_error_inject_error", { name: "n", io_type: long as "all", error_type: "failure" })
+          ]) {
+            const error = yield* Effect.flip(call)
+            assert.isBelow(error.message.length, 2500, error.message.slice(0, 100))
+          }
+        }
+      })
+    )
+
+    check("finds the errno in the words of answers whose code is JSON-RPC's", () =>
+      Effect.gen(function* () {
+        const client = yield* Rpc.RpcClient
+        const bdev = fresh("null")
+        yield* nullBdev(client, bdev)
+        const missing = fresh("missing")
+        yield* failsWith(client.call("bdev_split_delete", { base_bdev: missing }), "NotFound", { errno: "ENOENT" })
+        yield* client.call("bdev_split_create", { base_bdev: bdev, split_count: 2 })
+        const again = client.call("bdev_split_create", { base_bdev: bdev, split_count: 2 })
+        yield* failsWith(again, "AlreadyExists", { errno: "EEXIST", rpcCode: -32602 })
+        yield* client.call("bdev_split_delete", { base_bdev: bdev })
+        yield* failsWith(client.call("bdev_split_create", { base_bdev: bdev, split_count: 0 }), "InvalidArgument")
+        yield* failsWith(
+          client.call("bdev_delay_update_latency", {
+            delay_bdev_name: missing,
+            latency_type: "avg_read",
+            latency_us: 1
+          }),
+          "NotFound"
+        )
+      })
+    )
+
     check("keeps the order of calls that one fiber makes", () =>
       Effect.gen(function* () {
         const client = yield* Rpc.RpcClient

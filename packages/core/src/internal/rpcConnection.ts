@@ -28,7 +28,16 @@ import {
   TimedOut
 } from "../SpdkError.ts"
 import { defaultLimits, FrameError, type FrameSplitter, make as makeSplitter } from "./jsonFrames.ts"
-import { type Answer, decodeAnswer, encodeParams, encodeRequest } from "./rpcConnectionMessages.ts"
+import {
+  type Answer,
+  decodeAnswer,
+  type EncodedParams,
+  encodeParams,
+  encodeRequest,
+  exceeds,
+  limitsOfVersion,
+  olderLimits
+} from "./rpcConnectionMessages.ts"
 
 export type RpcAddress = { readonly path: string } | { readonly host: string; readonly port: number }
 
@@ -107,11 +116,15 @@ export class RpcConnection {
       const call: Call = {
         method,
         resource: resourceOf(params),
-        paramsText: encoded.success,
+        paramsText: encoded.success.text,
         socket: undefined,
         unfinished: undefined
       }
-      const sent = this.exchange(call)
+      // What every release takes goes out at once.
+      const fits = exceeds(method, encoded.success, olderLimits) === undefined
+      const sent = fits
+        ? this.exchange(call)
+        : Effect.andThen(this.checkSize(call, encoded.success), this.exchange(call))
       if (!Duration.isFinite(limit)) return sent
       return Effect.timeoutOrElse(sent, { duration: limit, orElse: () => this.timedOut(call, limit) })
     })
@@ -121,6 +134,25 @@ export class RpcConnection {
   close(): void {
     this.closed = true
     if (this.socket !== undefined) this.end(this.socket, (call) => new Released({ ...call, what: "RPC client" }))
+  }
+
+  /**
+   * A request that is too large would end the connection for everybody: how much this SPDK takes is asked of it first, each
+   * time, because another one may have taken its place. A server that is no SPDK has no limit.
+   */
+  private checkSize(call: Call, encoded: EncodedParams): Effect.Effect<void, CallError> {
+    const asked: Call = { ...call, method: "spdk_get_version", paramsText: undefined }
+    const limits = Effect.map(this.exchange(asked), limitsOfVersion).pipe(
+      Effect.catch((error) => {
+        const { reason } = error
+        const isGone = reason._tag === "RpcUnreachable" || reason._tag === "Released"
+        return isGone ? fail(readdress(reason, call)) : Effect.succeed(undefined)
+      })
+    )
+    return Effect.flatMap(limits, (known) => {
+      const error = known === undefined ? undefined : exceeds(call.method, encoded, known)
+      return error === undefined ? Effect.void : Effect.fail(error)
+    })
   }
 
   private exchange(call: Call): Effect.Effect<Schema.Json, CallError> {

@@ -5,6 +5,7 @@ import * as Predicate from "effect/Predicate"
 import * as Result from "effect/Result"
 import type * as Schema from "effect/Schema"
 import { type InvalidArgument, invalid, type SpdkError } from "../SpdkError.ts"
+import { textRule } from "./names.ts"
 
 /** What a server answered. `error` is for the caller of `id`. */
 export type Answer =
@@ -59,14 +60,62 @@ const readError = (error: unknown) => {
 export const encodeParams = (
   method: string,
   params: { readonly [name: string]: unknown } | undefined
-): Result.Result<string | undefined, SpdkError<InvalidArgument>> => {
-  if (params === undefined) return Result.succeed(undefined)
-  const problem: Problem = { path: [], rule: undefined, value: undefined }
+): Result.Result<EncodedParams, SpdkError<InvalidArgument>> => {
+  const methodRule = textRule(method)
+  if (methodRule !== undefined) return Result.fail(invalid("Rpc.call", "method", methodRule, method))
+  if (params === undefined) return Result.succeed(noParams)
+  const problem: Problem = { path: [], rule: undefined, value: undefined, values: envelopeValues }
   const text = write(params, problem, new Set())
   if (problem.rule !== undefined) {
     return Result.fail(invalid(method, problem.path.join("."), problem.rule, problem.value))
   }
-  return Result.succeed(text === "{}" ? undefined : text)
+  return Result.succeed(text === "{}" ? noParams : { text, values: problem.values })
+}
+
+export interface EncodedParams {
+  readonly text: string | undefined
+  /** As SPDK's parser counts them: names, values, and both ends of objects and arrays, the whole request included. */
+  readonly values: number
+}
+
+/** `{"jsonrpc":"2.0","id":1,"method":"m","params":...}` */
+const envelopeValues = 9
+const noParams: EncodedParams = { text: undefined, values: envelopeValues - 1 }
+
+/**
+ * What a server takes in one request (lib/jsonrpc/jsonrpc_internal.h). SPDK closes the connection on more, and every call that
+ * is in flight on it fails.
+ */
+export interface RequestLimits {
+  readonly maxBytes: number
+  readonly maxValues: number
+}
+
+/** SPDK_JSONRPC_RECV_BUF_SIZE and SPDK_JSONRPC_MAX_VALUES of 26.05, and of the releases before. */
+export const currentLimits: RequestLimits = { maxBytes: 256 * 1024, maxValues: 8192 }
+export const olderLimits: RequestLimits = { maxBytes: 32 * 1024, maxValues: 1024 }
+
+/** The limits of the SPDK that gave this answer to `spdk_get_version`; undefined when it is none. */
+export const limitsOfVersion = (version: unknown): RequestLimits | undefined => {
+  const text = Predicate.hasProperty(version, "version") ? version.version : undefined
+  const [, major, minor] = (typeof text === "string" ? /^SPDK v(\d+)\.(\d+)/.exec(text) : null) ?? []
+  if (major === undefined) return undefined
+  return Number(major) * 100 + Number(minor) >= 2605 ? currentLimits : olderLimits
+}
+
+/** Why a request is too large to be sent. */
+export const exceeds = (
+  method: string,
+  { text, values }: EncodedParams,
+  limits: RequestLimits
+): SpdkError<InvalidArgument> | undefined => {
+  if (values > limits.maxValues) {
+    return invalid(method, "params", `have ${values} JSON values, and SPDK reads at most ${limits.maxValues}`)
+  }
+  const lengthBytes = Buffer.byteLength(encodeRequest(Number.MAX_SAFE_INTEGER, method, text))
+  return lengthBytes <= limits.maxBytes
+    ? undefined
+    : invalid(method, "params", `make a request of ${lengthBytes} bytes, and SPDK reads at most ${limits.maxBytes}`)
 }
 
 export const encodeRequest = (id: number, method: string, paramsText: string | undefined): string => {
@@ -78,6 +127,7 @@ interface Problem {
   path: Array<string>
   rule: string | undefined
   value: unknown
+  values: number
 }
 
 const refuse = (problem: Problem, rule: string, value: unknown): "null" => {
@@ -89,9 +139,12 @@ const refuse = (problem: Problem, rule: string, value: unknown): "null" => {
 }
 
 const write = (value: unknown, problem: Problem, above: Set<object>): string => {
+  problem.values++
   switch (typeof value) {
-    case "string":
-      return JSON.stringify(value)
+    case "string": {
+      const rule = textRule(value)
+      return rule === undefined ? JSON.stringify(value) : refuse(problem, rule, value)
+    }
     case "boolean":
     case "bigint":
       return `${value}`
@@ -108,6 +161,8 @@ const writeObject = (value: object, problem: Problem, above: Set<object>): strin
   if (above.has(value)) return refuse(problem, "contains itself", undefined)
   if (above.size >= 64) return refuse(problem, "nests deeper than the 64 levels that SPDK reads", undefined)
   above.add(value)
+  // The end.
+  problem.values++
   const at = (key: string, element: unknown): string => {
     if (problem.rule !== undefined) return "null"
     problem.path.push(key)
@@ -119,7 +174,12 @@ const writeObject = (value: object, problem: Problem, above: Set<object>): strin
     ? `[${value.map((element: unknown, index) => at(`${index}`, element)).join(",")}]`
     : `{${Object.entries(value)
         .filter(([, element]) => element !== undefined)
-        .map(([key, element]) => `${JSON.stringify(key)}:${at(key, element)}`)
+        .map(([key, element]) => {
+          problem.values++
+          const rule = textRule(key)
+          if (rule !== undefined) refuse(problem, `has a name that ${rule}`, key)
+          return `${JSON.stringify(key)}:${at(key, element)}`
+        })
         .join(",")}}`
   above.delete(value)
   return text

@@ -218,7 +218,7 @@ const deleteSubsystem = (rpc: Client, nqn: string): Effect.Effect<void> =>
     rpc,
     nqn,
     Effect.retry(Rpc.callWith(rpc, "nvmf_delete_subsystem", { nqn }), {
-      while: (error) => error.reason._tag === "RpcFailed" && /another state|try again/.test(error.reason.rpcMessage),
+      while: (error) => error.reason._tag === "Busy",
       schedule: Schedule.spaced(deletePoll)
     }),
     () => true

@@ -7,10 +7,10 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import type * as Schema from "effect/Schema"
 import type { RpcCallOptions, RpcClient, RpcParams } from "../../Rpc.ts"
-import { fail, fromRpcCode, type RpcReason, type SpdkError, TimedOut } from "../../SpdkError.ts"
+import { fail, fromRpcCode, MethodNotFound, type RpcReason, SpdkError, TimedOut } from "../../SpdkError.ts"
 import { resourceOf } from "../rpcConnection.ts"
-import { encodeParams } from "../rpcConnectionMessages.ts"
-import type { RpcTable } from "./rpcTable.ts"
+import { currentLimits, encodeParams, exceeds } from "../rpcConnectionMessages.ts"
+import { methodNotFound, type RpcFault, type RpcTable } from "./rpcTable.ts"
 
 export const address = "embedded"
 
@@ -21,6 +21,20 @@ export const makeClient = (table: RpcTable): RpcClient["Service"] => ({
   call: (method, params, options) => call(table, method, params, options)
 })
 
+/** "This SPDK" would be the wrong one to blame for a method that only this engine lacks. */
+const faultError = (fault: RpcFault, method: string, resource: string | undefined): SpdkError<RpcReason> =>
+  fault.code === methodNotFound.code
+    ? new SpdkError({
+        reason: new MethodNotFound({
+          operation: method,
+          resource,
+          rpcCode: fault.code,
+          method,
+          detail: `the embedded engine has no method "${method}"`
+        })
+      })
+    : fromRpcCode(method, fault.code, fault.message, undefined, resource)
+
 const call = (
   table: RpcTable,
   method: string,
@@ -30,11 +44,16 @@ const call = (
   Effect.suspend(() => {
     const resource = resourceOf(params)
     const limit = options?.timeout === undefined ? defaultTimeout : Duration.fromInputUnsafe(options.timeout)
-    const answered = Effect.fromResult(encodeParams(method, params)).pipe(
-      Effect.flatMap((text) =>
+    const encoded = Effect.flatMap(Effect.fromResult(encodeParams(method, params)), (params) => {
+      // What this engine's socket takes, and libspdk.
+      const error = exceeds(method, params, currentLimits)
+      return error === undefined ? Effect.succeed(params) : Effect.fail(error)
+    })
+    const answered = encoded.pipe(
+      Effect.flatMap(({ text }) =>
         table
           .call(method, text === undefined ? undefined : JSON.parse(text))
-          .pipe(Effect.mapError(({ code, message }) => fromRpcCode(method, code, message, undefined, resource)))
+          .pipe(Effect.mapError((fault) => faultError(fault, method, resource)))
       ),
       // Nobody gets at the engine's own objects. What came from JSON.stringify is Json.
       Effect.map((result) => JSON.parse(JSON.stringify(result)) as Schema.Json)

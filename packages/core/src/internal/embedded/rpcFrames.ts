@@ -2,12 +2,13 @@
  * Cuts what a client sends into JSON texts. SPDK's server takes one after the other, with blanks or nothing between
  * them, closes the connection on what is no JSON, and has bounds; so has this one.
  */
+import { currentLimits } from "../rpcConnectionMessages.ts"
 
 /** SPDK's receive buffer: the most bytes of one request. */
-export const maxRequestBytes = 256 * 1024
+export const maxRequestBytes = currentLimits.maxBytes
 /** SPDK's parser. */
 const maxDepth = 64
-const maxValues = 8192
+const { maxValues } = currentLimits
 
 /** The stream is not JSON, or exceeds a bound. There is no way to find the next request. */
 export class FrameFault extends Error {}

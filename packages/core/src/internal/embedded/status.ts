@@ -3,6 +3,7 @@
  * numbers are Linux's, which SPDK uses on every system.
  */
 import { errnoName, maxErrno } from "../errno.ts"
+import { strerrorTexts } from "../rpcErrorText.ts"
 
 export const EPERM = 1
 export const ENOENT = 2
@@ -63,37 +64,4 @@ export const errnoOf = (error: unknown): number => {
 }
 
 /** strerror(3), which SPDK sends as the message of a failed RPC. */
-const messages: { readonly [code: number]: string } = {
-  [EPERM]: "Operation not permitted",
-  [ENOENT]: "No such file or directory",
-  [EIO]: "Input/output error",
-  6: "No such device or address",
-  [EBADF]: "Bad file descriptor",
-  11: "Resource temporarily unavailable",
-  [ENOMEM]: "Cannot allocate memory",
-  13: "Permission denied",
-  [EFAULT]: "Bad address",
-  [EBUSY]: "Device or resource busy",
-  [EEXIST]: "File exists",
-  [ENODEV]: "No such device",
-  20: "Not a directory",
-  21: "Is a directory",
-  [EINVAL]: "Invalid argument",
-  23: "Too many open files in system",
-  24: "Too many open files",
-  26: "Text file busy",
-  27: "File too large",
-  28: "No space left on device",
-  30: "Read-only file system",
-  [ERANGE]: "Numerical result out of range",
-  36: "File name too long",
-  40: "Too many levels of symbolic links",
-  [ENOTSUP]: "Operation not supported",
-  [ETIMEDOUT]: "Connection timed out",
-  [EALREADY]: "Operation already in progress",
-  116: "Stale file handle",
-  122: "Disk quota exceeded",
-  [ECANCELED]: "Operation canceled"
-}
-
-export const strerror = (errno: number): string => messages[errno] ?? `Unknown error ${errno}`
+export const strerror = (errno: number): string => strerrorTexts[errno] ?? `Unknown error ${errno}`
