@@ -7,11 +7,21 @@ import * as Effect from "effect/Effect"
 import type * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type { BdevErrorInjectErrorType, BdevErrorInjectIoType } from "./generated/RpcTypes.ts"
-import { blocksOf, fileOf, generatedName, requireBase } from "./internal/bdevOptions.ts"
+import { requireBase, requireFree, splitIssue, untilGone } from "./internal/bdevBase.ts"
+import {
+  blocksOf,
+  checkDelay,
+  checkIdentity,
+  checkInjection,
+  checkMalloc,
+  checkUuid,
+  fileOf
+} from "./internal/bdevOptions.ts"
+import { checkName } from "./internal/names.ts"
 import { withinLimitByRpc } from "./internal/release.ts"
 import * as Rpc from "./Rpc.ts"
 import { RpcClient } from "./Rpc.ts"
-import { failInvalid, type RpcReason, type SpdkError } from "./SpdkError.ts"
+import { fail, failInvalid, NoMemory, type RpcReason, type SpdkError } from "./SpdkError.ts"
 
 /** Why a bdev is not made: what the RPC method answers. @since 0.1.0 @category errors */
 export type CreateError = SpdkError<RpcReason>
@@ -26,23 +36,28 @@ export interface MemoryOptions {
   readonly numBlocks?: number | undefined
   /** In bytes, a multiple of 512. Default 4096. */
   readonly blockSize?: number | undefined
+  /** Default: generated, or derived from the bdev below where there is one. Zero is refused. */
   readonly uuid?: string | undefined
 }
 
 /** @since 0.1.0 @category models */
 export interface MallocOptions extends MemoryOptions {
-  /** Default: SPDK's choice, `Malloc0` and so on. */
+  /**
+   * Default: SPDK's choice, `Malloc0` and so on. As all names here: 1 to 256 bytes of UTF-8, without NUL; `AlreadyExists` when
+   * another bdev has it.
+   */
   readonly name?: string | undefined
-  /** Requests that cross a multiple of it are split. */
+  /** Requests that cross a multiple of it are split. From 1. */
   readonly optimalIoBoundaryBlocks?: number | undefined
-  /** In bytes. */
+  /** In bytes, a multiple of the block size. */
   readonly physicalBlockSize?: number | undefined
 }
 
 /**
- * A bdev in memory (`bdev_malloc_create`): zeroed, and gone with the engine.
+ * A bdev in memory (`bdev_malloc_create`): zeroed, and gone with the engine. Its bytes come out of the engine's DMA memory, which
+ * the option `memoryMiB` bounds: `NoMemory` says so.
  *
- * As all functions here: returns the name; the end of the scope deletes the bdev, and waits for that up to
+ * As all functions here: options that SPDK would not survive or not keep are `InvalidArgument` with the field and the rule; it returns the name; the end of the scope deletes the bdev, and waits for that up to
  * `ReleaseTimeout`. Whoever has it open sees `Removed`. A bdev that somebody else deleted before is no error then; another
  * failure of the deletion dies.
  * Interruption waits for SPDK's answer, and deletes what was made.
@@ -52,7 +67,11 @@ export interface MallocOptions extends MemoryOptions {
  */
 export const createMalloc: (options: MallocOptions) => Effect.Effect<string, CreateError, RpcClient | Scope.Scope> =
   Effect.fn("Bdev.createMalloc")(function* (options: MallocOptions) {
-    const blocks = yield* blocksOf("Bdev.createMalloc", options)
+    const operation = "Bdev.createMalloc"
+    const blocks = yield* blocksOf(operation, options)
+    yield* checkMalloc(operation, options, blocks.block_size)
+    yield* checkUuid(operation, options.uuid)
+    if (options.name !== undefined) yield* checkName(operation, options.name)
     return yield* scoped(
       (rpc) =>
         Rpc.callWith(rpc, "bdev_malloc_create", {
@@ -61,10 +80,21 @@ export const createMalloc: (options: MallocOptions) => Effect.Effect<string, Cre
           uuid: options.uuid,
           optimal_io_boundary: options.optimalIoBoundaryBlocks,
           physical_block_size: options.physicalBlockSize
-        }),
+        }).pipe(Effect.catch((error) => namesMemory(error, blocks.block_size * blocks.num_blocks))),
       (rpc, created) => Rpc.callWith(rpc, "bdev_malloc_delete", { name: created })
     )
   })
+
+/** SPDK's "Cannot allocate memory" leaves open which memory, and whose. */
+const namesMemory = (error: CreateError, bytes: number): Effect.Effect<never, CreateError> => {
+  const { reason } = error
+  if (reason._tag !== "NoMemory") return Effect.fail(error)
+  const { errno, errnoCode, operation, resource, rpcCode } = reason
+  const detail =
+    `the DMA memory has no ${bytes} bytes free in one piece: ` +
+    "the engine's option memoryMiB (of spdk_tgt: --mem-size) says how much there is"
+  return fail(new NoMemory({ operation, resource, detail, errno, errnoCode, rpcCode, cause: reason.cause }))
+}
 
 /** @since 0.1.0 @category models */
 export interface NullOptions extends MemoryOptions {
@@ -81,7 +111,7 @@ export interface NullOptions extends MemoryOptions {
 export const createNull: (options: NullOptions) => Effect.Effect<string, CreateError, RpcClient | Scope.Scope> =
   Effect.fn("Bdev.createNull")(function* (options: NullOptions) {
     const blocks = yield* blocksOf("Bdev.createNull", options)
-    const name = options.name ?? generatedName("null")
+    const name = yield* checkIdentity("Bdev.createNull", options, "null")
     return yield* scoped(
       (rpc) => Rpc.callWith(rpc, "bdev_null_create", { ...blocks, name, uuid: options.uuid }),
       (rpc, created) => Rpc.callWith(rpc, "bdev_null_delete", { name: created })
@@ -132,8 +162,8 @@ export interface AioOptions extends FileOptions {
  */
 export const createFile: (options: AioOptions) => Effect.Effect<string, CreateError, RpcClient | Scope.Scope> =
   Effect.fn("Bdev.createFile")(function* (options: AioOptions) {
+    const name = yield* checkIdentity("Bdev.createFile", options, "file")
     const file = yield* fileOf("Bdev.createFile", options)
-    const name = options.name ?? generatedName("file")
     return yield* scoped(
       (rpc) =>
         Rpc.callWith(rpc, "bdev_aio_create", {
@@ -156,8 +186,8 @@ export const createFile: (options: AioOptions) => Effect.Effect<string, CreateEr
  */
 export const createUring: (options: FileOptions) => Effect.Effect<string, CreateError, RpcClient | Scope.Scope> =
   Effect.fn("Bdev.createUring")(function* (options: FileOptions) {
+    const name = yield* checkIdentity("Bdev.createUring", options, "uring")
     const file = yield* fileOf("Bdev.createUring", options)
-    const name = options.name ?? generatedName("uring")
     return yield* scoped(
       (rpc) => Rpc.callWith(rpc, "bdev_uring_create", { ...file, name, uuid: options.uuid }),
       (rpc, created) => Rpc.callWith(rpc, "bdev_uring_delete", { name: created })
@@ -176,8 +206,10 @@ export interface PassthruOptions {
 /** A bdev that hands everything to another one (`bdev_passthru_create`). @since 0.1.0 @category creation */
 export const createPassthru: (options: PassthruOptions) => Effect.Effect<string, CreateError, RpcClient | Scope.Scope> =
   Effect.fn("Bdev.createPassthru")(function* (options: PassthruOptions) {
-    yield* requireBase(options.base)
-    const name = options.name ?? generatedName("passthru")
+    const operation = "Bdev.createPassthru"
+    const name = yield* checkIdentity(operation, options, "passthru")
+    yield* requireBase(operation, options.base)
+    yield* requireFree(operation, [name], options.uuid)
     return yield* scoped(
       (rpc) => Rpc.callWith(rpc, "bdev_passthru_create", { name, base_bdev_name: options.base, uuid: options.uuid }),
       (rpc, created) => Rpc.callWith(rpc, "bdev_passthru_delete", { name: created })
@@ -186,9 +218,9 @@ export const createPassthru: (options: PassthruOptions) => Effect.Effect<string,
 
 /** @since 0.1.0 @category models */
 export interface DelayOptions extends PassthruOptions {
-  /** What most reads take longer. Default 0. */
+  /** What most reads take longer. A whole number up to a day, as all four. Default 0. */
   readonly readMicros?: number | undefined
-  /** What one read of a hundred takes longer. Default: as the others. */
+  /** What one read of a hundred takes longer, not less than the others. Default: as the others. */
   readonly readP99Micros?: number | undefined
   readonly writeMicros?: number | undefined
   readonly writeP99Micros?: number | undefined
@@ -204,20 +236,21 @@ export interface DelayOptions extends PassthruOptions {
  */
 export const createDelay: (options: DelayOptions) => Effect.Effect<string, CreateError, RpcClient | Scope.Scope> =
   Effect.fn("Bdev.createDelay")(function* (options: DelayOptions) {
-    yield* requireBase(options.base)
-    const name = options.name ?? generatedName("delay")
-    const readMicros = options.readMicros ?? 0
-    const writeMicros = options.writeMicros ?? 0
+    const operation = "Bdev.createDelay"
+    const name = yield* checkIdentity(operation, options, "delay")
+    const latencies = yield* checkDelay(operation, options)
+    yield* requireBase(operation, options.base)
+    yield* requireFree(operation, [name], options.uuid)
     return yield* scoped(
       (rpc) =>
         Rpc.callWith(rpc, "bdev_delay_create", {
           name,
           base_bdev_name: options.base,
           uuid: options.uuid,
-          avg_read_latency: readMicros,
-          p99_read_latency: options.readP99Micros ?? readMicros,
-          avg_write_latency: writeMicros,
-          p99_write_latency: options.writeP99Micros ?? writeMicros
+          avg_read_latency: latencies.readMicros,
+          p99_read_latency: latencies.readP99Micros,
+          avg_write_latency: latencies.writeMicros,
+          p99_write_latency: latencies.writeP99Micros
         }),
       (rpc, created) => Rpc.callWith(rpc, "bdev_delay_delete", { name: created })
     )
@@ -225,9 +258,8 @@ export const createDelay: (options: DelayOptions) => Effect.Effect<string, Creat
 
 /** @since 0.1.0 @category models */
 export interface ErrorOptions {
-  /** The name of the bdev below, which is claimed. */
+  /** The name of the bdev below, which is claimed. SPDK makes the UUID of the error bdev out of the UUID of this one. */
   readonly base: string
-  readonly uuid?: string | undefined
 }
 
 /** What an error bdev does to the next requests. @since 0.1.0 @category models */
@@ -235,14 +267,14 @@ export interface Injection {
   /** `clear` ends all injections. */
   readonly ioType: BdevErrorInjectIoType
   readonly errorType: BdevErrorInjectErrorType
-  /** How many requests. Default 1. */
+  /** How many requests, up to 2^32 - 1. Default 1. */
   readonly count?: number | undefined
   /** Fails only what comes while this many are in flight. */
   readonly queueDepth?: number | undefined
-  /** For `corrupt_data`: which byte of the data, and with what it is XORed. */
+  /** For `corrupt_data`: which byte of the data, and with what it is XORed, 1 to 255. */
   readonly corruptOffset?: number | undefined
   readonly corruptValue?: number | undefined
-  /** For `nvme_failure`: status code type and status code; one of them must not be 0. */
+  /** For `nvme_failure` alone: status code type, 0 to 7, and status code, 0 to 255; one of them must not be 0. */
   readonly nvmeSct?: number | undefined
   readonly nvmeSc?: number | undefined
 }
@@ -264,19 +296,18 @@ export interface ErrorBdev {
 export const createError: (options: ErrorOptions) => Effect.Effect<ErrorBdev, CreateError, RpcClient | Scope.Scope> =
   Effect.fn("Bdev.createError")(function* (options: ErrorOptions) {
     const client = yield* RpcClient
-    yield* requireBase(options.base)
+    const operation = "Bdev.createError"
+    yield* requireBase(operation, options.base)
+    yield* requireFree(operation, [`EE_${options.base}`], undefined)
     const name = yield* scoped(
-      (rpc) =>
-        Effect.as(
-          Rpc.callWith(rpc, "bdev_error_create", { base_name: options.base, uuid: options.uuid }),
-          `EE_${options.base}`
-        ),
+      (rpc) => Effect.as(Rpc.callWith(rpc, "bdev_error_create", { base_name: options.base }), `EE_${options.base}`),
       (rpc, created) => Rpc.callWith(rpc, "bdev_error_delete", { name: created })
     )
     return {
       name,
       inject: (injection) =>
-        Effect.asVoid(
+        Effect.andThen(
+          checkInjection("ErrorBdev.inject", injection),
           Rpc.callWith(client, "bdev_error_inject_error", {
             name,
             io_type: injection.ioType,
@@ -288,7 +319,7 @@ export const createError: (options: ErrorOptions) => Effect.Effect<ErrorBdev, Cr
             nvme_sct: injection.nvmeSct,
             nvme_sc: injection.nvmeSc
           })
-        )
+        ).pipe(Effect.asVoid)
     }
   })
 
@@ -296,8 +327,9 @@ export const createError: (options: ErrorOptions) => Effect.Effect<ErrorBdev, Cr
 export interface SplitOptions {
   /** The name of the bdev below, which is claimed. */
   readonly base: string
+  /** From 1 to 8192, and not more than fit. */
   readonly count: number
-  /** Of each part. Default: the bdev below in equal parts. */
+  /** Of each part: whole blocks of the bdev below. Default: the bdev below in equal parts. */
   readonly sizeMiB?: number | undefined
 }
 
@@ -311,7 +343,12 @@ export const createSplit: (
   options: SplitOptions
 ) => Effect.Effect<ReadonlyArray<string>, CreateError, RpcClient | Scope.Scope> = Effect.fn("Bdev.createSplit")(
   function* (options: SplitOptions) {
-    yield* requireBase(options.base)
+    const operation = "Bdev.createSplit"
+    const { base, count } = options
+    const issue = splitIssue(yield* requireBase(operation, base), { count, sizeMiB: options.sizeMiB })
+    if (issue !== undefined) return yield* failInvalid(operation, issue.field, issue.rule, options[issue.field], base)
+    const parts = Array.from({ length: count }, (_, part) => `${base}p${part}`)
+    yield* requireFree(operation, parts, undefined)
     return yield* scoped(
       (rpc) =>
         Rpc.callWith(rpc, "bdev_split_create", {
@@ -319,7 +356,7 @@ export const createSplit: (
           split_count: options.count,
           split_size_mb: options.sizeMiB
         }),
-      (rpc) => Rpc.callWith(rpc, "bdev_split_delete", { base_bdev: options.base })
+      (rpc) => Effect.andThen(Rpc.callWith(rpc, "bdev_split_delete", { base_bdev: base }), untilGone(rpc, base, parts))
     )
   }
 )

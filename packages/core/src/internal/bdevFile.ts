@@ -18,15 +18,19 @@ export const prepareFile = (
   sizeBytes: number | undefined,
   creation: FileCreation
 ): Effect.Effect<number | undefined, FileError> =>
-  Effect.flatMap(isDirectory(path), (is) =>
-    is ? failInvalid(operation, "path", "is a directory", path) : prepare(operation, path, sizeBytes, creation)
+  Effect.flatMap(whyNotDisk(path), (rule) =>
+    rule !== undefined ? failInvalid(operation, "path", rule, path) : prepare(operation, path, sizeBytes, creation)
   )
 
-const isDirectory = (path: string): Effect.Effect<boolean> =>
+/** What is there can be read and written at any place. Nothing is said of what is not there, or only on the server. */
+const whyNotDisk = (path: string): Effect.Effect<string | undefined> =>
   Effect.promise(() =>
     fs.stat(path).then(
-      (stats) => stats.isDirectory(),
-      () => false
+      (stats) => {
+        if (stats.isDirectory()) return "is a directory"
+        return stats.isFile() || stats.isBlockDevice() ? undefined : "is neither a file nor a block device"
+      },
+      () => undefined
     )
   )
 

@@ -4,12 +4,20 @@
 import * as Effect from "effect/Effect"
 import * as crypto from "node:crypto"
 import * as path from "node:path"
-import type { AioOptions, FileCreation, MemoryOptions, Size } from "../BdevCreate.ts"
-import type { RpcClient } from "../Rpc.ts"
-import * as Rpc from "../Rpc.ts"
-import { type ErrnoReason, failInvalid, type InvalidArgument, type RpcReason, type SpdkError } from "../SpdkError.ts"
+import type {
+  AioOptions,
+  DelayOptions,
+  FileCreation,
+  Injection,
+  MallocOptions,
+  MemoryOptions,
+  Size
+} from "../BdevCreate.ts"
+import { type ErrnoReason, failInvalid, type InvalidArgument, type SpdkError } from "../SpdkError.ts"
 import { prepareFile } from "./bdevFile.ts"
 import { bytesOf } from "./byteSize.ts"
+import { checkName, textRule } from "./names.ts"
+import { isUuid } from "./nvme/nqn.ts"
 
 const defaultBlockSize = 4096
 const smallestBlockSize = 512
@@ -18,6 +26,94 @@ const fileCreations: ReadonlyArray<FileCreation> = ["missing", "always", "never"
 
 export const generatedName = (kind: string): string => `${kind}-${crypto.randomBytes(4).toString("hex")}`
 
+type Checked<A> = Effect.Effect<A, SpdkError<InvalidArgument>>
+
+const maxUint32 = 0xffff_ffff
+
+/** The name of the new bdev, generated where none is given, and its UUID. */
+export const checkIdentity = Effect.fnUntraced(function* (
+  operation: string,
+  options: { readonly name?: string | undefined; readonly uuid?: string | undefined },
+  kind: string
+): Effect.fn.Return<string, SpdkError<InvalidArgument>> {
+  yield* checkUuid(operation, options.uuid)
+  return options.name === undefined ? generatedName(kind) : yield* checkName(operation, options.name)
+})
+
+export const checkUuid = (operation: string, uuid: string | undefined): Checked<void> => {
+  if (uuid === undefined) return Effect.void
+  if (!isUuid(uuid)) return failInvalid(operation, "uuid", "is not a UUID", uuid)
+  return /^[0-]+$/.test(uuid) ? failInvalid(operation, "uuid", "is zero, which stands for none", uuid) : Effect.void
+}
+
+const checkInteger = (
+  operation: string,
+  field: string,
+  value: number | undefined,
+  minimum: number,
+  maximum: number
+): Checked<void> =>
+  value === undefined || (Number.isInteger(value) && value >= minimum && value <= maximum)
+    ? Effect.void
+    : failInvalid(operation, field, `is not a whole number from ${minimum} to ${maximum}`, value)
+
+/** What a malloc bdev has besides its blocks. */
+export const checkMalloc = Effect.fnUntraced(function* (operation: string, options: MallocOptions, blockSize: number) {
+  const { optimalIoBoundaryBlocks, physicalBlockSize } = options
+  yield* checkInteger(operation, "optimalIoBoundaryBlocks", optimalIoBoundaryBlocks, 1, maxUint32)
+  // Consumers divide the physical by the logical size: a remainder would be a lie, and a smaller one underflows.
+  if (
+    physicalBlockSize !== undefined &&
+    !(Number.isInteger(physicalBlockSize / blockSize) && physicalBlockSize > 0 && physicalBlockSize <= largestBlockSize)
+  ) {
+    const rule = `is not a multiple of the block size ${blockSize}, up to ${largestBlockSize}`
+    yield* failInvalid(operation, "physicalBlockSize", rule, physicalBlockSize)
+  }
+})
+
+/** A day. SPDK multiplies by the ticks of a microsecond, in 64 bits. */
+const maxDelayMicros = 86_400_000_000
+
+export const checkDelay = Effect.fnUntraced(function* (operation: string, options: DelayOptions) {
+  const { readMicros = 0, readP99Micros = readMicros, writeMicros = 0, writeP99Micros = writeMicros } = options
+  const latencies = { readMicros, readP99Micros, writeMicros, writeP99Micros }
+  for (const [field, value] of Object.entries(latencies)) {
+    yield* checkInteger(operation, field, value, 0, maxDelayMicros)
+  }
+  for (const [field, p99, most] of [
+    ["readP99Micros", readP99Micros, readMicros],
+    ["writeP99Micros", writeP99Micros, writeMicros]
+  ] as const) {
+    if (p99 < most) yield* failInvalid(operation, field, `is less than what most requests take, ${most}`, p99)
+  }
+  return latencies
+})
+
+export const checkInjection = Effect.fnUntraced(function* (operation: string, injection: Injection) {
+  const { corruptOffset, corruptValue, count, errorType, nvmeSc = 0, nvmeSct = 0, queueDepth } = injection
+  yield* checkInteger(operation, "count", count, 0, maxUint32)
+  yield* checkInteger(operation, "queueDepth", queueDepth, 0, Number.MAX_SAFE_INTEGER)
+  yield* checkInteger(operation, "corruptOffset", corruptOffset, 0, Number.MAX_SAFE_INTEGER)
+  yield* checkInteger(operation, "corruptValue", corruptValue, 0, 0xff)
+  yield* checkInteger(operation, "nvmeSct", nvmeSct, 0, 7)
+  yield* checkInteger(operation, "nvmeSc", nvmeSc, 0, 0xff)
+  if (errorType === "corrupt_data" && (corruptValue ?? 0) === 0) {
+    yield* failInvalid(operation, "corruptValue", "is 0, which changes no data", corruptValue)
+  }
+  const hasStatus = nvmeSct !== 0 || nvmeSc !== 0
+  if (errorType === "nvme_failure" && !hasStatus) {
+    yield* failInvalid(operation, "nvmeSc", "is 0, and so is nvmeSct: that is success", nvmeSc)
+  }
+  if (errorType !== "nvme_failure" && hasStatus) {
+    yield* failInvalid(
+      operation,
+      nvmeSc === 0 ? "nvmeSct" : "nvmeSc",
+      `means nothing to ${errorType}`,
+      nvmeSc || nvmeSct
+    )
+  }
+})
+
 /** The blocks of a bdev in memory. */
 export const blocksOf = Effect.fnUntraced(function* (
   operation: string,
@@ -25,7 +121,8 @@ export const blocksOf = Effect.fnUntraced(function* (
 ): Effect.fn.Return<{ readonly block_size: number; readonly num_blocks: number }, SpdkError<InvalidArgument>> {
   const blockSize = options.blockSize ?? defaultBlockSize
   if (!(Number.isInteger(blockSize / smallestBlockSize) && blockSize > 0 && blockSize <= largestBlockSize)) {
-    return yield* failInvalid(operation, "blockSize", "is not a multiple of 512 bytes", blockSize)
+    const rule = `is not a multiple of 512 bytes, up to ${largestBlockSize}`
+    return yield* failInvalid(operation, "blockSize", rule, blockSize)
   }
   const { numBlocks, size } = options
   if (numBlocks === undefined) {
@@ -47,17 +144,36 @@ const sizeOf = (operation: string, size: Size, blockSize: number): Effect.Effect
       : failInvalid(operation, "size", `is not a multiple of the block size ${blockSize}`, size)
   )
 
+/** PATH_MAX, the NUL at the end not counted. */
+const maxPathBytes = 4095
+
+const pathIssue = (file: string): string | undefined => {
+  if (typeof file !== "string") return "is not a string"
+  if (file === "") return "is empty"
+  if (file.includes("\0")) return "contains a NUL character"
+  if (file.length > maxPathBytes || Buffer.byteLength(path.resolve(file)) > maxPathBytes) {
+    return `is longer than ${maxPathBytes} bytes`
+  }
+  return textRule(file)
+}
+
 /** The file below a bdev, made and extended as the options say. */
 export const fileOf = Effect.fnUntraced(function* (
   operation: string,
   options: AioOptions
 ): Effect.fn.Return<{ readonly filename: string; readonly block_size: number | undefined }, SpdkError<ErrnoReason>> {
-  if (options.path === "") return yield* failInvalid(operation, "path", "is empty", options.path)
+  const pathRule = pathIssue(options.path)
+  if (pathRule !== undefined) return yield* failInvalid(operation, "path", pathRule, options.path)
   const filename = path.resolve(options.path)
   const blockSize = options.blockSize ?? defaultBlockSize
   const isPowerOfTwo = Number.isSafeInteger(blockSize) && blockSize > 0 && Number.isInteger(Math.log2(blockSize))
   if (!isPowerOfTwo || blockSize < smallestBlockSize || blockSize > largestBlockSize) {
-    return yield* failInvalid(operation, "blockSize", "is not a power of two from 512", blockSize)
+    return yield* failInvalid(
+      operation,
+      "blockSize",
+      `is not a power of two from 512 to ${largestBlockSize}`,
+      blockSize
+    )
   }
   const isReadonly = options.readonly === true
   const { create = isReadonly ? "never" : "missing" } = options
@@ -91,7 +207,3 @@ export const fileOf = Effect.fnUntraced(function* (
   }
   return { filename, block_size: blockSize }
 })
-
-/** Without one, SPDK's modules wait for it to come, and answer as if all were done. */
-export const requireBase = (base: string): Effect.Effect<unknown, SpdkError<RpcReason>, RpcClient> =>
-  Rpc.call("bdev_get_bdevs", { name: base })

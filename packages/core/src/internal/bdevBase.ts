@@ -1,0 +1,98 @@
+/**
+ * What modules need of the bdev below, and of the names that they will give, looked at before SPDK does. SPDK's modules wait for a
+ * base that does not exist and answer as if all were done; after a refusal some keep the wish in mind and make the bdev
+ * later; and the split module frees its base under its first parts when a later one cannot be made.
+ */
+import * as Effect from "effect/Effect"
+import { setTimeout } from "node:timers/promises"
+import * as Rpc from "../Rpc.ts"
+import type { RpcClient } from "../Rpc.ts"
+import type { BdevRecord } from "../RpcResults.ts"
+import { AlreadyExists, fail, failInvalid, PermissionDenied, type RpcReason, type SpdkError } from "../SpdkError.ts"
+import { checkName } from "./names.ts"
+
+/** The bdev below, which nobody has claimed. */
+export const requireBase = Effect.fnUntraced(function* (
+  operation: string,
+  base: string
+): Effect.fn.Return<BdevRecord, SpdkError<RpcReason>, RpcClient> {
+  yield* checkName(operation, base, "base")
+  const [found] = yield* Rpc.call("bdev_get_bdevs", { name: base })
+  if (found === undefined) return yield* failInvalid(operation, "base", "is not what the server answers", base)
+  if (!found.claimed) return found
+  const by = found.claim_type === undefined ? "" : `: ${found.claim_type}`
+  const detail = `another bdev or module has claimed it${by}`
+  return yield* fail(new PermissionDenied({ operation, resource: base, detail, errno: "EPERM", errnoCode: 1 }))
+})
+
+/** That none of these names, nor the UUID, is a bdev's. */
+export const requireFree = Effect.fnUntraced(function* (
+  operation: string,
+  names: ReadonlyArray<string>,
+  uuid: string | undefined
+): Effect.fn.Return<void, SpdkError<RpcReason>, RpcClient> {
+  const wanted = new Set(uuid === undefined ? names : [...names, uuid.toLowerCase()])
+  for (const { aliases, name } of yield* Rpc.call("bdev_get_bdevs")) {
+    const taken = [name, ...aliases].find((one) => wanted.has(one))
+    if (taken === undefined) continue
+    return yield* fail(new AlreadyExists({ operation, resource: taken, errno: "EEXIST", errnoCode: 17 }))
+  }
+})
+
+/** Of the machine: a test's clock does not move SPDK. */
+const pause = Effect.promise(() => setTimeout(1))
+
+/** How often a base is looked at that somebody may have claimed in the meantime. */
+const maxLooks = 100
+
+/** SPDK answers the deletion of a split before the parts are gone, and lets go of the base after that. */
+export const untilGone = (
+  rpc: RpcClient["Service"],
+  base: string,
+  parts: ReadonlyArray<string>
+): Effect.Effect<void, SpdkError<RpcReason>> =>
+  Effect.gen(function* () {
+    const gone = new Set(parts)
+    for (let looks = 0; looks < maxLooks;) {
+      const bdevs = yield* Rpc.callWith(rpc, "bdev_get_bdevs")
+      const areGone = !bdevs.some(({ name }) => gone.has(name))
+      if (areGone && bdevs.find(({ name }) => name === base)?.claimed !== true) return
+      if (areGone) looks++
+      yield* pause
+    }
+  })
+
+const MiB = 1024 * 1024
+
+/** SPDK makes one after the other without a pause, and takes longer for each: these take it three seconds. */
+const maxParts = 8192
+
+export interface SplitFields {
+  readonly count: number
+  readonly sizeMiB: number | undefined
+}
+
+/** Why a bdev cannot be split like that: SPDK divides by the size of a part that has no block. */
+export const splitIssue = (
+  { block_size: blockSize, name, num_blocks: numBlocks }: Pick<BdevRecord, "block_size" | "name" | "num_blocks">,
+  { count, sizeMiB }: SplitFields
+): { readonly field: keyof SplitFields; readonly rule: string } | undefined => {
+  if (!Number.isInteger(count) || count < 1 || count > maxParts) {
+    return { field: "count", rule: `is not a whole number from 1 to ${maxParts}` }
+  }
+  if (sizeMiB === undefined) {
+    return count > numBlocks ? { field: "count", rule: `is more than the ${numBlocks} blocks of "${name}"` } : undefined
+  }
+  if (!Number.isSafeInteger(sizeMiB) || sizeMiB < 1) return { field: "sizeMiB", rule: "is not a whole number above 0" }
+  const baseBytes = numBlocks * blockSize
+  if (!Number.isSafeInteger(sizeMiB * MiB) || sizeMiB * MiB > baseBytes) {
+    return { field: "sizeMiB", rule: `is more than "${name}" has, ${baseBytes} bytes` }
+  }
+  if ((sizeMiB * MiB) % blockSize !== 0) {
+    return { field: "sizeMiB", rule: `is not a multiple of the block size ${blockSize} of "${name}"` }
+  }
+  const fit = Math.floor(baseBytes / (sizeMiB * MiB))
+  return count > fit
+    ? { field: "count", rule: `is more than the ${fit} parts of ${sizeMiB} MiB in "${name}"` }
+    : undefined
+}
