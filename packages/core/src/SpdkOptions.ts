@@ -62,7 +62,10 @@ export interface Options {
   readonly memoryMiB?: number | undefined
   /** Takes the memory from hugepages, which real devices need. Default false. Hardware: no effect on embedded. */
   readonly hugepages?: boolean | undefined
-  /** Which PCI devices SPDK may take: none, only these, or all but these. Default false. Hardware: no effect on embedded. */
+  /**
+   * Which PCI devices SPDK may take: none, only these, or all but these. An empty `allow` allows none, an empty `block` all.
+   * Default false. Hardware: no effect on embedded.
+   */
   readonly pci?:
     | false
     | { readonly allow: ReadonlyArray<string> }
@@ -129,7 +132,7 @@ const toOptions = ({ allow, block, ...rest }: Config.Success<typeof variables>):
 
 /**
  * Every option from Config: `SPDK_ENGINE`, `SPDK_NAME`, `SPDK_CORES`, `SPDK_MEMORY_MIB`, `SPDK_HUGEPAGES`,
- * `SPDK_PCI_ALLOW` or `SPDK_PCI_BLOCK` (comma-separated addresses; an empty block list takes every device),
+ * `SPDK_PCI_ALLOW` or `SPDK_PCI_BLOCK` (comma-separated addresses; an empty allow list takes no device, an empty block list every one),
  * `SPDK_CONFIG` (a path), `SPDK_RPC_SOCKET`, `SPDK_LOG_LEVEL`, `SPDK_POLLING`. What is not set takes its default.
  *
  * @since 0.1.0

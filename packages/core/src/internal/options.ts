@@ -189,6 +189,8 @@ const allowedCores: Effect.Effect<CpuSet.CpuSet> = Effect.promise(async () => {
 
 const resolvePci = (pci: Options["pci"]): PciAccess => {
   if (pci === undefined || pci === false) return { _tag: "None" }
+  // SPDK takes an empty list of allowed devices for no list, and opens all of them.
+  if ("allow" in pci && pci.allow.length === 0) return { _tag: "None" }
   return "allow" in pci ? { _tag: "AllowOnly", addresses: pci.allow } : { _tag: "AllExcept", addresses: pci.block }
 }
 

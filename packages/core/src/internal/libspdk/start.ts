@@ -83,8 +83,8 @@ export const start = Effect.fnUntraced(function* <E = never>(
   configure: Configure<E> | undefined
 ): Effect.fn.Return<Started, SpdkError<StartReason> | E, Scope.Scope> {
   yield* checkMemory(options)
-  const directory = yield* privateDirectory
-  const socket = path.join(directory, "rpc.sock")
+  const directory = yield* privateDirectory(options.rpcSocket)
+  const socket = path.join(directory, socketName)
   if (options.rpcSocket !== undefined) yield* claimLink(options.rpcSocket)
   const { runningKey, started, turn } = yield* acquire(host, options, directory, socket, configure !== undefined)
   const removeDirectory = Effect.promise(() => fs.rm(directory, { recursive: true, force: true }))
@@ -105,9 +105,10 @@ export const start = Effect.fnUntraced(function* <E = never>(
   } else if (options.rpcSocket !== undefined) {
     yield* publishLink(options.rpcSocket, socket)
   }
+  const isLinked = rpcSocket === socket || (yield* leadsTo(options.rpcSocket, rpcSocket))
   // `keyOf` wrote it, in this process.
   const running: RunningOptions = JSON.parse(runningKey())
-  return { rpc, rpcSocket: rpcSocket === socket ? (options.rpcSocket ?? socket) : rpcSocket, running }
+  return { rpc, rpcSocket: isLinked ? (options.rpcSocket ?? rpcSocket) : rpcSocket, running }
 })
 
 /** How long an SPDK whose socket is gone has to say why. */
@@ -131,25 +132,48 @@ const checkMemory = (options: ResolvedOptions): Effect.Effect<void, SpdkError<In
 const startFailed = (detail: string, cause?: unknown): SpdkError<StartFailed> =>
   new SpdkError({ reason: new StartFailed({ operation, detail, cause }) })
 
-/** Mode 0700, so that nobody else reaches the socket in it at any moment. Those of killed processes are swept first. */
-const privateDirectory = Effect.tryPromise({
-  try: async () => {
-    await sweep()
-    return await fs.mkdtemp(path.join(os.tmpdir(), `${directoryPrefix}${process.pid}-`))
-  },
-  catch: (cause) => startFailed(`no private directory for the RPC socket: ${String(cause)}`, cause)
-})
+/**
+ * Mode 0700, so that nobody else reaches the socket in it at any moment. Those of killed processes are swept first. A socket's
+ * path is short and a process starts SPDK once, so that a TMPDIR that is too long, or not there, gives way to the directory of
+ * the socket that was asked for, and that one to /tmp.
+ */
+const privateDirectory = (rpcSocket: string | undefined): Effect.Effect<string, SpdkError<StartFailed>> =>
+  Effect.tryPromise({
+    try: async () => {
+      const parents = [os.tmpdir(), ...(rpcSocket === undefined ? [] : [path.dirname(rpcSocket)]), "/tmp"]
+      const short = parents.filter((parent) => Buffer.byteLength(socketIn(parent, "XXXXXX")) <= Rpc.maxSocketPathBytes)
+      let failure: unknown = new Error(`${parents.join(", ")}: too long for the path of a socket`)
+      for (const parent of short) {
+        try {
+          await sweep(parent)
+          return await fs.mkdtemp(prefixIn(parent))
+        } catch (cause) {
+          failure = cause
+        }
+      }
+      throw failure
+    },
+    catch: (cause) => startFailed(`no private directory for the RPC socket: ${String(cause)}`, cause)
+  })
 
 const directoryPrefix = "effect-spdk-"
+const socketName = "rpc.sock"
 
-/** Removes private directories whose process is gone and whose socket, if there is one, does not answer. */
-const sweep = async (): Promise<void> => {
-  for (const name of await fs.readdir(os.tmpdir())) {
+const prefixIn = (parent: string): string => path.join(parent, `${directoryPrefix}${process.pid}-`)
+const socketIn = (parent: string, random: string): string => path.join(`${prefixIn(parent)}${random}`, socketName)
+
+/**
+ * Removes private directories of this user whose process is gone and whose socket, if there is one, does not answer. Those of
+ * other users stay, also for root: they are theirs to remove.
+ */
+const sweep = async (parent: string): Promise<void> => {
+  for (const name of await fs.readdir(parent)) {
     const pid = name.startsWith(directoryPrefix) ? /^(\d+)-/.exec(name.slice(directoryPrefix.length))?.[1] : undefined
     if (pid === undefined || isAlive(Number(pid))) continue
-    const directory = path.join(os.tmpdir(), name)
-    if (await answers(path.join(directory, "rpc.sock"))) continue
-    // Somebody else's directory stays: it is theirs to remove.
+    const directory = path.join(parent, name)
+    const found = await fs.lstat(directory).catch(() => undefined)
+    if (found?.isDirectory() !== true || found.uid !== process.getuid?.()) continue
+    if (await answers(path.join(directory, socketName))) continue
     await fs.rm(directory, { recursive: true, force: true }).catch(() => {})
   }
 }
@@ -170,6 +194,9 @@ const claimLink = (link: string): Effect.Effect<void, SpdkError<InvalidArgument>
       if (entry === undefined)
         return (await fs.stat(path.dirname(link)).catch(() => undefined)) === undefined ? "no-directory" : "free"
       if (!entry.isSymbolicLink() && !entry.isSocket()) return "taken"
+      // The SPDK of this process, which a layer before this one has started, is shared with its socket.
+      const target = entry.isSymbolicLink() ? await fs.readlink(link).catch(() => "") : ""
+      if (path.basename(path.dirname(target)).startsWith(`${directoryPrefix}${process.pid}-`)) return "free"
       if (await answers(link)) return "taken"
       await fs.rm(link, { force: true })
       return "free"
@@ -187,6 +214,17 @@ const publishLink = (link: string, socket: string): Effect.Effect<void, SpdkErro
     try: () => fs.symlink(socket, link),
     catch: (cause) => invalid(operation, "rpcSocket", `cannot be made: ${String(cause)}`, link)
   })
+
+/** The link may be another process's by now, or none. */
+const leadsTo = (link: string | undefined, socket: string): Effect.Effect<boolean> =>
+  link === undefined
+    ? Effect.succeed(false)
+    : Effect.promise(() =>
+        fs.readlink(link).then(
+          (target) => target === socket,
+          () => false
+        )
+      )
 
 const answers = (socket: string): Promise<boolean> =>
   new Promise((resolve) => {
@@ -258,7 +296,10 @@ const acquire = (
         return
       }
       if (reply.status !== eexist || asked === reply.text) {
-        const failed = startFailed(reply.text === "" ? `status ${reply.status}` : reply.text)
+        const said = reply.text === "" ? `status ${reply.status}` : reply.text
+        // -ENOMEM, of a pool that a subsystem makes at its start.
+        const isMemory = /code: -12\b/.test(said)
+        const failed = startFailed(isMemory ? `${said}; memoryMiB ${options.memoryMiB} is too little` : said)
         Deferred.doneUnsafe(started, Effect.fail(failed))
         return
       }
