@@ -21,6 +21,11 @@ it("takes a skipped libspdk test for a failed one only where there is libspdk", 
   expect(summarise(skipped, false)).toEqual({ passed: 0, failed: 0, skipped: 3 })
 })
 
+it("takes a libspdk test for skipped that says what this SPDK lacks", () => {
+  const skipped = report({ ...test("libspdk x", "skipped"), meta: { skippedFor: "this SPDK has no such method" } })
+  expect(summarise(skipped, true)).toEqual({ passed: 0, failed: 0, skipped: 1 })
+})
+
 it("counts a file that does not load as one failure", () => {
   const broken = { testResults: [{ name: "b.test.ts", status: "failed", assertionResults: [] }] }
   expect(summarise(broken, false)).toEqual({ passed: 0, failed: 1, skipped: 0 })

@@ -18,6 +18,7 @@ import { createRequire } from "node:module"
 import { tmpdir } from "node:os"
 import { dirname, join, resolve } from "node:path"
 import { fileURLToPath } from "node:url"
+import { installed, isTooOld, oldest, show } from "./spdk-version.mjs"
 
 const packageDir = fileURLToPath(new URL("../", import.meta.url))
 const addonDir = join(packageDir, "addon")
@@ -31,6 +32,13 @@ if (spawnSync("pkg-config", ["--version"]).error !== undefined) {
 const missing = lookedFor.filter((name) => spawnSync("pkg-config", ["--exists", name]).status !== 0)
 if (missing.length > 0) {
   console.log(`no SPDK: pkg-config does not find ${missing.join(", ")} (looked for ${lookedFor.join(", ")})`)
+  process.exit(3)
+}
+const version = installed()
+if (version !== undefined && isTooOld(version)) {
+  console.log(
+    `no SPDK that is new enough: SPDK ${show(version)} is installed, and ${show(oldest)} is the oldest that works`
+  )
   process.exit(3)
 }
 

@@ -44,14 +44,19 @@ if (process.argv[2] === "--cflags") {
   const flags = [...pkgConfig("--cflags", ...packages), "-I../node_modules/node-addon-api"]
   console.log(flags.map((flag) => flag.replace(/^-I/, "-isystem")).join("\n"))
 } else {
-  const libdir = pkgConfig("--variable=libdir", "spdk_event")[0]
+  const libraries = pkgConfig("--libs", ...packages)
+  // SPDK's files name no libdir. Where its libraries were linked from they are loaded from, in the same order, so that an SPDK
+  // outside of the loader's folders works without LD_LIBRARY_PATH, and is not taken for another that lies in them.
+  const folders = libraries.filter((flag) => flag.startsWith("-L")).map((flag) => flag.slice(2))
   console.log(
     [
       "-Wl,--no-as-needed",
-      ...pkgConfig("--libs", ...packages),
+      ...libraries,
       "-Wl,--as-needed",
       ...pkgConfig("--libs", "--static", "spdk_syslibs"),
-      ...(libdir === undefined ? [] : [`-Wl,-rpath,${libdir}`])
+      // As DT_RPATH, which also counts for what those libraries need in their turn: DPDK's do not say where theirs are.
+      "-Wl,--disable-new-dtags",
+      ...new Set(folders.map((folder) => `-Wl,-rpath,${folder}`))
     ].join("\n")
   )
 }

@@ -1,7 +1,6 @@
 /** Blobs over another bdev: external snapshots. */
 import type * as Blobstore from "@effect-spdk/blobstore/Blobstore"
 import * as Bdev from "@effect-spdk/core/Bdev"
-import * as Rpc from "@effect-spdk/core/Rpc"
 import * as Spdk from "@effect-spdk/core/Spdk"
 import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
@@ -19,7 +18,7 @@ import {
   zeroes
 } from "../support/blobs.ts"
 import { contract, failsWith, fresh, pattern, sameBytes, until, within } from "../support/harness.ts"
-import { errorBdev } from "../support/held.ts"
+import { errorBdev, letGoOf, needsResume } from "../support/held.ts"
 
 export const suite: BlobSuite = (name, layer, _capabilities, driver) =>
   contract(name, layer, (check) => {
@@ -179,14 +178,13 @@ export const suite: BlobSuite = (name, layer, _capabilities, driver) =>
     for (const [what, change] of changes) {
       check(`a read of an external snapshot ends well though ${what} meanwhile`, () =>
         Effect.gen(function* () {
+          yield* needsResume
           const spdk = yield* Spdk.Spdk
           const other = yield* external
           // Nobody else has it open, nor a channel to it.
           const below = yield* external
           const held = yield* Bdev.createError({ base: below.name })
-          const letGo = Effect.flatMap(Effect.service(Rpc.RpcClient), (client) =>
-            client.call("bdev_error_resume_pending", { name: held.name })
-          )
+          const letGo = letGoOf(held.name)
           yield* Effect.addFinalizer(() => Effect.ignore(letGo))
           const store = yield* freshStore(driver)
           const blob = yield* store.create({ clusters: 4, externalSnapshot: held.name })

@@ -236,7 +236,7 @@ export const suite: BlobSuite = (name, layer, _capabilities, driver) =>
         expectReleaseTimedOut(exit, { limitMillis: 30, operation: "Blob.close" })
         yield* failsWith(blob.resource.read(0, buffer), "Released")
         yield* held.letGo
-        yield* within("the read", Fiber.join(reading))
+        yield* within("the read", Fiber.await(reading))
         yield* within("the close of the store", store.close)
         const again = yield* load(held.bdev, driver)
         const same = yield* again.open(blob.resource.id)

@@ -6,7 +6,7 @@ import * as Bdev from "@effect-spdk/core/Bdev"
 import * as Spdk from "@effect-spdk/core/Spdk"
 import * as SpdkError from "@effect-spdk/core/SpdkError"
 import { assert, layer as sharedLayer } from "@effect/vitest"
-import type { Vitest } from "@effect/vitest"
+import type { TestContext, Vitest } from "@effect/vitest"
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -15,6 +15,13 @@ import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
 import type { EngineLayer } from "./engines.ts"
+
+declare module "vitest" {
+  interface TaskMeta {
+    /** Why the test did not run, where that is no failure. */
+    skippedFor?: string
+  }
+}
 
 export { pattern } from "./bytes.ts"
 
@@ -33,9 +40,39 @@ export const contract = (
 ): void =>
   sharedLayer(engine, { excludeTestServices: true, timeout: "60 seconds" })(name, (it) => {
     const check: Check = (title, effect, options) =>
-      it.effect(title, () => leavesNothing(announced(Effect.suspend(effect))), options?.timeoutMillis)
+      it.effect(
+        title,
+        (context) => orSkipped(context, ended(leavesNothing(announced(Effect.suspend(effect))), context.task.timeout)),
+        options?.timeoutMillis
+      )
     tests(check, it)
   })
+
+/** What a test ends with that this SPDK cannot run. */
+class NotHere extends Error {}
+
+/** Ends the test as skipped, with the reason in the report: for what only some versions of SPDK have. */
+export const skipTest = (reason: string): Effect.Effect<never> => Effect.die(new NotHere(reason))
+
+const skipReason = (cause: Cause.Cause<unknown>): string | undefined => {
+  const defect = Result.getOrElse(Cause.findDefect(cause), () => undefined)
+  return defect instanceof NotHere ? defect.message : undefined
+}
+
+const orSkipped = <A, E, R>(context: TestContext, effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.catchCause(effect, (cause) => {
+    const reason = skipReason(cause)
+    if (reason === undefined) return Effect.failCause(cause)
+    context.task.meta.skippedFor = reason
+    return Effect.sync(() => context.skip(reason))
+  })
+
+/**
+ * Fails a little before the test's own limit. Vitest would wait for the finalizers of a test that it has given up, and those
+ * wait for the device that hangs: that would be another limit of time for each such test.
+ */
+const ended = <A, E, R>(effect: Effect.Effect<A, E, R>, limitMillis: number): Effect.Effect<A, E, R> =>
+  limitMillis === 0 ? effect : within("the test", effect, limitMillis * 0.9)
 
 /**
  * Says at once what failed, because a release that waits for a device may stand between the failure and its report; and
@@ -47,7 +84,7 @@ const announced = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E,
     const scope = yield* Effect.scope
     const inner = yield* Scope.fork(scope)
     const exit = yield* Effect.exit(Effect.provideService(limited, Scope.Scope, inner))
-    if (Exit.isFailure(exit)) console.error(Cause.pretty(exit.cause))
+    if (Exit.isFailure(exit) && skipReason(exit.cause) === undefined) console.error(Cause.pretty(exit.cause))
     yield* Effect.provideService(Scope.close(inner, exit), Bdev.ReleaseTimeout, "10 seconds")
     return yield* exit
   })

@@ -8,7 +8,7 @@ import * as Rpc from "@effect-spdk/core/Rpc"
 import * as Spdk from "@effect-spdk/core/Spdk"
 import type * as SpdkThread from "@effect-spdk/core/SpdkThread"
 import * as Effect from "effect/Effect"
-import { blockSize, fresh, until } from "./harness.ts"
+import { blockSize, fresh, skipTest, until } from "./harness.ts"
 
 /** Requests of this program that have not been answered. */
 export const inFlight = Effect.flatMap(Effect.service(Spdk.Spdk), (spdk) =>
@@ -18,12 +18,32 @@ export const inFlight = Effect.flatMap(Effect.service(Spdk.Spdk), (spdk) =>
 /** An error bdev over a malloc bdev, opened for writing, and the means to inject errors into it. */
 export const errorBdev = (numBlocks = 4096) =>
   Effect.gen(function* () {
-    const client = yield* Rpc.RpcClient
     const base = yield* Bdev.createMalloc({ name: fresh("base"), blockSize, numBlocks })
     const { inject, name } = yield* Bdev.createError({ base })
     const bdev = yield* Bdev.open(name, { write: true })
-    const letGo = client.call("bdev_error_resume_pending", { name })
-    return { name, base, bdev, inject, letGo }
+    return { name, base, bdev, inject, letGo: letGoOf(name) }
+  })
+
+/** What SPDK before 26.05 has no method for. */
+const canResume = Effect.flatMap(Rpc.RpcClient, (client) =>
+  Effect.map(
+    client.call("rpc_get_methods"),
+    (methods) => Array.isArray(methods) && methods.includes("bdev_error_resume_pending")
+  )
+)
+
+/** Skips a test in which what an error bdev has held is to end well. */
+export const needsResume = Effect.flatMap(canResume, (can) =>
+  can ? Effect.void : skipTest("the error bdev of this SPDK cannot let I/O go on (no bdev_error_resume_pending)")
+)
+
+/** Lets go of what the error bdev holds. Where SPDK cannot do that, a reset ends it with an error. */
+export const letGoOf = (name: string) =>
+  Effect.gen(function* () {
+    const client = yield* Rpc.RpcClient
+    if (yield* canResume) return void (yield* client.call("bdev_error_resume_pending", { name }))
+    yield* client.call("bdev_error_inject_error", { name, io_type: "clear", error_type: "failure" })
+    yield* Effect.scoped(Effect.flatMap(Bdev.open(name), (bdev) => bdev.reset))
   })
 
 /**
