@@ -7,6 +7,7 @@
 export { bytesOf } from "./internal/byteSize.ts"
 export type * from "./internal/engine.ts"
 export { EngineService } from "./internal/engineService.ts"
+export { Host } from "./internal/host.ts"
 export { discoveryNqn, isUuid, nqnRule } from "./internal/nvme/nqn.ts"
 export { type FieldIssue, resolveTransportId } from "./internal/nvme/transportId.ts"
 export { numbersOf } from "./internal/libspdk/blobstores.ts"

@@ -2,14 +2,13 @@
  * The life of a subsystem: who ends what, and in which order.
  */
 import { isBdev } from "@effect-spdk/core/Bdev"
-import { callDecoded, pollChanges, withinLimitByRpc } from "@effect-spdk/core/Engine"
+import { callDecoded, Host, pollChanges, withinLimitByRpc } from "@effect-spdk/core/Engine"
 import * as Rpc from "@effect-spdk/core/Rpc"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
-import * as crypto from "node:crypto"
 import * as Info from "../NvmfInfo.ts"
 import type { NamespaceOptions, SubsystemOptions } from "../NvmfOptions.ts"
 import type { ControllerEvent, Namespace, QpairEvent, Subsystem } from "../NvmfSubsystem.ts"
@@ -123,7 +122,8 @@ const addNamespace = Effect.fn("NvmfSubsystem.addNamespace")(function* (
   options: NamespaceOptions
 ): Effect.fn.Return<Namespace, Failed, Scope.Scope> {
   yield* checkNamespace(options, traits)
-  const { eui64, nsid: wantedNsid, uuid = crypto.randomUUID(), visibleTo } = options
+  const host = yield* Host
+  const { eui64, nsid: wantedNsid, uuid = host.uuid(), visibleTo } = options
   // SPDK takes the bdev's UUID for an NGUID that is not given, and its initiator names a bdev after the NGUID.
   const nguid = options.nguid ?? uuid.replaceAll("-", "")
   const { nqn } = traits

@@ -1,9 +1,9 @@
 /** The state of one key-value store, and the life of its segments: made, sealed, retired. */
+import { Host } from "@effect-spdk/core/Engine"
 import { Corrupted, SpdkError } from "@effect-spdk/core/SpdkError"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type * as Semaphore from "effect/Semaphore"
-import { randomBytes } from "node:crypto"
 import type { Damage } from "../format/damage.ts"
 import { saltBytes } from "./codec.ts"
 import type { KvIndex, Segment, ValueBlob } from "./index.ts"
@@ -92,9 +92,10 @@ const useSpare = (log: Log, id: number, mark: Uint8Array): Effect.Effect<KvBlob,
 
 /** An empty segment, durable. `mayUseSpare` when its use will free space. */
 export const createSegment = Effect.fnUntraced(function* (log: Log, mayUseSpare: boolean) {
+  const { randomBytes } = yield* Host
   const mark = {
     number: log.nextNumber++,
-    salt: Uint8Array.from(randomBytes(saltBytes)),
+    salt: randomBytes(saltBytes),
     baseSequence: log.baseSequence,
     alignmentBytes: Math.max(512, log.blobs.blockBytes)
   }

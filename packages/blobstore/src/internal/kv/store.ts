@@ -1,11 +1,11 @@
 /** The operations of Effect's `KeyValueStore` on a log. */
+import { Host } from "@effect-spdk/core/Engine"
 import { invalid, type SpdkError, released } from "@effect-spdk/core/SpdkError"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Base64 from "effect/encoding/Base64"
 import * as KeyValueStore from "effect/persistence/KeyValueStore"
 import * as Result from "effect/Result"
-import { randomBytes } from "node:crypto"
 import { crc32c } from "../format/crc32c.ts"
 import {
   decodeRecord,
@@ -102,7 +102,8 @@ const read = (log: Log, key: string): Effect.Effect<(Stored & { readonly sequenc
 
 /** A blob that holds the value, durable, and that nothing refers to yet. */
 const writeLarge = Effect.fnUntraced(function* (log: Log, value: Uint8Array) {
-  const token = Uint8Array.from(randomBytes(tokenBytes))
+  const { randomBytes } = yield* Host
+  const token = randomBytes(tokenBytes)
   const crc = crc32c(value)
   const id = yield* log.blobs.create(value.length, [storeMark(log.name), [valueXattr, token]])
   yield* Effect.acquireUseRelease(

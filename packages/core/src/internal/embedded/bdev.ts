@@ -93,7 +93,7 @@ export abstract class Bdev {
   claimedBy: string | undefined = undefined
   state: "ready" | "unregistering" | "removing" = "ready"
   /** What channels that are gone have counted, and all errors. */
-  readonly stat = new IoStat()
+  readonly stat: IoStat
   /** The errno or 0 that the end of the removal reports. */
   onRemoved: ((errno: number) => void) | undefined = undefined
   /** Set while the removal waits for channels. */
@@ -104,6 +104,7 @@ export abstract class Bdev {
 
   constructor(reactor: Reactor, properties: BdevProperties) {
     this.reactor = reactor
+    this.stat = new IoStat(reactor.host.nowMillis)
     this.properties = properties
     this.name = properties.name
     this.blockSize = properties.blockSize
@@ -228,13 +229,14 @@ export class BdevChannel {
   refs = 0
   outstanding = 0
   isResetting = false
-  readonly stat = new IoStat()
+  readonly stat: IoStat
   /** I/O that its module had no memory for. */
   private waiting: Array<BdevIo> = []
 
   constructor(bdev: Bdev, thread: ChannelThread) {
     this.bdev = bdev
     this.thread = thread
+    this.stat = new IoStat(bdev.reactor.host.nowMillis)
   }
 
   /** Only in a drain of the reactor. The I/O may have ended when this returns. */
@@ -247,7 +249,7 @@ export class BdevChannel {
       io.startMillis = 0
       return io.finish(aborted)
     }
-    io.startMillis = bdev.isImmediate ? this.stat.sampleStart(io.opcode) : performance.now()
+    io.startMillis = bdev.isImmediate ? this.stat.sampleStart(io.opcode) : bdev.reactor.host.nowMillis()
     if (io.opcode === Opcode.WriteZeroes && !bdev.moduleIoTypes.has("write_zeroes")) return emulateWriteZeroes(io)
     bdev.submit(io)
   }
@@ -266,7 +268,7 @@ export class BdevChannel {
   retryLater(io: BdevIo): void {
     this.waiting.push(io)
     if (this.waiting.length > 1) return
-    setImmediate(() =>
+    this.bdev.reactor.host.nextTurn(() =>
       this.bdev.reactor.post(() => {
         const waiting = this.waiting
         this.waiting = []

@@ -212,7 +212,7 @@ const register = (registry: BdevRegistry, options: AioOptions, fd: number): Bdev
     registry,
     {
       name: options.name,
-      uuid: Uuid.normalize(options.uuid) ?? Uuid.random(),
+      uuid: Uuid.normalize(options.uuid) ?? registry.context.reactor.host.uuid(),
       productName: "AIO disk",
       blockSize,
       numBlocks: sizeBytes / blockSize,

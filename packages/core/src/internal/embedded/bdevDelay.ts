@@ -111,7 +111,7 @@ export class DelayBdev extends StackedBdev {
   override submit(io: BdevIo): void {
     io.kind = 0
     if (io.opcode === Opcode.Read || io.opcode === Opcode.Write) {
-      const isP99 = Math.random() < 0.01
+      const isP99 = this.reactor.host.random() < 0.01
       io.kind = (io.opcode === Opcode.Read ? 1 : 3) + (isP99 ? 1 : 0)
     } else if (io.opcode === Opcode.Reset) {
       for (const channel of this.channels.values()) {

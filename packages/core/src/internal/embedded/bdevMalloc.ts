@@ -152,7 +152,7 @@ export class MallocModule {
       this.registry,
       {
         name: options.name ?? `Malloc${this.created++}`,
-        uuid: Uuid.normalize(options.uuid) ?? Uuid.random(),
+        uuid: Uuid.normalize(options.uuid) ?? this.registry.context.reactor.host.uuid(),
         productName: "Malloc disk",
         blockSize,
         numBlocks,

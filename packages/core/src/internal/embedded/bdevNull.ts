@@ -70,7 +70,7 @@ export const createNull = (registry: BdevRegistry, options: NullOptions): Bdev |
   if (blockSize % 512 !== 0 || physicalBlockSize % 512 !== 0 || numBlocks === 0) return -EINVAL
   const bdev = new NullBdev(registry.context.reactor, {
     ...properties,
-    uuid: Uuid.normalize(uuid) ?? Uuid.random(),
+    uuid: Uuid.normalize(uuid) ?? registry.context.reactor.host.uuid(),
     productName: "Null disk",
     blockSize,
     numBlocks,

@@ -21,7 +21,6 @@ import { ioStatusOf, ioTypesOf, NvmeDisk, removed } from "./nvme/disk.ts"
 import { describeNamespace, identityOf, isSameNamespace, type NamespaceFacts } from "./nvme/initialise.ts"
 import { type IoStatus, success } from "./status.ts"
 import type { Timer, Timers } from "./timers.ts"
-import * as Uuid from "./uuid.ts"
 
 const operation = "bdev_nvme_attach_controller"
 const productName = "NVMe disk"
@@ -72,7 +71,7 @@ class NvmeBdev extends NvmeDisk {
       facts,
       {
         name: `${name}n${facts.nsid}`,
-        uuid: facts.uuid ?? Uuid.random(),
+        uuid: facts.uuid ?? controller.context.reactor.host.uuid(),
         productName,
         blockSize: facts.blockSizeBytes,
         numBlocks: facts.numBlocks,

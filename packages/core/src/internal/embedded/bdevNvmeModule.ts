@@ -2,7 +2,6 @@
  * The NVMe bdevs of an engine: the controllers that are attached, and the discovery services that attach more.
  */
 import * as Effect from "effect/Effect"
-import { randomUUID } from "node:crypto"
 import type { SpdkError } from "../../SpdkError.ts"
 import { nqnOfUuid } from "../nvme/nqn.ts"
 import { parseUuid } from "../nvme/identify.ts"
@@ -34,7 +33,7 @@ export class NvmeModule {
   readonly hostNqn: string
 
   constructor(registry: BdevRegistry) {
-    const uuid = randomUUID()
+    const uuid = registry.context.reactor.host.uuid()
     this.registry = registry
     this.hostId = parseUuid(uuid)
     this.hostNqn = nqnOfUuid(uuid)

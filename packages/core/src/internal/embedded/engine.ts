@@ -7,6 +7,7 @@ import type * as Scope from "effect/Scope"
 import * as CpuSet from "../../CpuSet.ts"
 import type { ErrnoReason, SpdkError, StartFailed } from "../../SpdkError.ts"
 import type { Engine } from "../engine.ts"
+import { Host } from "../host.ts"
 import type { ResolvedOptions } from "../options.ts"
 import { withinLimit } from "../release.ts"
 import { EngineState } from "./engineState.ts"
@@ -32,7 +33,8 @@ export const make = Effect.fnUntraced(function* (
   options: EmbeddedOptions,
   { waitsForStart = false }: { readonly waitsForStart?: boolean } = {}
 ): Effect.fn.Return<Engine, SpdkError<ErrnoReason | StartFailed>, Scope.Scope> {
-  const state = new EngineState(options, yield* Timers.make)
+  const host = yield* Host
+  const state = new EngineState(options, yield* Timers.make, host)
   yield* Effect.addFinalizer(() => withinLimit("Spdk.layer", options.name, state.release))
   const version = packageVersion()
   const table = new RpcTable()
@@ -54,7 +56,7 @@ export const make = Effect.fnUntraced(function* (
     nvmf,
     version,
     cores: options.cores,
-    startMillis: performance.now(),
+    startMillis: host.nowMillis(),
     threads: () => [...state.threads],
     printLevel: state.printLevel,
     stopServing: () => stopServing()
@@ -83,7 +85,11 @@ export const make = Effect.fnUntraced(function* (
   }
 })
 
-const packageVersion = (): string => {
+let readVersion: string | undefined
+
+const packageVersion = (): string => (readVersion ??= readPackageVersion())
+
+const readPackageVersion = (): string => {
   const json: unknown = JSON.parse(readFileSync(new URL("../../../package.json", import.meta.url), "utf8"))
   return typeof json === "object" && json !== null && "version" in json ? String(json.version) : "0.0.0"
 }

@@ -9,6 +9,7 @@ import { DeviceRemoved, fromErrno, invalid, released, SpdkError } from "../../Sp
 import type { LogLevel } from "../../SpdkOptions.ts"
 import type { Descriptor, Engine, EnginePoller, EngineThread, EngineUsage } from "../engine.ts"
 import type { LogLine } from "../options.ts"
+import type { Host } from "../host.ts"
 import { withinLimit } from "../release.ts"
 import { BdevRegistry } from "./bdevRegistry.ts"
 import type { EmbeddedOptions } from "./engine.ts"
@@ -34,19 +35,20 @@ export class EngineState {
   readonly mainThread: LogicalThread
   private readonly options: EmbeddedOptions
   private readonly timers: Timers
-  private readonly reactor = new Reactor()
+  private readonly reactor: Reactor
   readonly handles: Handles
   readonly nvme: NvmeHost
   private nextThreadId = 1
   private nextPollerId = 1
   private pollerCount = 0
 
-  constructor(options: EmbeddedOptions, timers: Timers) {
+  constructor(options: EmbeddedOptions, timers: Timers, host: Host) {
     const budget = new MemoryBudget(options.memoryMiB * 1024 * 1024)
     this.options = options
     this.timers = timers
     this.printLevel = { current: options.logLevel }
-    this.slabs = new SlabTable(budget)
+    this.reactor = new Reactor(host)
+    this.slabs = new SlabTable(budget, host)
     this.registry = new BdevRegistry({
       reactor: this.reactor,
       timers,

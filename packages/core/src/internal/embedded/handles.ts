@@ -3,6 +3,7 @@
  * stays taken until its user asks for the close, so that after a removal its name still answers "removed".
  */
 import type { DescriptorEvent, DescriptorInfo } from "../engine.ts"
+import type { Host } from "../host.ts"
 import { type Bdev, type BdevChannel, ioTypes } from "./bdev.ts"
 import { BdevDescriptor } from "./bdevDescriptor.ts"
 import type { BdevRegistry } from "./bdevRegistry.ts"
@@ -12,17 +13,22 @@ import { callAll } from "./uncaught.ts"
 type Done = () => void
 
 /** The first of a slot is random: a guessed handle is hardly ever somebody's. */
-export const nextGeneration = (last = Math.floor(Math.random() * 2 ** 32)): number => (last + 1) % 2 ** 32 || 1
+export const nextGeneration = (host: Host, last = Math.floor(host.random() * 2 ** 32)): number => (last + 1) % 2 ** 32 || 1
 
 /** Slots that are used again under a new generation. */
 class SlotTable<A> {
   private readonly entries: Array<A | undefined> = []
   private readonly generations: Array<number> = []
   private readonly freeSlots: Array<number> = []
+  private readonly host: Host
+
+  constructor(host: Host) {
+    this.host = host
+  }
 
   open(make: (slot: number, generation: number) => A): A {
     const slot = this.freeSlots.pop() ?? this.entries.length
-    const generation = nextGeneration(this.generations[slot])
+    const generation = nextGeneration(this.host, this.generations[slot])
     const entry = make(slot, generation)
     this.entries[slot] = entry
     this.generations[slot] = generation
@@ -89,13 +95,16 @@ export class OpenChannel {
 
 export class Handles {
   private readonly registry: BdevRegistry
-  private readonly descriptors = new SlotTable<OpenDescriptor>()
-  private readonly channels = new SlotTable<OpenChannel>()
+  private readonly descriptors: SlotTable<OpenDescriptor>
+  private readonly channels: SlotTable<OpenChannel>
   descriptorCount = 0
   channelCount = 0
 
   constructor(registry: BdevRegistry) {
+    const { host } = registry.context.reactor
     this.registry = registry
+    this.descriptors = new SlotTable(host)
+    this.channels = new SlotTable(host)
   }
 
   /** A negative errno when it cannot be opened. */

@@ -2,11 +2,12 @@
  * I/O statistics of a bdev, as bdev_get_iostat tells them. Ticks are nanoseconds.
  */
 import { Opcode } from "@effect-spdk/native/Layout"
+import { machineHost } from "../host.ts"
 import type { IoStatus } from "./status.ts"
 
 export const ticksPerSecond = 1_000_000_000
 
-export const ticksNow = (): number => Math.round(performance.now() * 1e6)
+export const ticksOf = (millis: number): number => Math.round(millis * 1e6)
 
 /** Reading the clock twice costs more than a copy of 512 bytes: of I/O that ends at once, one in so many is timed. */
 const sampleEvery = 16
@@ -36,11 +37,16 @@ export class IoStat {
   readonly written = new OperationStat()
   readonly unmapped = new OperationStat()
   readonly errors = new Map<string, number>()
+  private readonly nowMillis: () => number
+
+  constructor(nowMillis: () => number = machineHost.nowMillis) {
+    this.nowMillis = nowMillis
+  }
 
   /** When the I/O that starts now is one to be timed: now, in milliseconds. Otherwise 0. */
   sampleStart(opcode: number): number {
     const stat = this.of(opcode)
-    return stat !== undefined && stat.operations % sampleEvery === 0 ? performance.now() : 0
+    return stat !== undefined && stat.operations % sampleEvery === 0 ? this.nowMillis() : 0
   }
 
   /**
@@ -53,7 +59,7 @@ export class IoStat {
     stat.bytes += bytes
     stat.operations++
     if (startMillis === 0) return 0
-    const millis = performance.now() - startMillis
+    const millis = this.nowMillis() - startMillis
     const ticks = Math.max(1, Math.round(millis * 1e6))
     const operations = isSampled ? stat.operations - stat.timedOperations : 1
     stat.timedOperations = stat.operations

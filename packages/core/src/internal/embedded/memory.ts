@@ -6,6 +6,7 @@
 import * as Effect from "effect/Effect"
 import { invalid, NoMemory, SpdkError } from "../../SpdkError.ts"
 import type { EngineMemory, Slab } from "../engine.ts"
+import { type Host, machineHost } from "../host.ts"
 import { nextGeneration } from "./handles.ts"
 
 const operation = "DmaBuffer.make"
@@ -53,14 +54,16 @@ export class SlabMemory {
 
 export class SlabTable implements EngineMemory {
   private readonly budget: MemoryBudget
+  private readonly host: Host
   private readonly slabs: Array<SlabMemory | undefined> = []
   private readonly generations: Array<number> = []
   private readonly freeSlots: Array<number> = []
   count = 0
   bytes = 0
 
-  constructor(budget: MemoryBudget) {
+  constructor(budget: MemoryBudget, host: Host = machineHost) {
     this.budget = budget
+    this.host = host
   }
 
   allocate = (lengthBytes: number, alignmentBytes: number): Effect.Effect<Slab, SpdkError> =>
@@ -116,7 +119,7 @@ export class SlabTable implements EngineMemory {
   }
 
   private add(lengthBytes: number, alignmentBytes: number): SlabMemory | undefined {
-    if (!this.budget.take(lengthBytes)) return undefined
+    if (this.host.refusesMemory(lengthBytes) || !this.budget.take(lengthBytes)) return undefined
     const slot = this.freeSlots.pop() ?? this.slabs.length
     try {
       const memory = new SlabMemory(slot, this.nextGeneration(slot), lengthBytes, alignmentBytes)
@@ -143,7 +146,7 @@ export class SlabTable implements EngineMemory {
   }
 
   private nextGeneration(slot: number): number {
-    const generation = nextGeneration(this.generations[slot])
+    const generation = nextGeneration(this.host, this.generations[slot])
     this.generations[slot] = generation
     return generation
   }

@@ -73,13 +73,13 @@ export class Poller {
     if (this.state !== "waiting") return
     if (this.periodMicros > 0) this.arm()
     this.runs++
-    const startMillis = performance.now()
+    const startMillis = this.reactor.host.nowMillis()
     this.reactor.isTimed = true
     try {
       this.onTick(1)
     } finally {
       this.reactor.isTimed = false
-      this.busyMillis += performance.now() - startMillis
+      this.busyMillis += this.reactor.host.nowMillis() - startMillis
     }
   }
 }

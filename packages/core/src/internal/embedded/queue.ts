@@ -34,7 +34,7 @@ export class EmbeddedQueue implements Queue, Runnable, IoOwner {
   /** Milliseconds spent on this queue's work, completions included. */
   busyMillis = 0
   /** Up to here time has been counted, as busy or as idle. */
-  private countedUntilMillis = performance.now()
+  private countedUntilMillis: number
   private readonly context: QueueContext
   private readonly thread: LogicalThread
   private readonly requests = new RequestPool()
@@ -49,6 +49,7 @@ export class EmbeddedQueue implements Queue, Runnable, IoOwner {
   constructor(context: QueueContext, thread: LogicalThread) {
     this.context = context
     this.thread = thread
+    this.countedUntilMillis = context.reactor.host.nowMillis()
     this.immediate = new Immediate(context, thread, this)
   }
 
@@ -73,7 +74,7 @@ export class EmbeddedQueue implements Queue, Runnable, IoOwner {
 
   /** Of what is timed by samples: where one took long by chance, those that it stands for did not, for no such time went by. */
   countEstimate(millis: number): void {
-    const now = performance.now()
+    const now = this.context.reactor.host.nowMillis()
     this.busyMillis += Math.min(millis, now - this.countedUntilMillis)
     this.countedUntilMillis = now
   }
@@ -84,7 +85,7 @@ export class EmbeddedQueue implements Queue, Runnable, IoOwner {
 
   run(): boolean {
     const { reactor } = this.context
-    const startMillis = performance.now()
+    const startMillis = reactor.host.nowMillis()
     reactor.isTimed = true
     try {
       for (let count = 0; count < runsPerSlice && !reactor.isExhausted; count++) {
@@ -99,7 +100,7 @@ export class EmbeddedQueue implements Queue, Runnable, IoOwner {
       // Keeps the counts small, which V8 counts faster.
       if (this.head === this.tail) this.head = this.tail = 0
       reactor.isTimed = false
-      this.countedUntilMillis = performance.now()
+      this.countedUntilMillis = reactor.host.nowMillis()
       this.busyMillis += this.countedUntilMillis - startMillis
       // Here, so that nothing that is thrown leaves the rest behind.
       if (this.head !== this.tail) reactor.schedule(this)

@@ -5,6 +5,7 @@
  *
  * Everything here runs on the JS thread.
  */
+import { type Host, machineHost } from "../host.ts"
 import { callAll } from "./uncaught.ts"
 
 /** Something with a list of work. */
@@ -33,6 +34,7 @@ const unitsPerMilli = unitsPerTurn
 const none: ReadonlyArray<() => void> = []
 
 export class Reactor {
+  readonly host: Host
   /** Units spent in this turn. Whoever works adds to it. */
   spent = 0
   /** Whether what runs now counts as somebody's busy time as a whole. */
@@ -54,6 +56,10 @@ export class Reactor {
   private isDraining = false
   private isArmed = false
   private isTurning = false
+
+  constructor(host: Host = machineHost) {
+    this.host = host
+  }
 
   get isExhausted(): boolean {
     return this.spent >= unitsPerTurn
@@ -84,8 +90,8 @@ export class Reactor {
   private arm(): void {
     if (this.isDraining || this.isArmed) return
     this.isArmed = true
-    if (this.isExhausted) setImmediate(this.nextTurn)
-    else queueMicrotask(this.drain)
+    if (this.isExhausted) this.host.nextTurn(this.nextTurn)
+    else this.host.soon(this.drain)
   }
 
   private readonly nextTurn = (): void => {
@@ -155,7 +161,7 @@ export class Reactor {
 
   /** What was done since the last look costs what it took, when that is more than it has said. */
   private look(): void {
-    const nowMillis = performance.now()
+    const nowMillis = this.host.nowMillis()
     if (this.lookedMillis > 0) {
       const units = (nowMillis - this.lookedMillis) * unitsPerMilli
       this.spent = Math.max(this.spent, this.lookedSpent + units)
@@ -170,7 +176,7 @@ export class Reactor {
   private keepTurning(): void {
     if (this.isTurning || this.everyTurn.size === 0) return
     this.isTurning = true
-    setImmediate(() => {
+    this.host.nextTurn(() => {
       this.isTurning = false
       callAll(this.everyTurn)
       this.keepTurning()

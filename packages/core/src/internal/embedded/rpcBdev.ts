@@ -5,7 +5,7 @@ import * as Effect from "effect/Effect"
 import { type Bdev, ioTypes, type Json } from "./bdev.ts"
 import type { NvmeModule } from "./bdevNvmeModule.ts"
 import type { BdevRegistry } from "./bdevRegistry.ts"
-import { IoStat, type ResetMode, ticksNow, ticksPerSecond } from "./ioStat.ts"
+import { IoStat, type ResetMode, ticksOf, ticksPerSecond } from "./ioStat.ts"
 import { errnoFault, invalidParams, type RpcFault, type RpcTable, trueOrErrno } from "./rpcTable.ts"
 import { EINVAL, ENODEV, ETIMEDOUT } from "./status.ts"
 
@@ -26,7 +26,7 @@ export const addBdevMethods = (table: RpcTable, registry: BdevRegistry): void =>
       const bdevs = names === undefined ? registry.all : names.map((name) => registry.find(name))
       const found = bdevs.filter((bdev): bdev is Bdev => bdev?.state === "ready")
       if (names !== undefined && found.length < bdevs.length) return Effect.fail(errnoFault(-ENODEV))
-      const head = { tick_rate: ticksPerSecond, ticks: ticksNow() }
+      const head = { tick_rate: ticksPerSecond, ticks: ticksOf(registry.context.reactor.host.nowMillis()) }
       const [first] = found
       return Effect.succeed(
         perChannel && first !== undefined

@@ -100,8 +100,8 @@ const addThreads = (table: RpcTable, context: FrameworkContext): void => {
   )
 }
 
-const describeReactor = ({ cores, startMillis, threads }: FrameworkContext, core: number): Json => {
-  const now = performance.now()
+const describeReactor = ({ cores, registry, startMillis, threads }: FrameworkContext, core: number): Json => {
+  const now = registry.context.reactor.host.nowMillis()
   const here = threads().filter((thread) => thread.core === core)
   const busyMillis = here.reduce((sum, thread) => sum + thread.busyMillis, 0)
   return {
@@ -141,7 +141,7 @@ const describeThread = (thread: LogicalThread): Json => {
     id: thread.id,
     cpumask: maskOf(thread.cores),
     busy: ticks(thread.busyMillis),
-    idle: ticks(performance.now() - thread.startMillis - thread.busyMillis),
+    idle: ticks(thread.ageMillis - thread.busyMillis),
     active_pollers_count: active.length,
     timed_pollers_count: timed.length,
     paused_pollers_count: paused.length

@@ -4,6 +4,7 @@
  */
 import type { CpuSet } from "../../CpuSet.ts"
 import type { EngineThread } from "../engine.ts"
+import type { Host } from "../host.ts"
 import type { Poller } from "./poller.ts"
 import { EmbeddedQueue, type QueueContext } from "./queue.ts"
 
@@ -15,16 +16,24 @@ export class LogicalThread implements EngineThread {
   readonly core: number
   readonly queue: EmbeddedQueue
   readonly pollers = new Set<Poller>()
-  readonly startMillis = performance.now()
+  readonly startMillis: number
   /** What pollers that are gone have taken. */
   goneMillis = 0
+
+  private readonly host: Host
 
   constructor(context: QueueContext, options: { id: number; name: string; cores: CpuSet; core: number }) {
     this.id = options.id
     this.name = options.name
     this.cores = options.cores
     this.core = options.core
+    this.host = context.reactor.host
+    this.startMillis = this.host.nowMillis()
     this.queue = new EmbeddedQueue(context, this)
+  }
+
+  get ageMillis(): number {
+    return this.host.nowMillis() - this.startMillis
   }
 
   get busyMillis(): number {

@@ -1,7 +1,7 @@
 /**
  * UUIDs as SPDK makes them for bdevs that were given none.
  */
-import { createHash, randomUUID } from "node:crypto"
+import { createHash } from "node:crypto"
 
 const nil = "00000000-0000-0000-0000-000000000000"
 
@@ -10,8 +10,6 @@ export const normalize = (uuid: string | undefined): string | undefined => {
   const lower = uuid?.toLowerCase()
   return lower === nil ? undefined : lower
 }
-
-export const random = (): string => randomUUID()
 
 /** Version 5 of RFC 4122. */
 export const derive = (namespace: string, name: Uint8Array): string => {

@@ -235,7 +235,7 @@ export class NvmeHost implements EngineNvme {
   private opened(controller: HostController): NvmeControllerHandle {
     const free = this.controllers.findIndex((open) => open === undefined)
     const slot = free === -1 ? this.controllers.length : free
-    const generation = nextGeneration(this.generations[slot])
+    const generation = nextGeneration(this.state.hostContext.reactor.host, this.generations[slot])
     const open = new OpenController(controller)
     this.generations[slot] = generation
     this.controllers[slot] = open

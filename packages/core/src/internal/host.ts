@@ -1,0 +1,39 @@
+/**
+ * What the embedded engine takes from the machine besides the Clock: monotonic time, turns of the event loop, random numbers
+ * and memory. A simulation puts its own in place, so that one seed decides all of it.
+ *
+ * It is no replacement for the Clock: waiting goes by Effect's, and the outside world keeps the machine's time.
+ */
+import * as Context from "effect/Context"
+import { randomBytes, randomUUID } from "node:crypto"
+
+export interface Host {
+  /** Monotonic, with fractions. Only differences mean something. */
+  readonly nowMillis: () => number
+  /** Runs `run` after what runs now, and before anything that waits for its turn. */
+  readonly soon: (run: () => void) => void
+  /** Runs `run` in the next turn of the event loop. */
+  readonly nextTurn: (run: () => void) => void
+  /** That nobody can guess. */
+  readonly randomBytes: (lengthBytes: number) => Uint8Array<ArrayBuffer>
+  /** From 0 up to 1, for what anybody may guess. */
+  readonly random: () => number
+  readonly uuid: () => string
+  /** True where an allocation of DMA memory of this length is to fail although there is room for it. */
+  readonly refusesMemory: (lengthBytes: number) => boolean
+}
+
+export const machineHost: Host = {
+  nowMillis: () => performance.now(),
+  soon: (run) => queueMicrotask(run),
+  nextTurn: (run) => void setImmediate(run),
+  randomBytes: (lengthBytes) => Uint8Array.from(randomBytes(lengthBytes)),
+  random: () => Math.random(),
+  uuid: () => randomUUID(),
+  refusesMemory: () => false
+}
+
+/** Whose time and chance the fiber lives by. Default: the machine's. */
+export const Host: Context.Reference<Host> = Context.Reference<Host>("@effect-spdk/core/internal/Host", {
+  defaultValue: () => machineHost
+})
