@@ -8,6 +8,7 @@ import type * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type { RpcClient } from "../Rpc.ts"
 import type { SpdkError } from "../SpdkError.ts"
+import type { EngineDevice } from "./engineDevice.ts"
 import type { EngineNvme } from "./engineNvme.ts"
 
 export type EngineKind = "libspdk" | "embedded" | "remote"
@@ -202,6 +203,8 @@ export interface Engine {
   readonly usage: Effect.Effect<EngineUsage>
   /** SPDK's own blobstore, where it is in this process. */
   readonly blobstores?: EngineBlobstores
+  /** Makes a bdev of an object of this process, until the scope ends, where the engine can. */
+  readonly attachDevice?: (name: string, device: EngineDevice) => Effect.Effect<void, SpdkError, Scope.Scope>
   /** The NVMe driver. */
   readonly nvme?: EngineNvme
 }

@@ -10,6 +10,7 @@ import type { Engine } from "../engine.ts"
 import { Host } from "../host.ts"
 import type { ResolvedOptions } from "../options.ts"
 import { withinLimit } from "../release.ts"
+import { attachDevice } from "./bdevDevice.ts"
 import { EngineState } from "./engineState.ts"
 import { addBdevMethods } from "./rpcBdev.ts"
 import { addBdevModules } from "./rpcBdevModules.ts"
@@ -81,6 +82,7 @@ export const make = Effect.fnUntraced(function* (
     closeChannel: state.closeChannel,
     registerPoller: state.registerPoller,
     usage: state.usage,
+    attachDevice: (name, device) => attachDevice(state.registry, name, device),
     nvme: state.nvme
   }
 })

@@ -9,7 +9,7 @@ import { DeviceRemoved, fromErrno, invalid, released, SpdkError } from "../../Sp
 import type { LogLevel } from "../../SpdkOptions.ts"
 import type { Descriptor, Engine, EnginePoller, EngineThread, EngineUsage } from "../engine.ts"
 import type { LogLine } from "../options.ts"
-import type { Host } from "../host.ts"
+import { type Host, machineHost } from "../host.ts"
 import { withinLimit } from "../release.ts"
 import { BdevRegistry } from "./bdevRegistry.ts"
 import type { EmbeddedOptions } from "./engine.ts"
@@ -42,7 +42,7 @@ export class EngineState {
   private nextPollerId = 1
   private pollerCount = 0
 
-  constructor(options: EmbeddedOptions, timers: Timers, host: Host) {
+  constructor(options: EmbeddedOptions, timers: Timers, host: Host = machineHost) {
     const budget = new MemoryBudget(options.memoryMiB * 1024 * 1024)
     this.options = options
     this.timers = timers

@@ -13,7 +13,8 @@ import { callAll } from "./uncaught.ts"
 type Done = () => void
 
 /** The first of a slot is random: a guessed handle is hardly ever somebody's. */
-export const nextGeneration = (host: Host, last = Math.floor(host.random() * 2 ** 32)): number => (last + 1) % 2 ** 32 || 1
+export const nextGeneration = (host: Host, last = Math.floor(host.random() * 2 ** 32)): number =>
+  (last + 1) % 2 ** 32 || 1
 
 /** Slots that are used again under a new generation. */
 class SlotTable<A> {

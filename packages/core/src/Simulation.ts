@@ -1,0 +1,271 @@
+/**
+ * Runs a program under one seed: who is next, where a fiber yields, what time it is, random numbers, ids, and with
+ * `SimulatedDisk` the latency, order and faults of a disk. For the authors of services that are built on this SDK, and
+ * for the SDK itself. The one thing to know is that the same seed gives the same run, so that a failure is a number.
+ *
+ * Time is virtual: a run takes as long as its steps do, and an hour of `Effect.sleep` takes none. The run is one call that
+ * returns when the program has ended, when nothing can go on any more (`deadlock`), or at a limit. Sockets, files,
+ * promises and Node's timers are outside; a program that waits for one of them ends as `deadlock`.
+ *
+ * ```ts
+ * import * as Effect from "effect/Effect"
+ * import * as Bdev from "@effect-spdk/core/Bdev"
+ * import * as SimulatedDisk from "@effect-spdk/core/SimulatedDisk"
+ * import * as Simulation from "@effect-spdk/core/Simulation"
+ * import * as Spdk from "@effect-spdk/core/Spdk"
+ *
+ * const simulation = Simulation.make({ seed: 7 })
+ * const disk = SimulatedDisk.make(simulation, { sizeBytes: 1024 * 1024 })
+ * const program = Effect.gen(function*() {
+ *   const bdev = yield* Bdev.open(yield* SimulatedDisk.attach(disk), { write: true })
+ *   yield* bdev.writeBytes(0, new Uint8Array(4096).fill(1))
+ *   yield* bdev.flush()
+ * })
+ * const outcome = simulation.run(Effect.scoped(program).pipe(Effect.provide(Spdk.layerEmbedded())))
+ * // outcome.ending is "done"; simulation.trace is the same for every run with seed 7.
+ * ```
+ *
+ * @since 0.1.0
+ */
+import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import type * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
+import * as Random from "effect/Random"
+import * as Scheduler from "effect/Scheduler"
+import { Host } from "./internal/host.ts"
+import { type Chance, makeChance } from "./internal/simulation/chance.ts"
+import { type Ending, Loop, type SimulatedTimer } from "./internal/simulation/loop.ts"
+
+export type { Chance } from "./internal/simulation/chance.ts"
+export type { SimulatedTimer } from "./internal/simulation/loop.ts"
+
+/**
+ * How a run ended: `done`, the program has ended. `stopped`, somebody called `stop`, or the power was cut. `deadlock`, the
+ * program waits for something that cannot come. `late` and `endless`, it reached the limit of time or of steps. `threw`, a callback
+ * threw into the event loop.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type { Ending }
+
+/** @since 0.1.0 @category options */
+export interface Options {
+  /** A safe integer that is not negative. Decides everything. */
+  readonly seed: number
+  /** The chance that a fiber yields before an operation, once per resumption. Default 0.05. */
+  readonly yieldChance?: number | undefined
+  /** The chance that an allocation of DMA memory fails with NoMemory. Default 0; `memoryFailureChance` changes it later. */
+  readonly memoryFailureChance?: number | undefined
+}
+
+/** @since 0.1.0 @category options */
+export interface RunOptions {
+  /** Tasks of the event loop, after which the run ends as `endless`. Default a million. */
+  readonly maxSteps?: number | undefined
+  /** Virtual time, after which it ends as `late`. Default one hour. */
+  readonly maxTime?: Duration.Input | undefined
+}
+
+/** @since 0.1.0 @category models */
+export interface Outcome<A, E> {
+  readonly ending: Ending
+  /** Of the program, when it has ended. */
+  readonly exit: Exit.Exit<A, E> | undefined
+  /** What was thrown, when `ending` is `threw`. */
+  readonly thrown: unknown
+  /** Tasks and timers that are left. After the end of a program that gives everything back there are none. */
+  readonly left: { readonly tasks: number; readonly timers: number }
+}
+
+/**
+ * One seeded world. Several runs follow each other in it, as the lives of a machine between power cuts do: time, chance and disks
+ * go on, fibers do not.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Simulation {
+  readonly seed: number
+  /** A stream of random numbers of its own for each name. */
+  readonly chance: (name: string) => Chance
+  /** Virtual microseconds since the beginning. A step takes one. */
+  readonly nowMicros: () => number
+  /** Calls `fire` after so much virtual time. */
+  readonly after: (micros: number, fire: () => void) => SimulatedTimer
+  /** Ends the run that goes on, as if the process were killed: no finalizer runs, no fiber goes on. */
+  readonly stop: () => void
+  /** Adds to the trace. */
+  readonly note: (a: number, b: number) => void
+  /** A hash over all that has happened. The same seed and program give the same one. */
+  readonly trace: string
+  readonly steps: number
+  memoryFailureChance: number
+  yieldChance: number
+  /** Runs the program until it ends, or cannot go on. Not inside of another run. */
+  readonly run: <A, E>(program: Effect.Effect<A, E>, options?: RunOptions) => Outcome<A, E>
+}
+
+/**
+ * A world of this seed.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
+export const make = (options: Options): Simulation => new World(options)
+
+/** 2026-01-01, in Unix milliseconds: when every simulation begins. */
+const epochMillis = 1_767_225_600_000
+
+class World implements Simulation {
+  readonly seed: number
+  memoryFailureChance: number
+  yieldChance: number
+  private readonly root: Chance
+  private readonly loop: Loop
+  private readonly services: Context.Context<never>
+  private hashA = 0x811c9dc5
+  private hashB = 0x9e3779b9
+  private isRunning = false
+
+  constructor({ memoryFailureChance = 0, seed, yieldChance = 0.05 }: Options) {
+    if (!Number.isSafeInteger(seed) || seed < 0) throw new RangeError(`the seed ${seed} is no whole number from 0 on`)
+    this.seed = seed
+    this.memoryFailureChance = memoryFailureChance
+    this.yieldChance = yieldChance
+    this.root = makeChance(seed)
+    this.loop = new Loop(this.root.fork("order"), this.note)
+    this.services = this.makeServices()
+  }
+
+  readonly chance = (name: string): Chance => this.root.fork(name)
+  readonly nowMicros = (): number => this.loop.nowMicros
+  readonly after = (micros: number, fire: () => void): SimulatedTimer => this.loop.after(micros, fire)
+  readonly stop = (): void => this.loop.stop()
+
+  readonly note = (a: number, b: number): void => {
+    this.hashA = Math.imul(this.hashA ^ a, 0x01000193)
+    this.hashB = Math.imul(this.hashB ^ b ^ (this.hashA >>> 15), 0x85ebca6b)
+  }
+
+  get trace(): string {
+    const hex = (word: number) => (word >>> 0).toString(16).padStart(8, "0")
+    return `${hex(this.hashA)}${hex(this.hashB)}`
+  }
+
+  get steps(): number {
+    return this.loop.steps
+  }
+
+  readonly run = <A, E>(program: Effect.Effect<A, E>, options: RunOptions = {}): Outcome<A, E> => {
+    if (this.isRunning) throw new Error("a simulation runs one program at a time")
+    const { loop } = this
+    this.isRunning = true
+    let exit: Exit.Exit<A, E> | undefined
+    try {
+      loop.add(() => {
+        const fiber = Effect.runForkWith(this.services)(program)
+        fiber.addObserver((ended) => {
+          exit = ended
+        })
+      })
+      const ending = loop.run(() => exit !== undefined, {
+        steps: options.maxSteps ?? 1_000_000,
+        micros: options.maxTime === undefined ? 3.6e9 : Duration.toMillis(options.maxTime) * 1000
+      })
+      if (ending === "done") settle(loop)
+      const left = { tasks: loop.pendingTasks, timers: loop.pendingTimers }
+      return { ending, exit, thrown: loop.thrown, left }
+    } finally {
+      loop.clear()
+      this.isRunning = false
+    }
+  }
+
+  private makeServices(): Context.Context<never> {
+    const { loop } = this
+    const numbers = this.root.fork("numbers")
+    const ids = this.root.fork("ids")
+    const memory = this.root.fork("memory")
+    const bytes = (lengthBytes: number): Uint8Array<ArrayBuffer> =>
+      Uint8Array.from({ length: lengthBytes }, () => ids.below(256))
+    return Context.empty().pipe(
+      Context.add(Scheduler.Scheduler, this.makeScheduler()),
+      Context.add(Clock.Clock, clockOf(loop)),
+      Context.add(Random.Random, {
+        nextIntUnsafe: () => Math.floor((numbers.next() - 0.5) * 2 * Number.MAX_SAFE_INTEGER),
+        nextDoubleUnsafe: numbers.next
+      }),
+      Context.add(Host, {
+        nowMillis: () => loop.nowMicros / 1000,
+        soon: loop.addSoon,
+        nextTurn: loop.add,
+        random: numbers.next,
+        randomBytes: bytes,
+        uuid: () => uuidOf(bytes(16)),
+        refusesMemory: () => memory.is(this.memoryFailureChance)
+      })
+    )
+  }
+
+  private makeScheduler(): Scheduler.Scheduler {
+    const { loop } = this
+    const yields = this.root.fork("yields")
+    // How many operations until the next yield: one draw for many of them.
+    let left = 0
+    let chance = -1
+    const draw = (): void => {
+      chance = this.yieldChance
+      left = chance <= 0 ? Infinity : Math.floor(Math.log(1 - yields.next()) / Math.log(1 - Math.min(chance, 0.999)))
+    }
+    return {
+      executionMode: "async",
+      shouldYield: (fiber: Fiber.Fiber<unknown, unknown>) => {
+        if (chance !== this.yieldChance) draw()
+        if (left-- > 0) return fiber.currentOpCount >= fiber.cache.maxOpsBeforeYield
+        draw()
+        return true
+      },
+      makeDispatcher: () => ({ scheduleTask: (task) => loop.add(task), flush: () => {} })
+    }
+  }
+}
+
+/** What the end of the program has left ready, as long as it is not much. Timers that nobody waits for stay. */
+const settle = (loop: Loop): void => {
+  let left = 10_000
+  loop.run(() => loop.pendingTasks === 0 || left-- === 0, { steps: 10_000, micros: 1e9 })
+}
+
+const clockOf = (loop: Loop): Clock.Clock => {
+  const millis = () => epochMillis + Math.floor(loop.nowMicros / 1000)
+  const monotonic = () => BigInt(Math.floor(loop.nowMicros)) * 1000n
+  const nanos = () => BigInt(epochMillis) * 1_000_000n + monotonic()
+  return {
+    currentTimeMillisUnsafe: millis,
+    currentTimeMillis: Effect.sync(millis),
+    currentTimeNanosUnsafe: nanos,
+    currentTimeNanos: Effect.sync(nanos),
+    monotonicTimeNanosUnsafe: monotonic,
+    monotonicTimeNanos: Effect.sync(monotonic),
+    sleep: (duration) =>
+      Effect.callback<void>((resume) => {
+        const millis = Duration.toMillis(duration)
+        if (millis === Infinity) return
+        const timer = loop.after(millis * 1000, () => resume(Effect.void))
+        return Effect.sync(() => {
+          timer.fire = undefined
+        })
+      })
+  }
+}
+
+const uuidOf = (bytes: Uint8Array): string => {
+  bytes[6] = ((bytes[6] ?? 0) & 0x0f) | 0x40
+  bytes[8] = ((bytes[8] ?? 0) & 0x3f) | 0x80
+  const hex = Buffer.from(bytes).toString("hex")
+  return [hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20)].join("-")
+}
