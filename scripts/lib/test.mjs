@@ -22,7 +22,8 @@ const vitest = async (args, env, engines) => {
   })
   const report = readReport()
   if (isInterruption(code) || report === undefined) return { code: code === 0 ? 1 : code }
-  const counts = summarise(report, engines.libspdk === "available")
+  const { notes, ...counts } = summarise(report, engines.libspdk === "available")
+  for (const note of notes) console.log(note)
   // An error outside of any test, such as an unhandled rejection, fails the run although no test did.
   if (code !== 0 && counts.failed === 0) counts.failed = 1
   return counts

@@ -1,11 +1,6 @@
-import { describe, it } from "@effect/vitest"
 import { suite } from "./suites/nvmfConfig.ts"
 import { embedded } from "./support/engines.ts"
-import { nvmfTgtMissing } from "./support/spdkTarget.ts"
+import { nvmfTgtTool } from "./support/nvmfTarget.ts"
+import { withTool } from "./support/spdkTools.ts"
 
-if (nvmfTgtMissing === undefined) embedded("nvmf configuration", suite)
-else {
-  describe(`embedded nvmf configuration [skipped: ${nvmfTgtMissing}]`, () => {
-    it.skip(`skipped: ${nvmfTgtMissing}`, () => {})
-  })
-}
+withTool(nvmfTgtTool, "embedded nvmf configuration", () => embedded("nvmf configuration", suite))

@@ -1,11 +1,6 @@
-import { describe, it } from "@effect/vitest"
 import { suite } from "./suites/nvmfProcesses.ts"
 import { embedded } from "./support/engines.ts"
-import { nvmfTgtMissing } from "./support/spdkTarget.ts"
+import { nvmfTgtTool } from "./support/nvmfTarget.ts"
+import { withTool } from "./support/spdkTools.ts"
 
-if (nvmfTgtMissing === undefined) embedded("nvmf processes", suite)
-else {
-  describe(`embedded nvmf processes [skipped: ${nvmfTgtMissing}]`, () => {
-    it.skip(`skipped: ${nvmfTgtMissing}`, () => {})
-  })
-}
+withTool(nvmfTgtTool, "embedded nvmf processes", () => embedded("nvmf processes", suite))

@@ -14,10 +14,11 @@ import {
   storeOnFile,
   type StoreRecord
 } from "./support/blobImage.ts"
-import { blobcliMissing, inspect } from "./support/blobcli.ts"
+import { blobcliTool, inspect } from "./support/blobcli.ts"
 import { expectExit, start } from "./support/children.ts"
 import { memoryMiB, scratchFile } from "./support/engines.ts"
 import { libspdkMissing } from "./support/libspdkMissing.ts"
+import { titled } from "./support/spdkTools.ts"
 
 const writers = [
   ["embedded", "portable"],
@@ -91,8 +92,8 @@ describe.skipIf(libspdkMissing !== undefined)(`libspdk blob interchange${skipped
           assert.deepStrictEqual(yield* readBy("libspdk", "libspdk", path), record)
         }).pipe(Effect.scoped)
       )
-      it.live.skipIf(blobcliMissing !== undefined)(
-        `what ${driver} on ${engine} wrote is read by blobcli, ${after}${blobcliMissing === undefined ? "" : ` [skipped: ${blobcliMissing}]`}`,
+      it.live.skipIf(blobcliTool.missing !== undefined)(
+        titled(`what ${driver} on ${engine} wrote is read by blobcli, ${after}`, blobcliTool),
         () =>
           Effect.gen(function* () {
             const { path, record } = yield* written(engine, driver, way)

@@ -1,11 +1,6 @@
-import { describe, it } from "@effect/vitest"
 import { suite } from "./suites/nvmfProcesses.ts"
 import { libspdk } from "./support/engines.ts"
-import { nvmfTgtMissing } from "./support/spdkTarget.ts"
+import { nvmfTgtTool } from "./support/nvmfTarget.ts"
+import { withTool } from "./support/spdkTools.ts"
 
-if (nvmfTgtMissing === undefined) libspdk("nvmf processes", suite)
-else {
-  describe(`libspdk nvmf processes [skipped: ${nvmfTgtMissing}]`, () => {
-    it.skip(`skipped: ${nvmfTgtMissing}`, () => {})
-  })
-}
+withTool(nvmfTgtTool, "libspdk nvmf processes", () => libspdk("nvmf processes", suite))

@@ -2,7 +2,7 @@ import * as Bdev from "@effect-spdk/core/Bdev"
 import { IoFailed, SpdkError } from "@effect-spdk/core/SpdkError"
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
-import { execFileSync, spawn, spawnSync } from "node:child_process"
+import { execFileSync, spawn } from "node:child_process"
 import * as fs from "node:fs"
 import * as path from "node:path"
 import * as Blobstore from "../src/Blobstore.ts"
@@ -13,6 +13,7 @@ import { encodeSuperBlock } from "../src/internal/format/superBlock.ts"
 import { onImage, temporaryFolder } from "./golden/device.ts"
 import * as G from "./golden/images.ts"
 import { makeRandom, mutate, type Random, rounds, seed } from "./golden/random.ts"
+import { rpcPyTool, spdkTool, titled } from "../../../test/src/support/spdkTools.ts"
 
 const kinds = (repaired: Check.Repaired): ReadonlyArray<string> => repaired.actions.map(({ kind }) => kind)
 
@@ -239,9 +240,10 @@ describe("mutated images", () => {
   )
 })
 
-const tools = ["spdk_tgt", "rpc.py"].every((tool) => spawnSync("sh", ["-c", `command -v ${tool}`]).status === 0)
+const spdkTgt = spdkTool("spdk_tgt")
+const lacking = [spdkTgt, rpcPyTool].find(({ missing }) => missing !== undefined) ?? spdkTgt
 
-describe.skipIf(!tools)("SPDK's own target (skipped without spdk_tgt and rpc.py)", () => {
+describe.skipIf(lacking.missing !== undefined)(titled("SPDK's own target", lacking), () => {
   it.effect("loads a repaired lvol store with all its volumes", () =>
     Effect.gen(function* () {
       const damaged = scramble(maskType.usedClusters, scramble(maskType.usedPages, G.image("lvol")))
@@ -257,7 +259,7 @@ describe.skipIf(!tools)("SPDK's own target (skipped without spdk_tgt and rpc.py)
       yield* Effect.acquireRelease(
         Effect.sync(() =>
           spawn(
-            "spdk_tgt",
+            spdkTgt.path,
             ["--no-huge", "-s", "1024", "-m", "0x1", "--no-pci", "--disable-cpumask-locks", "-r", socket, "-c", config],
             {
               stdio: "ignore"
@@ -268,7 +270,7 @@ describe.skipIf(!tools)("SPDK's own target (skipped without spdk_tgt and rpc.py)
       )
       // Tries to connect every 0.2 s, for ten seconds at most.
       const rpc = (method: string): string =>
-        execFileSync("rpc.py", ["-s", socket, "-r", "50", method], { encoding: "utf8" })
+        execFileSync(rpcPyTool.path, ["-s", socket, "-r", "50", method], { encoding: "utf8" })
       rpc("framework_wait_init")
       rpc("bdev_wait_for_examine")
       const [store] = JSON.parse(rpc("bdev_lvol_get_lvstores")) as ReadonlyArray<{ readonly free_clusters: number }>

@@ -2,14 +2,13 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { spawn } from "node:child_process"
-import { existsSync } from "node:fs"
-import { delimiter, join } from "node:path"
+import { spdkTool, titled } from "../../../test/src/support/spdkTools.ts"
 import { makeEngine } from "./support/embeddedEngine.ts"
 import { freePort } from "./support/rawNvmeHost.ts"
 
 const nqn = "nqn.2024-01.io.x:tools"
-const directories = (process.env["PATH"] ?? "").split(delimiter)
-const has = (name: string): boolean => directories.some((directory) => existsSync(join(directory, name)))
+const identify = spdkTool("spdk_nvme_identify")
+const perf = spdkTool("spdk_nvme_perf")
 
 const run = (name: string, args: ReadonlyArray<string>): Effect.Effect<{ code: number | null; printed: string }> =>
   Effect.callback((resume) => {
@@ -39,12 +38,12 @@ const serve = Effect.gen(function* () {
 const memory = ["--no-huge", "-s", "256"]
 
 describe("SPDK's tools on the embedded target", () => {
-  it.live.skipIf(!has("spdk_nvme_identify"))(
-    "spdk_nvme_identify (skipped when not installed)",
+  it.live.skipIf(identify.missing !== undefined)(
+    titled("spdk_nvme_identify", identify),
     () =>
       Effect.scoped(
         Effect.gen(function* () {
-          const { code, printed } = yield* run("spdk_nvme_identify", [...memory, "-r", yield* serve])
+          const { code, printed } = yield* run(identify.path, [...memory, "-r", yield* serve])
           assert.strictEqual(code, 0, printed)
           assert.match(printed, /Serial Number: +TOOLS1/)
           assert.match(printed, /Size \(in LBAs\): +16384/)
@@ -60,13 +59,13 @@ describe("SPDK's tools on the embedded target", () => {
     ["-q", "32", "-o", "131072", "-w", "randwrite", "-H", "-I"]
   ]
   for (const load of loads) {
-    it.live.skipIf(!has("spdk_nvme_perf"))(
-      `spdk_nvme_perf ${load.join(" ")} (skipped when not installed)`,
+    it.live.skipIf(perf.missing !== undefined)(
+      titled(`spdk_nvme_perf ${load.join(" ")}`, perf),
       () =>
         Effect.scoped(
           Effect.gen(function* () {
             const transport = yield* serve
-            const { code, printed } = yield* run("spdk_nvme_perf", [...memory, ...load, "-t", "1", "-r", transport])
+            const { code, printed } = yield* run(perf.path, [...memory, ...load, "-t", "1", "-r", transport])
             assert.strictEqual(code, 0, printed)
             assert.match(printed, /Total +: +[1-9]/)
             assert.notMatch(printed, /completed with error/)

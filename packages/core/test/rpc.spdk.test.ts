@@ -7,15 +7,16 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
-import { type ChildProcess, spawn, spawnSync } from "node:child_process"
+import { type ChildProcess, spawn } from "node:child_process"
 import * as Fs from "node:fs"
 import * as Net from "node:net"
 import * as Path from "node:path"
 import { applyConfig } from "../src/internal/rpcConfig.ts"
 import * as Rpc from "../src/Rpc.ts"
+import { spdkTool, withTool } from "../../../test/src/support/spdkTools.ts"
 import { temporaryDirectory } from "./support/fakeRpcServer.ts"
 
-const missing = spawnSync("spdk_tgt", ["--version"]).error === undefined ? undefined : "no spdk_tgt in PATH"
+const tool = spdkTool("spdk_tgt")
 
 /** Waits for what is true soon, in real time. */
 const patiently = Schedule.spaced("20 millis").pipe(Schedule.upTo({ duration: "30 seconds" }))
@@ -25,7 +26,7 @@ const target = (listen: string): Effect.Effect<ChildProcess, never, Scope.Scope>
   Effect.acquireRelease(
     Effect.sync(() =>
       spawn(
-        "spdk_tgt",
+        tool.path,
         ["--no-huge", "-s", "512", "-m", "0x1", "--no-pci", "--disable-cpumask-locks", "--wait-for-rpc", "-r", listen],
         { stdio: "ignore" }
       )
@@ -350,5 +351,4 @@ const configurations = Effect.fnUntraced(function* (client: Rpc.RpcClient["Servi
 })
 
 // The reporter of the contract suites counts suites by this form of name.
-if (missing === undefined) describe("RPC with a real spdk_tgt", suite)
-else describe.skip(`libspdk RPC with a real spdk_tgt [skipped: ${missing}]`, () => it("runs with SPDK", () => {}))
+withTool(tool, "libspdk RPC with a real spdk_tgt", () => describe("RPC with a real spdk_tgt", suite))

@@ -11,8 +11,9 @@ import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { contract, failsWith, fresh, until, within } from "../support/harness.ts"
 import { connected, type NvmeSuite, sharedTarget } from "../support/nvmeSuite.ts"
-import { identifyMissing, identifyOutput, valueOf } from "../support/nvmeIdentify.ts"
+import { identifyOutput, identifyTool, valueOf } from "../support/nvmeIdentify.ts"
 import { addNamespace, exported, type NvmfTarget } from "../support/nvmfTarget.ts"
+import { titled } from "../support/spdkTools.ts"
 
 const hostnqn = "nqn.2016-06.io.spdk:host-of-the-suite"
 const uuid = "11112222-3333-4444-8555-666677778888"
@@ -85,11 +86,9 @@ export const suite: NvmeSuite = (name, layer, capabilities, factory) => {
       })
     )
 
-    if (identifyMissing === undefined) {
-      check("identify says what spdk_nvme_identify prints", () => saysWhatIdentifyPrints(target))
-    } else {
-      it.skip(`identify says what spdk_nvme_identify prints [skipped: ${identifyMissing}]`, () => {})
-    }
+    const asPrinted = titled("identify says what spdk_nvme_identify prints", identifyTool)
+    if (identifyTool.missing === undefined) check(asPrinted, () => saysWhatIdentifyPrints(target))
+    else it.skip(asPrinted, () => {})
 
     check("namespaces have the sizes and names that the target gave them", () =>
       Effect.gen(function* () {

@@ -8,7 +8,7 @@ import { type Capabilities, type EngineLayer, long, scratch } from "../support/e
 import { type Check, contract, fresh, until, within } from "../support/harness.ts"
 import { noHugepages } from "../support/noHugepages.ts"
 import { exported, freePort, freshNqn, makeTarget } from "../support/nvmf.ts"
-import { programNamed } from "../support/nvmfTarget.ts"
+import { rpcPyTool, spdkTool, titled } from "../support/spdkTools.ts"
 
 export const socketPath = join(scratch, "nvmf-tools.sock")
 
@@ -34,7 +34,7 @@ const start = (program: string, args: ReadonlyArray<string>, preload?: string) =
     Effect.acquireRelease(
       Effect.sync(() => {
         const env = preload === undefined ? process.env : { ...process.env, LD_PRELOAD: preload }
-        return spawn(program, [...args], { env, stdio: ["ignore", "pipe", "pipe"] })
+        return spawn(spdkTool(program).path, [...args], { env, stdio: ["ignore", "pipe", "pipe"] })
       }),
       (child) => Effect.sync(() => void child.kill("SIGKILL"))
     ),
@@ -118,7 +118,8 @@ const loads: ReadonlyArray<Load> = long
 export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilities): void =>
   contract(name, layer, (check, it) => {
     const withProgram = (program: string, title: string, test: Parameters<Check>[1]): void => {
-      if (programNamed(program) === undefined) it.skip(`${title} [skipped: ${program} is not in PATH]`, () => {})
+      const tool = program === "rpc.py" ? rpcPyTool : spdkTool(program)
+      if (tool.missing !== undefined) it.skip(titled(title, tool), () => {})
       else check(title, test, { timeoutMillis: 60_000 })
     }
     const transportId = (port: string, nqn: string) =>

@@ -7,16 +7,15 @@ import * as Spdk from "@effect-spdk/core/Spdk"
 import * as SpdkThread from "@effect-spdk/core/SpdkThread"
 import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
-import { execFile, spawnSync } from "node:child_process"
+import { execFile } from "node:child_process"
 import { statSync } from "node:fs"
 import { createConnection } from "node:net"
 import { join } from "node:path"
 import { type Capabilities, type EngineLayer, scratch } from "../support/engines.ts"
 import { blockSize, contract, failsWith, fresh, pattern, sameBytes, within } from "../support/harness.ts"
+import { rpcPyTool, titled } from "../support/spdkTools.ts"
 
 export const socketPath = join(scratch, "rpc.sock")
-
-const hasRpcPy = spawnSync("rpc.py", ["--help"]).status === 0
 
 interface Ran {
   readonly code: number
@@ -29,7 +28,7 @@ const rpcPy = (...args: ReadonlyArray<string>): Effect.Effect<Ran> =>
   within(
     `rpc.py ${args.join(" ")}`,
     Effect.callback<Ran>((resume) => {
-      execFile("rpc.py", ["-s", socketPath, "-t", "10", ...args], (error, stdout, stderr) => {
+      execFile(rpcPyTool.path, ["-s", socketPath, "-t", "10", ...args], (error, stdout, stderr) => {
         const code = error === null ? 0 : typeof error.code === "number" ? error.code : 1
         resume(Effect.succeed({ code, stdout, stderr }))
       })
@@ -81,7 +80,7 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
     )
 
     const withRpcPy = (title: string, test: Parameters<typeof check>[1]) =>
-      hasRpcPy ? check(title, test) : it.skip(`${title} [skipped: rpc.py is not in PATH]`, () => {})
+      rpcPyTool.missing === undefined ? check(title, test) : it.skip(titled(title, rpcPyTool), () => {})
 
     withRpcPy("rpc.py lists the methods", () =>
       Effect.gen(function* () {

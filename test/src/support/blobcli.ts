@@ -2,25 +2,19 @@
 import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { spawn } from "node:child_process"
-import { existsSync, readFileSync, writeFileSync } from "node:fs"
-import { delimiter, join } from "node:path"
+import { readFileSync, writeFileSync } from "node:fs"
 import { scratchFile } from "./engines.ts"
 import { noHugepages } from "./noHugepages.ts"
+import { type SpdkTool, spdkTool } from "./spdkTools.ts"
 
-const program = (process.env["PATH"] ?? "")
-  .split(delimiter)
-  .map((directory) => join(directory, "blobcli"))
-  .find((path) => existsSync(path))
+const program = spdkTool("blobcli")
 
-const preload = program === undefined ? undefined : noHugepages()
+const preload = program.missing === undefined ? noHugepages() : undefined
 
-/** Why there is no blobcli here; undefined when there is. */
-export const blobcliMissing: string | undefined =
-  program === undefined
-    ? "no blobcli in PATH"
-    : preload === undefined
-      ? "no C compiler, which blobcli needs to run without hugepages"
-      : undefined
+export const blobcliTool: SpdkTool =
+  program.missing === undefined && preload === undefined
+    ? { ...program, missing: "no C compiler, which blobcli needs to run without hugepages" }
+    : program
 
 const deadlineMillis = 60_000
 
@@ -35,7 +29,7 @@ const blobcli = (
       const create = { method: "bdev_aio_create", params: { name: "image", filename: image, block_size: blockSize } }
       writeFileSync(config, JSON.stringify({ subsystems: [{ subsystem: "bdev", config: [create] }] }))
       writeFileSync(script, commands.map((command) => `${command}\n`).join(""))
-      const child = spawn(program ?? "blobcli", ["-j", config, "-b", "image", "-T", script], {
+      const child = spawn(program.path, ["-j", config, "-b", "image", "-T", script], {
         env: { ...process.env, LD_PRELOAD: preload },
         stdio: ["ignore", "pipe", "pipe"]
       })

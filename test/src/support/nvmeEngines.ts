@@ -1,16 +1,16 @@
 /** Registers the NVMe suites for an engine as host, against each of the targets that there are. */
-import { describe, it } from "@effect/vitest"
 import { embedded, libspdk } from "./engines.ts"
 import type { NvmeSuite } from "./nvmeSuite.ts"
-import { embeddedTgt, nvmfTgt, nvmfTgtMissing } from "./nvmfTarget.ts"
+import { embeddedTgt, nvmfTgt, nvmfTgtTool } from "./nvmfTarget.ts"
+import { withTool } from "./spdkTools.ts"
 
 export const embeddedNvme = (name: string, suite: NvmeSuite): void =>
-  againstSpdk(`embedded ${name}`, () =>
+  withTool(nvmfTgtTool, `embedded ${name}`, () =>
     embedded(`${name} with nvmf_tgt`, (full, layer, capabilities) => suite(full, layer, capabilities, nvmfTgt))
   )
 
 export const libspdkNvme = (name: string, suite: NvmeSuite): void =>
-  againstSpdk(`libspdk ${name}`, () =>
+  withTool(nvmfTgtTool, `libspdk ${name}`, () =>
     libspdk(`${name} with nvmf_tgt`, (full, layer, capabilities) => suite(full, layer, capabilities, nvmfTgt))
   )
 
@@ -24,8 +24,3 @@ export const libspdkNvmeToEmbedded = (name: string, suite: NvmeSuite): void =>
   libspdk(`${name} with the embedded target`, (full, layer, capabilities) =>
     suite(full, layer, capabilities, embeddedTgt)
   )
-
-const againstSpdk = (name: string, register: () => void): void => {
-  if (nvmfTgtMissing === undefined) register()
-  else describe(`${name} [skipped: ${nvmfTgtMissing}]`, () => it.skip(`skipped: ${nvmfTgtMissing}`, () => {}))
-}

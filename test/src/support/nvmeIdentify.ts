@@ -2,12 +2,9 @@
 import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { execFile } from "node:child_process"
-import { programNamed } from "./nvmfTarget.ts"
+import { spdkTool } from "./spdkTools.ts"
 
-const program = programNamed("spdk_nvme_identify")
-
-/** Why there is no spdk_nvme_identify here; undefined when there is. */
-export const identifyMissing: string | undefined = program === undefined ? "no spdk_nvme_identify in PATH" : undefined
+export const identifyTool = spdkTool("spdk_nvme_identify")
 
 const deadlineMillis = 30_000
 
@@ -15,7 +12,7 @@ const deadlineMillis = 30_000
 export const identifyOutput = (transportId: string): Effect.Effect<string> =>
   Effect.callback<string>((resume) => {
     const child = execFile(
-      program ?? "spdk_nvme_identify",
+      identifyTool.path,
       ["--no-huge", "-s", "256", "-r", transportId],
       { timeout: deadlineMillis, killSignal: "SIGKILL" },
       (error, stdout, stderr) =>

@@ -8,12 +8,11 @@ import * as Schedule from "effect/Schedule"
 import type * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import { type ChildProcess, spawn } from "node:child_process"
-import { existsSync } from "node:fs"
-import { delimiter, join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { scratchFile } from "./engines.ts"
 import { fresh } from "./harness.ts"
 import { freePort } from "./ports.ts"
+import { spdkTool } from "./spdkTools.ts"
 
 export interface NvmfTarget {
   readonly kind: "nvmf_tgt" | "embedded"
@@ -28,22 +27,14 @@ export interface NvmfTarget {
 
 export type NvmfTargetFactory = Effect.Effect<NvmfTarget, never, Scope.Scope>
 
-export const programNamed = (name: string): string | undefined =>
-  (process.env["PATH"] ?? "")
-    .split(delimiter)
-    .map((directory) => join(directory, name))
-    .find((path) => existsSync(path))
-
-/** Why there is no nvmf_tgt here; undefined when there is. */
-export const nvmfTgtMissing: string | undefined =
-  programNamed("nvmf_tgt") === undefined ? "no nvmf_tgt in PATH" : undefined
+export const nvmfTgtTool = spdkTool("nvmf_tgt")
 
 const startMillis = 30_000
 
 /** SPDK's own target. */
 export const nvmfTgt: NvmfTargetFactory = Effect.suspend(() =>
   started("nvmf_tgt", (socket) => [
-    programNamed("nvmf_tgt") ?? "nvmf_tgt",
+    nvmfTgtTool.path,
     ...["--no-huge", "-s", "512", "--no-pci", "--disable-cpumask-locks", "-r", socket]
   ])
 )

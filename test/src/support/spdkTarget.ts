@@ -6,18 +6,9 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Schedule from "effect/Schedule"
 import { spawn } from "node:child_process"
-import { existsSync } from "node:fs"
-import { delimiter, join } from "node:path"
 import { scratchFile } from "./engines.ts"
 import { within } from "./harness.ts"
-
-const program = (process.env["PATH"] ?? "")
-  .split(delimiter)
-  .map((directory) => join(directory, "nvmf_tgt"))
-  .find((path) => existsSync(path))
-
-/** Why there is none here; undefined when there is. */
-export const nvmfTgtMissing: string | undefined = program === undefined ? "no nvmf_tgt in PATH" : undefined
+import { nvmfTgtTool } from "./nvmfTarget.ts"
 
 export interface SpdkTarget {
   readonly kill: Effect.Effect<void>
@@ -30,7 +21,7 @@ export const startTarget = Effect.gen(function* () {
   const socket = yield* scratchFile
   const args = ["-m", "0x1", "--no-huge", "-s", "512", "--no-pci", "--disable-cpumask-locks", "-r", socket]
   const child = yield* Effect.acquireRelease(
-    Effect.sync(() => spawn(program ?? "nvmf_tgt", args, { stdio: "ignore" })),
+    Effect.sync(() => spawn(nvmfTgtTool.path, args, { stdio: "ignore" })),
     (started) => Effect.sync(() => void started.kill("SIGKILL"))
   )
   // The first call waits until the socket is there.
