@@ -129,6 +129,12 @@ export interface AttachedController {
  * not know the subsystem, or refuses the host, by name or by key, is all the same to SPDK's answer: `IoFailed`, with an errno.
  * Interruption waits for SPDK's answer, and detaches what was attached.
  *
+ * A target that comes back with another volume under the same namespace id, by UUID, NGUID, EUI64 or block size, is not written to:
+ * the bdev is removed, and its I/O fails with `DeviceRemoved`. The embedded engine makes a bdev of the other volume. On libspdk v26.05
+ * the whole controller is detached, and what waited may end as `IoFailed`; older SPDK does not compare. A volume without identifiers
+ * cannot be told from another, nor one that a target puts in the place of a namespace while it is connected, until the host has read
+ * the notice of it.
+ *
  * @since 0.1.0
  * @category constructors
  */

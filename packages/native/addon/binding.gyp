@@ -20,6 +20,7 @@
         "spdk/idle.cc",
         "spdk/nvme_admin.cc",
         "spdk/nvme_controller.cc",
+        "spdk/nvme_identity.cc",
         "spdk/nvme_namespace.cc",
         "spdk/nvme_passthru.cc",
         "spdk/nvme_qpair.cc",

@@ -62,6 +62,7 @@ int NvmeNamespace::Make(const std::shared_ptr<NvmeController>& controller, uint3
   if ((flags & SPDK_NVME_NS_DEALLOCATE_SUPPORTED) != 0) self->SetSupported(SPDK_BDEV_IO_TYPE_UNMAP);
   if ((flags & SPDK_NVME_NS_WRITE_ZEROES_SUPPORTED) != 0) self->SetSupported(SPDK_BDEV_IO_TYPE_WRITE_ZEROES);
   self->TakeLimits();
+  self->ids_ = NvmeIds::Of(ns);
   Runtime::Get().descriptor_count.fetch_add(1);
   *out = std::move(self);
   return 0;
@@ -109,8 +110,11 @@ void NvmeNamespace::Check() {
   spdk_nvme_ctrlr* ctrlr = controller_->ctrlr();
   spdk_nvme_ns* ns =
       spdk_nvme_ctrlr_is_active_ns(ctrlr, nsid_) ? spdk_nvme_ctrlr_get_ns(ctrlr, nsid_) : nullptr;
-  // Blocks of another size are another device.
-  if (ns == nullptr || spdk_nvme_ns_get_extended_sector_size(ns) != block_size_) return PostRemove();
+  // Other identifiers are another device, and so are blocks of another size.
+  if (ns == nullptr || spdk_nvme_ns_get_extended_sector_size(ns) != block_size_ || ids_.DiffersFrom(NvmeIds::Of(ns))) {
+    replaced_.store(true, std::memory_order_release);
+    return PostRemove();
+  }
   const uint64_t blocks = spdk_nvme_ns_get_num_sectors(ns);
   if (blocks == num_blocks()) return;
   Runtime::Get().PostToApp([this, self = shared_from_this(), blocks] { Resized(blocks); });

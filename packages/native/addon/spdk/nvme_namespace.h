@@ -1,12 +1,14 @@
 // An open namespace of an NVMe controller. Its I/O goes over the queues, by a queue pair for every channel.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "nvme_controller.h"
+#include "nvme_identity.h"
 #include "target.h"
 
 namespace effect_spdk {
@@ -22,6 +24,8 @@ class NvmeNamespace final : public Target {
   NvmeNamespace* AsNvme() override { return this; }
   const std::shared_ptr<NvmeController>& controller() const { return controller_; }
   uint32_t nsid() const { return nsid_; }
+  // Any thread. Another volume, or none, has its place: no queue pair is connected for it any more.
+  bool replaced() const { return replaced_.load(std::memory_order_acquire); }
 
   // The most that one command may do, in blocks.
   uint64_t most_zeroes_blocks() const { return most_zeroes_blocks_; }
@@ -49,6 +53,8 @@ class NvmeNamespace final : public Target {
   uint32_t most_range_blocks_ = 0;
   uint32_t most_ranges_ = 0;
   bool has_write_cache_ = false;
+  NvmeIds ids_;
+  std::atomic<bool> replaced_{false};
 };
 
 }  // namespace effect_spdk

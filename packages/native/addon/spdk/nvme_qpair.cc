@@ -13,7 +13,10 @@ NvmeQpair::NvmeQpair(std::shared_ptr<NvmeNamespace> target, spdk_nvme_poll_group
 
 NvmeQpair::~NvmeQpair() = default;
 
-bool NvmeQpair::lost() const { return controller().gate() == NvmeController::Gate::kLost; }
+int NvmeQpair::lost() const {
+  if (target_->replaced() && gone()) return -ENODEV;
+  return controller().gate() == NvmeController::Gate::kLost ? -ENOTCONN : 0;
+}
 
 bool NvmeQpair::Step() {
   switch (state_) {
@@ -57,7 +60,12 @@ bool NvmeQpair::Connect() {
   if (!guard.owns_lock()) return false;
   spdk_nvme_ctrlr* ctrlr = controller().ctrlr();
   disconnected_ = false;
-  reported_ = false;
+  // Not the controller's fault, which is not told of it.
+  reported_ = target_->replaced();
+  if (reported_) {
+    failure_ = -ENODEV;
+    return true;
+  }
   ns_ = spdk_nvme_ctrlr_get_ns(ctrlr, target_->nsid());
   spdk_nvme_io_qpair_opts opts;
   spdk_nvme_ctrlr_get_default_io_qpair_opts(ctrlr, &opts, sizeof opts);

@@ -27,8 +27,8 @@ class NvmeQpair {
   bool gone() const { return state_ == State::kNone; }
   // Nothing is to be done until somebody asks for it.
   bool settled() const { return ready() || (gone() && !wanted_); }
-  // It is not to be had as long as the controller is not there.
-  bool lost() const;
+  // Why it is not to be had: its controller is not there, or another volume has the namespace's place. 0: it may come.
+  int lost() const;
   // Why the last attempt to connect it failed; 0 when it did not.
   int failure() const { return failure_; }
   // Once for each failure.

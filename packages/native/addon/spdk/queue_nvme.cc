@@ -86,13 +86,14 @@ void Queue::SettleNvme(Channel* channel) {
     if (const Opened opened = std::exchange(channel->opened, nullptr)) opened(0, HandleOf(channel));
     return SubmitWaitingToNvme(channel);
   }
-  const int failure = nvme.lost() ? -ENOTCONN : nvme.gone() ? nvme.failure() : 0;
+  const int lost = nvme.lost();
+  const int failure = lost != 0 ? lost : nvme.gone() ? nvme.failure() : 0;
   if (failure != 0 && channel->opened != nullptr) {
     // It never was open: its slot goes back as if somebody had closed it.
     const Opened opened = std::exchange(channel->opened, nullptr);
     channel->waiting.push_back([opened, failure](int) { opened(failure, {}); });
     channel->state = Channel::State::kClosing;
-  } else if (channel->state == Channel::State::kOpen && !nvme.lost() && nvme.TakeReport()) {
+  } else if (channel->state == Channel::State::kOpen && lost == 0 && nvme.TakeReport()) {
     // It was there and does not come back while its controller is: that is as good as lost.
     NvmeThread::Get().Post([controller = channel->target->AsNvme()->controller()] { controller->OnQueuePairLost(); });
   }
@@ -165,8 +166,8 @@ void Queue::SubmitToNvme(Request* request) {
     if (rc == 0) return;
     // All of SPDK's requests are in flight, and one of them will come back.
     if (rc != -ENOMEM || channel->asked == 0) return RefuseNvme(request, rc);
-  } else if (channel->nvme->lost()) {
-    return RefuseNvme(request, -ENOTCONN);
+  } else if (const int lost = channel->nvme->lost(); lost != 0) {
+    return RefuseNvme(request, lost);
   }
   request->next = nullptr;
   *channel->nvme_waiting_tail = request;
@@ -202,9 +203,9 @@ void Queue::SubmitWaitingToNvme(Channel* channel) {
   if (channel->nvme_waiting_head == nullptr || std::exchange(channel->nvme_submitting, true)) return;
   while (Request* request = channel->nvme_waiting_head) {
     const bool unwanted = closing_ || request->abort_wished;
-    const bool lost = channel->nvme->lost();
-    if (!unwanted && !lost && !channel->nvme->ready()) break;
-    int rc = closing_ || request->abort_wished ? -ECANCELED : lost ? -ENOTCONN : 0;
+    const int lost = channel->nvme->lost();
+    if (!unwanted && lost == 0 && !channel->nvme->ready()) break;
+    int rc = unwanted ? -ECANCELED : lost;
     channel->nvme_waiting_head = std::exchange(request->next, nullptr);
     if (channel->nvme_waiting_head == nullptr) channel->nvme_waiting_tail = &channel->nvme_waiting_head;
     if (rc == 0) rc = AskNvme(request);

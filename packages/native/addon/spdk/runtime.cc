@@ -17,6 +17,7 @@
 #include "../core/children.h"
 #include "blobstore.h"
 #include "descriptor.h"
+#include "nvme_identity.h"
 #include "nvme_thread.h"
 #include "queue.h"
 
@@ -290,6 +291,7 @@ void Runtime::OnAppThread() {
       },
       this, kThreadListMicros, "effect_spdk_census");
   TakeCensus(this);
+  NvmeIdentity::Get().Start();
   FinishStart(State::kRunning, 0, options_.rpc_socket);
 }
 

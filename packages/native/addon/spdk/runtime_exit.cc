@@ -11,6 +11,7 @@
 
 #include "blobstore.h"
 #include "descriptor.h"
+#include "nvme_identity.h"
 #include "nvme_thread.h"
 #include "queue.h"
 #include "runtime.h"
@@ -135,6 +136,7 @@ void Runtime::StopReactors() {
         this);
   }
   if (Idle* idle = IdleOf(app_core_)) idle->Unregister();
+  NvmeIdentity::Get().Stop();
   spdk_poller_unregister(&census_poller_);
   spdk_poller_unregister(&app_poller_);
   spdk_app_stop(0);

@@ -1,0 +1,4 @@
+import { suite } from "./suites/nvmeIdentity.ts"
+import { libspdkNvme } from "./support/nvmeEngines.ts"
+
+libspdkNvme("nvme identity", suite)
