@@ -225,7 +225,8 @@ export interface Blob extends BlobIo {
    * Makes the blob larger or smaller: to so many bytes, rounded up to whole clusters, or to so many clusters
    * (`spdk_blob_resize`). `NoSpace` changes nothing. Larger is in memory until `sync`; what the blob gains has undefined content
    * unless it is thin. Smaller is synced, with everything else that has changed: what the blob loses is gone, and its clusters
-   * are free, when this returns. `Busy` while another call changes the blob.
+   * are free, when this returns. With the portable driver a call that fails leaves the old size, in memory and, after the next
+   * change or sync, on the device. `Busy` while another call changes the blob.
    */
   resize(size: number | string | { readonly clusters: number }): Effect.Effect<void, ResizeError>
   /**

@@ -85,7 +85,16 @@ export const decodeExtentPage = (bytes: Uint8Array, index: number): Decoded<Exte
 /** The page of the 512 clusters from `startCluster` on, of all the clusters of the blob; 4096 bytes, with the CRC. */
 export const encodeExtentPage = (id: BlobId, startCluster: number, blobClusters: ArrayLike<number>): Uint8Array => {
   const length = Math.max(0, Math.min(L.clustersPerExtentPage, blobClusters.length - startCluster))
-  const clusters = Uint32Array.from({ length }, (_, i) => blobClusters[startCluster + i] ?? 0)
-  const area = encodeDescriptors([{ _tag: "ExtentPage", startCluster, clusters }])
-  return encodeMdPage({ id, sequence: 0, next: undefined }, area)
+  return encodeExtents(
+    id,
+    startCluster,
+    Uint32Array.from({ length }, (_, i) => blobClusters[startCluster + i] ?? 0)
+  )
 }
+
+/** The same of the clusters of this page alone. */
+export const encodeExtents = (id: BlobId, startCluster: number, clusters: Uint32Array): Uint8Array =>
+  encodeMdPage(
+    { id, sequence: 0, next: undefined },
+    encodeDescriptors([{ _tag: "ExtentPage", startCluster, clusters }])
+  )

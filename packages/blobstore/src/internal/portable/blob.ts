@@ -38,7 +38,7 @@ export class BlobState {
   /** First writes that are under way, by cluster of the blob. */
   readonly allocations = new Map<number, Deferred.Deferred<void, IoError>>()
 
-  /** The cluster on the device of each cluster; 0: none. Longer than `clusterCount` after it shrank, until that is synced. */
+  /** The cluster on the device of each cluster; 0: none. Longer than `clusterCount` while what was cut off waits to be given back. */
   clusters: Uint32Array = new Uint32Array(0)
   clusterCount = 0
   allocatedClusters = 0
@@ -47,8 +47,12 @@ export class BlobState {
   useExtentTable = true
   /** As on the device: the root page and what it leads to. Empty before the first sync. */
   chain: Array<number> = []
-  /** Pages of chains that failed half-way, which are claimed until a root page without them is written. */
+  /** Pages that the root page on the device may lead to, and must not. They are claimed until it is written. */
   stale: Array<number> = []
+  /** Clusters that the device may have under this blob, and must not. They are claimed until it has been told. */
+  staleClusters: Array<number> = []
+  /** Extent pages, by their place in the table, that may differ on the device. They are written after the root page. */
+  readonly unsurePages = new Set<number>()
   /** As on the device. */
   persistedClusters = 0
   persistedExtentPages = 0
@@ -66,6 +70,8 @@ export class BlobState {
   backing: Backing | undefined = undefined
   /** The memory differs from the device. */
   dirty = false
+  /** Counts what users change: a change that is taken back must not take theirs with it. */
+  changes = 0
   /** The last sync failed: the root page on the device may be of before it or of after it. */
   unsure = false
   /** Writes of the root page since the last one that is known to be flushed. */
@@ -88,8 +94,25 @@ export class BlobState {
     return (this.invalidFlags & L.invalidFlag.externalSnapshot) !== 0
   }
 
+  /** The end of the clusters, and of the extent pages, waits to be given back. */
+  get cutsOff(): boolean {
+    return this.clusters.length > this.clusterCount || this.extentPages.length > this.extentPageCount
+  }
+
+  /** A failure left the device in another state than the memory. */
+  get isUnsettled(): boolean {
+    const { stale, staleClusters, unsure, unsurePages } = this
+    return unsure || unsurePages.size > 0 || stale.length > 0 || staleClusters.length > 0 || this.cutsOff
+  }
+
   get isClone(): boolean {
     return typeof this.parentId === "number"
+  }
+
+  /** A user has changed it. */
+  touch(): void {
+    this.dirty = true
+    this.changes++
   }
 
   setFlag(flag: number, on: boolean): void {

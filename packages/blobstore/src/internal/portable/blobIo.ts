@@ -224,8 +224,20 @@ export class PortableBlobIo implements BlobBlockIo {
   private unmapPart(offsetBytes: number, lengthBytes: number): Effect.Effect<void, IoError> {
     const { blob, store } = this
     if (lengthBytes === store.clusterBytes && releasesClusters(blob)) {
-      return blob.gate.exclusive(release(store, blob, offsetBytes / store.clusterBytes))
+      const index = offsetBytes / store.clusterBytes
+      // Asked once more with the gate: while it was waited for, the blob may have been inflated.
+      const released = blob.gate.exclusive(
+        Effect.suspend(() =>
+          releasesClusters(blob) ? Effect.as(release(store, blob, index), true) : Effect.succeed(false)
+        )
+      )
+      return Effect.flatMap(released, (done) => (done ? Effect.void : this.unmapInPlace(offsetBytes, lengthBytes)))
     }
+    return this.unmapInPlace(offsetBytes, lengthBytes)
+  }
+
+  private unmapInPlace(offsetBytes: number, lengthBytes: number): Effect.Effect<void, IoError> {
+    const { blob, store } = this
     return blob.gate.shared(() => {
       const at = this.translate(offsetBytes, lengthBytes)
       return at >= 0 ? store.device.unmap(at, lengthBytes, this.io) : Effect.void

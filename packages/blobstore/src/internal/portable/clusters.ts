@@ -10,8 +10,9 @@ import * as Exit from "effect/Exit"
 import * as L from "../format/layout.ts"
 import type { BlobState } from "./blob.ts"
 import { noSpace } from "./errors.ts"
-import { persist, settle, writeExtentPage } from "./persist.ts"
+import { type Change, persist, settle, settleOthers, writeExtentPage } from "./persist.ts"
 import { readBacking, source } from "./source.ts"
+import { dropCluster, takeCluster, takePages } from "./space.ts"
 import type { Store } from "./store.ts"
 
 /** How the content of a new cluster comes to be; it is on the device when this ends. `offsetBytes` is the cluster's. */
@@ -37,7 +38,7 @@ export const allocate = (
     const deferred = Deferred.makeUnsafe<void, IoError>()
     blob.allocations.set(index, deferred)
     return Effect.uninterruptible(
-      Effect.onExit(insertNew(store, blob, index, fill ?? copyBacking(store, blob, index)), () =>
+      Effect.onExit(insertNew(store, blob, index, fill), () =>
         Effect.sync(() => {
           blob.allocations.delete(index)
           Deferred.doneUnsafe(deferred, Exit.void)
@@ -46,68 +47,122 @@ export const allocate = (
     )
   })
 
-const insertNew = Effect.fnUntraced(function* (store: Store, blob: BlobState, index: number, fill: Fill) {
-  const cluster = store.usedClusters.firstClear()
-  if (cluster < 0) return yield* Effect.fail(noSpace("Blob.write", "no cluster is free"))
-  if (needsExtentPage(blob, index) && store.usedPages.firstClear(1) < 0) {
-    return yield* Effect.fail(noSpace("Blob.write", "no metadata page is free"))
-  }
-  store.usedClusters.add(cluster)
-  yield* Effect.onError(fill(cluster * store.clusterBytes), () =>
-    Effect.sync(() => void store.usedClusters.delete(cluster))
-  )
-  // Otherwise a power cut could leave the cluster without the content of the parent.
-  if (blob.parentId !== undefined) {
-    yield* Effect.onError(store.device.flush, () => Effect.sync(() => void store.usedClusters.delete(cluster)))
-  }
+const insertNew = Effect.fnUntraced(function* (store: Store, blob: BlobState, index: number, fill: Fill | undefined) {
+  // A device that does not take what failed before gets nothing new, and no cluster waits for it.
+  if (blob.isUnsettled) yield* store.change(settle(store, blob))
+  const { cluster, isZeroed } = yield* claim(store)
+  const drop = Effect.sync(() => dropCluster(store, cluster, true))
+  yield* Effect.onError(prepare(store, blob, index, cluster * store.clusterBytes, isZeroed, fill), () => drop)
   yield* store.change(insert(store, blob, index, cluster))
   return true
 })
 
+/** Clusters that wait for their blobs count as free, and are when nothing else is. */
+const claim = (store: Store): Effect.Effect<NonNullable<ReturnType<typeof takeCluster>>, IoError> =>
+  Effect.suspend(() => {
+    const taken = takeCluster(store)
+    if (taken !== undefined) return Effect.succeed(taken)
+    const full = Effect.fail(noSpace("Blob.write", "no cluster is free"))
+    if (store.unsettled.size === 0) return full
+    return Effect.flatMap(store.change(settleOthers(store)), () => {
+      const now = takeCluster(store)
+      return now === undefined ? full : Effect.succeed(now)
+    })
+  })
+
+/**
+ * What the cluster must hold, durably: otherwise a power cut that keeps the metadata leaves the blob with what another had there. A
+ * cluster of zeroes shows at worst what the blob read as before.
+ */
+const prepare = (
+  store: Store,
+  blob: BlobState,
+  index: number,
+  offsetBytes: number,
+  isZeroed: boolean,
+  fill: Fill | undefined
+): Effect.Effect<void, IoError> => {
+  const readsAsZeroes = source(blob, index)._tag === "Zeroes"
+  const first = fill ?? copyBacking(store, blob, index)
+  if (!isZeroed || !readsAsZeroes) return Effect.andThen(first(offsetBytes), store.device.flush)
+  return fill === undefined ? Effect.void : fill(offsetBytes)
+}
+
 const needsExtentPage = (blob: BlobState, index: number): boolean =>
   blob.useExtentTable && blob.extentPages[Math.floor(index / L.clustersPerExtentPage)] === 0
 
-/** Under the lock. When a write of metadata fails, what was claimed for it stays so: the device may refer to it. */
+/** Under the lock. The memory follows the device: until it is there, nobody reads or writes the cluster. */
 const insert = Effect.fnUntraced(function* (store: Store, blob: BlobState, index: number, cluster: number) {
-  const extentPage = Math.floor(index / L.clustersPerExtentPage)
-  const isNewPage = needsExtentPage(blob, index)
-  const page = isNewPage ? store.usedPages.firstClear(1) : 0
-  if (page < 0 || index >= blob.clusterCount) {
-    store.usedClusters.delete(cluster)
-    return yield* Effect.fail(noSpace("Blob.write", "no metadata page is free"))
-  }
-  yield* Effect.andThen(store.markDirty, settle(store, blob)).pipe(
-    Effect.onError(() => Effect.sync(() => void store.usedClusters.delete(cluster)))
-  )
-  const wasDirty = blob.dirty
-  blob.clusters[index] = cluster
-  if (isNewPage) {
-    store.usedPages.add(page)
-    blob.extentPages[extentPage] = page
-  }
-  const written = blob.useExtentTable ? writeExtentPage(store, blob, extentPage) : Effect.void
-  const persisted = Effect.suspend(() => {
-    if (blob.useExtentTable && !isNewPage) return Effect.void
-    blob.dirty = true
-    return persist(store, blob)
-  })
-  yield* Effect.andThen(written, persisted).pipe(
-    Effect.onError(() =>
+  const drop = () => Effect.sync(() => dropCluster(store, cluster, true))
+  yield* Effect.onError(Effect.andThen(store.markDirty, settle(store, blob)), drop)
+  if (needsExtentPage(blob, index)) yield* insertPage(store, blob, index, cluster)
+  else if (blob.useExtentTable) {
+    const extentPage = Math.floor(index / L.clustersPerExtentPage)
+    yield* Effect.onError(writeExtentPage(store, blob, extentPage, { index, cluster }), () =>
       Effect.sync(() => {
-        blob.clusters[index] = 0
-        if (isNewPage) blob.extentPages[extentPage] = 0
-        blob.dirty = wasDirty || isNewPage || !blob.useExtentTable
-        // Without an I/O error nothing of it is on the device.
-        if (!store.suspect) {
-          store.usedClusters.delete(cluster)
-          if (isNewPage) store.usedPages.delete(page)
-          blob.dirty = wasDirty
-        }
+        blob.unsurePages.add(extentPage)
+        hold(store, blob, cluster)
       })
     )
-  )
+  } else yield* insertRoot(store, blob, { index, cluster }, undefined)
+  blob.clusters[index] = cluster
   blob.allocatedClusters++
 })
+
+/** The first cluster of an extent page. */
+const insertPage = Effect.fnUntraced(function* (store: Store, blob: BlobState, index: number, cluster: number) {
+  const extentPage = Math.floor(index / L.clustersPerExtentPage)
+  const [page] = takePages(store, 1, 1) ?? []
+  if (page === undefined) {
+    dropCluster(store, cluster, true)
+    return yield* Effect.fail(noSpace("Blob.write", "no metadata page is free"))
+  }
+  blob.extentPages[extentPage] = page
+  // Nothing leads to the page yet.
+  yield* Effect.onError(writeExtentPage(store, blob, extentPage, { index, cluster }), () =>
+    Effect.sync(() => {
+      blob.extentPages[extentPage] = 0
+      store.releasePages([page])
+      dropCluster(store, cluster, true)
+    })
+  )
+  yield* Effect.onError(insertRoot(store, blob, { index, cluster }, page), () =>
+    Effect.sync(() => {
+      blob.extentPages[extentPage] = 0
+    })
+  )
+})
+
+/** Writes the root page for a new cluster, and perhaps a new extent page. */
+const insertRoot = (
+  store: Store,
+  blob: BlobState,
+  change: Change,
+  page: number | undefined
+): Effect.Effect<void, IoError> =>
+  Effect.suspend(() => {
+    const { changes, dirty } = blob
+    blob.dirty = true
+    return Effect.onError(persist(store, blob, change), () =>
+      Effect.sync(() => {
+        if (blob.unsure) {
+          if (page !== undefined) blob.stale.push(page)
+          hold(store, blob, change.cluster)
+          return
+        }
+        // Nothing of it is on the device.
+        if (page !== undefined) store.releasePages([page])
+        dropCluster(store, change.cluster, true)
+        blob.dirty = dirty || blob.changes !== changes
+      })
+    )
+  })
+
+/** Until the device has been told that it is not the blob's. */
+const hold = (store: Store, blob: BlobState, cluster: number): void => {
+  blob.staleClusters.push(cluster)
+  store.unsettled.add(blob)
+}
 
 /** What the cluster reads as so far. */
 const copyBacking =
@@ -115,10 +170,7 @@ const copyBacking =
   (offsetBytes) => {
     const { clusterBytes, device } = store
     const from = source(blob, index)
-    if (from._tag === "Zeroes") {
-      // Clusters that are free have been unmapped, and read as zeroes: what SPDK counts on. Where the bdev cannot, they are not.
-      return device.clearsReleased ? Effect.void : device.zero(offsetBytes, clusterBytes)
-    }
+    if (from._tag === "Zeroes") return device.zero(offsetBytes, clusterBytes)
     return device.withChunk((chunk: DmaBuffer) => {
       const next = (at: number): Effect.Effect<void, IoError> => {
         if (at >= clusterBytes) return Effect.void
@@ -147,19 +199,26 @@ export const release = (store: Store, blob: BlobState, index: number): Effect.Ef
     )
   })
 
+/** The blob keeps the cluster until the device certainly knows it without. */
 const remove = Effect.fnUntraced(function* (store: Store, blob: BlobState, index: number, cluster: number) {
-  if (blob.clusters[index] !== cluster) return
   yield* store.markDirty
   yield* settle(store, blob)
+  if (blob.useExtentTable) {
+    const extentPage = Math.floor(index / L.clustersPerExtentPage)
+    const written = writeExtentPage(store, blob, extentPage, { index, cluster: 0 })
+    yield* Effect.onError(Effect.andThen(written, store.device.flush), () =>
+      Effect.sync(() => void blob.unsurePages.add(extentPage))
+    )
+  } else {
+    const { changes, dirty } = blob
+    blob.dirty = true
+    yield* Effect.onError(persist(store, blob, { index, cluster: 0 }), () =>
+      Effect.sync(() => {
+        if (!blob.unsure) blob.dirty = dirty || blob.changes !== changes
+      })
+    )
+  }
   blob.clusters[index] = 0
   blob.allocatedClusters--
-  // When this fails the blob has lost the cluster in memory, and nobody gets it before a recovery has looked.
-  if (blob.useExtentTable) {
-    yield* writeExtentPage(store, blob, Math.floor(index / L.clustersPerExtentPage))
-    yield* Effect.onError(store.device.flush, () => Effect.sync(() => store.fail()))
-  } else {
-    blob.dirty = true
-    yield* persist(store, blob)
-  }
-  store.usedClusters.delete(cluster)
+  dropCluster(store, cluster, !store.device.clearsReleased)
 })

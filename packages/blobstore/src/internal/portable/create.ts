@@ -6,10 +6,13 @@ import type { BlobId, ClearMethod, Xattrs } from "../driver.ts"
 import * as L from "../format/layout.ts"
 import { encodeText } from "../format/text.ts"
 import { BlobState } from "./blob.ts"
-import { busy, noMemory, noSpace, notFound, refused } from "./errors.ts"
+import { busy, noMemory, notFound, refused } from "./errors.ts"
+import { exclusively } from "./exclusively.ts"
 import { closeBlob, openBlob, pageOf } from "./open.ts"
-import { erase, flushLater, persist, persistUnflushed, resize, settle, writeExtentPage } from "./persist.ts"
+import { erase, persist, persistUnflushed, settle, writeExtentPage } from "./persist.ts"
 import { disown } from "./recover.ts"
+import { resize } from "./resize.ts"
+import { dropCluster } from "./space.ts"
 import type { Store } from "./store.ts"
 
 interface NewBlob {
@@ -37,7 +40,33 @@ export const createUnflushed = (store: Store, options: NewBlob): Effect.Effect<B
   createWith(store, options, persistUnflushed)
 
 export const settleNew = (store: Store, blob: BlobState): Effect.Effect<void, IoError> =>
-  Effect.onError(flushLater(store, blob), () => Effect.sync(() => void store.usedBlobIds.delete(blob.rootPage)))
+  Effect.onError(store.device.flush, () =>
+    // Who has found and opened it meanwhile keeps it: it is as durable as what the device says.
+    store.change(Effect.suspend(() => (store.open.has(blob.id) ? Effect.void : discard(store, blob))))
+  )
+
+/** Takes back what was not to be: its space is free at once where the device allows it. */
+export const discard = (store: Store, blob: BlobState): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    // Nothing of it is on the device.
+    if (blob.chain.length === 0 && !blob.unsure) {
+      store.releasePages([blob.rootPage, ...[...blob.extentPages].filter((page) => page !== 0)])
+      for (const cluster of blob.clusters) if (cluster !== 0) dropCluster(store, cluster, false)
+      return Effect.void
+    }
+    // After the root page nothing counts any more.
+    return Effect.catch(erase(store, blob), () => (blob.unsure ? lose(store, blob) : Effect.void))
+  })
+
+/** What the device may have of it is claimed until a recovery has looked. */
+export const lose = (store: Store, blob: BlobState): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    store.usedBlobIds.delete(blob.rootPage)
+    store.unsettled.delete(blob)
+    store.fail()
+    const text = "could not be taken from the device; what it has stays claimed until the store is loaded again"
+    return Effect.logWarning(`${blob.name} ${text}`)
+  })
 
 const createWith: (
   store: Store,
@@ -68,21 +97,11 @@ const createWith: (
   if (options.thin || options.isExternal) blob.setFlag(L.invalidFlag.thin, true)
   if (options.isExternal) blob.setFlag(L.invalidFlag.externalSnapshot, true)
   blob.setClearMethod(options.clearMethod)
-  if (resize(store, blob, options.clusters) !== undefined) {
-    store.usedPages.delete(page)
-    return yield* Effect.fail(noSpace(operation, `${options.clusters} clusters are more than are free`))
-  }
-  yield* Effect.onError(write(store, blob), () => Effect.sync(() => forget(store, blob)))
+  const written = Effect.andThen(resize(store, blob, options.clusters, operation), write(store, blob))
+  yield* Effect.onError(written, () => discard(store, blob))
   store.usedBlobIds.add(page)
   return blob
 })
-
-/** After a failed write the device may have the blob; what it has is claimed until a recovery has looked. */
-const forget = (store: Store, blob: BlobState): void => {
-  if (store.suspect) return
-  store.releasePages([blob.rootPage, ...[...blob.extentPages].filter((page) => page !== 0)])
-  for (const cluster of blob.clusters) if (cluster !== 0) store.usedClusters.delete(cluster)
-}
 
 /** SPDK's rules: not while it is open, nor a snapshot with more than one clone; one clone gets what the snapshot has. */
 export const remove = (store: Store, id: BlobId): Effect.Effect<void, SpdkError> =>
@@ -96,7 +115,7 @@ export const remove = (store: Store, id: BlobId): Effect.Effect<void, SpdkError>
     // Its gate before the lock.
     return Effect.acquireUseRelease(
       store.change(openBlob(store, clone)),
-      (opened) => opened.gate.exclusive(store.change(removeBelow(store, id, opened))),
+      (opened) => exclusively(store, opened, removeBelow(store, id, opened)),
       (opened) => Effect.ignore(store.change(closeBlob(store, opened)))
     )
   })
@@ -107,10 +126,16 @@ const removeAlone = Effect.fnUntraced(function* (store: Store, id: BlobId) {
     return yield* Effect.fail(busy("Blobstore.delete", store.nameOf(id), "it has a clone"))
   const blob = yield* openBlob(store, id, { backing: false })
   store.open.delete(id)
+  yield* takeAway(store, blob)
   store.removeClone(blob)
   store.clones.delete(id)
-  yield* erase(store, blob)
 })
+
+/** When the device does not take it, the blob is there again, if the device takes that. */
+const takeAway = (store: Store, blob: BlobState): Effect.Effect<void, IoError> =>
+  Effect.onError(erase(store, blob), () =>
+    blob.unsure ? Effect.catch(settle(store, blob), () => lose(store, blob)) : Effect.void
+  )
 
 /** The clone holds the snapshot open, and nobody else may. */
 const removeBelow = Effect.fnUntraced(function* (store: Store, id: BlobId, clone: BlobState) {
@@ -131,17 +156,23 @@ const removeBelow = Effect.fnUntraced(function* (store: Store, id: BlobId, clone
   if (snapshot.locked || clone.locked)
     return yield* Effect.fail(busy(operation, store.nameOf(id), "another operation is under way"))
   yield* settle(store, clone)
+  yield* settle(store, snapshot)
   snapshot.setInternal(L.internalXattr.snapshotPendingRemoval, clone.id)
-  yield* persist(store, snapshot)
   const before = cloneParts(clone)
-  yield* takeOver(store, snapshot, clone).pipe(Effect.onError(() => Effect.sync(() => restore(clone, before))))
+  yield* Effect.onError(Effect.andThen(persist(store, snapshot), takeOver(store, snapshot, clone)), () => {
+    restore(clone, before)
+    return Effect.ignore(unmark(store, snapshot))
+  })
   relink(store, snapshot, clone)
   disown(snapshot, clone)
   store.open.delete(id)
-  yield* erase(store, snapshot)
+  // The clone has everything: what is left of the snapshot goes at the next load at the latest.
+  yield* Effect.onError(erase(store, snapshot), () => (snapshot.unsure ? lose(store, snapshot) : Effect.void))
 })
 
 const cloneParts = (clone: BlobState) => ({
+  dirty: clone.dirty,
+  changes: clone.changes,
   clusters: clone.clusters.slice(),
   extentPages: clone.extentPages.slice(),
   invalidFlags: clone.invalidFlags,
@@ -149,11 +180,37 @@ const cloneParts = (clone: BlobState) => ({
 })
 
 const restore = (clone: BlobState, before: ReturnType<typeof cloneParts>): void => {
-  Object.assign(clone, before)
+  const { changes, clusters, dirty, extentPages, internalXattrs, invalidFlags } = before
+  Object.assign(clone, { clusters, extentPages, internalXattrs, invalidFlags })
   clone.countAllocated()
-  clone.dirty = true
-  clone.unsure = true
+  clone.dirty = dirty || clone.unsure || clone.changes !== changes
 }
+
+/**
+ * A removal that failed is taken back: the blob above first, which may have the snapshot's clusters on the device, and only then
+ * the mark, by which a load would know that. Until that is done the mark stays.
+ */
+export const unmark = (store: Store, snapshot: BlobState): Effect.Effect<void, IoError> =>
+  Effect.suspend(() => {
+    const mark = snapshot.internalXattrs.get(L.internalXattr.snapshotPendingRemoval)
+    if (mark === undefined) return Effect.void
+    // The blob above may have closed without being written.
+    if (store.suspect) return Effect.fail(busy("Blobstore", snapshot.name, "its removal failed; load the store again"))
+    const above = [...store.open.values()].filter(
+      ({ backing }) => backing?._tag === "Blob" && backing.blob === snapshot
+    )
+    const settled = Effect.forEach([...above, snapshot], (blob) => settle(store, blob), { discard: true })
+    return Effect.flatMap(settled, () => {
+      const { dirty } = snapshot
+      snapshot.removeInternal(L.internalXattr.snapshotPendingRemoval)
+      return Effect.onError(persist(store, snapshot), () =>
+        Effect.sync(() => {
+          snapshot.setInternal(L.internalXattr.snapshotPendingRemoval, mark)
+          snapshot.dirty = dirty || snapshot.unsure
+        })
+      )
+    })
+  })
 
 /** The clone gets the clusters it has none of its own for, and the snapshot's parent. */
 const takeOver = Effect.fnUntraced(function* (store: Store, snapshot: BlobState, clone: BlobState) {
@@ -171,6 +228,9 @@ const takeOver = Effect.fnUntraced(function* (store: Store, snapshot: BlobState,
     const mine = Math.min(end, clone.clusterCount)
     const had = Math.min(end, snapshot.clusterCount)
     // The same page with the same clusters needs no write; one that gets shorter is the snapshot's until the clone is synced.
+    if (!isTaken) clone.unsurePages.add(i)
+    // Taken back, it is the snapshot's again.
+    else if (mine !== had) snapshot.unsurePages.add(i)
     if (!isTaken || mine > had) yield* writeExtentPage(store, clone, i)
     else if (mine < had) later.push(i)
   }
@@ -184,9 +244,25 @@ const takeOver = Effect.fnUntraced(function* (store: Store, snapshot: BlobState,
     clone.setInternal(parentXattr, snapshot.parentId)
   }
   clone.dirty = true
-  yield* persist(store, clone)
-  for (const index of later) yield* writeExtentPage(store, clone, index)
+  yield* writeRoot(store, clone)
+  snapshot.unsurePages.clear()
+  for (const index of later) clone.unsurePages.add(index)
+  // The clone has the clusters: the next settle does the rest.
+  yield* Effect.ignore(settle(store, clone))
 })
+
+/** The extent pages are written: only a failure makes them unsure. */
+const writeRoot = (store: Store, clone: BlobState): Effect.Effect<void, IoError> => {
+  const pages = [...clone.unsurePages]
+  clone.unsurePages.clear()
+  const { chain } = clone
+  return Effect.catch(persist(store, clone), (error) => {
+    // The root page is written, and what follows it is not.
+    if (clone.chain !== chain) return Effect.void
+    for (const page of pages) clone.unsurePages.add(page)
+    return Effect.fail(error)
+  })
+}
 
 /** In memory: who is on top of whom. What lay under the snapshot lies under the clone. */
 const relink = (store: Store, snapshot: BlobState, clone: BlobState): void => {

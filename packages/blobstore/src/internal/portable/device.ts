@@ -11,6 +11,9 @@ import { sharedFlush } from "../sharedFlush.ts"
 /** Requests of one step that are in flight together. */
 const inFlight = 8
 
+/** Of SPDK's modules: unmapping fills memory, or makes a hole in a file. */
+const zeroing: ReadonlySet<string> = new Set(["Malloc disk", "AIO disk"])
+
 export class Device {
   readonly bdev: Bdev
   /** For reading the metadata in bulk and for copies of clusters. */
@@ -28,9 +31,14 @@ export class Device {
     this.canZero = bdev.supports("writeZeroes")
   }
 
-  /** Whether what was released reads as zeroes as far as blobstores count on it. */
+  /** Whether unmapping takes what is released from the device, as far as blobstores count on it. */
   get clearsReleased(): boolean {
     return this.canUnmap
+  }
+
+  /** What was unmapped is known to read as zeroes. A drive may leave it as it was. */
+  get unmapsToZeroes(): boolean {
+    return this.canUnmap && zeroing.has(this.bdev.info.productName)
   }
 
   read(offsetBytes: number, lengthBytes: number): Effect.Effect<Uint8Array, IoError> {

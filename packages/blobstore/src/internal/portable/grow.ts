@@ -1,7 +1,7 @@
 /** Taking the space that the device has gained, and giving up the store: the super block and the masks. */
 import type { IoError } from "@effect-spdk/core/Bdev"
 import * as Effect from "effect/Effect"
-import { BitSet } from "../format/bitSet.ts"
+import type { BitSet } from "../format/bitSet.ts"
 import * as L from "../format/layout.ts"
 import { encodeMask, maskPages } from "../format/mask.ts"
 import { noSpace } from "./errors.ts"
@@ -31,7 +31,7 @@ export const grow = (store: Store): Effect.Effect<void, IoError> =>
     }
     if (!fits) return Effect.fail(noSpace("Blobstore.grow", "the mask of clusters has no room for more"))
     return Effect.map(store.writeSuper({ clean: false, sizeBytes, usedClusterMaskLength: pages }), () => {
-      store.usedClusters = BitSet.fromBytes(store.usedClusters.toBytes(), clusters)
+      store.growClusters(clusters)
     })
   })
 
@@ -42,7 +42,7 @@ export const grow = (store: Store): Effect.Effect<void, IoError> =>
 export const writeClean = (store: Store): Effect.Effect<void, IoError> =>
   Effect.suspend(() => {
     const { device, pageBytes, superBlock } = store
-    if (superBlock.clean || store.suspect) return Effect.void
+    if (store.isClean || store.suspect) return Effect.void
     const { maskType } = L
     const mask = (type: L.MaskType, bits: BitSet, start: number, pages: number) =>
       pages === 0 ? Effect.void : device.write(start * pageBytes, encodeMask(type, bits, pages, pageBytes))

@@ -8,6 +8,7 @@ import * as Exit from "effect/Exit"
 import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
 import type { InitOptions, LoadOptions } from "../driver.ts"
+import type { BitSet } from "../format/bitSet.ts"
 import * as L from "../format/layout.ts"
 import type { MaskType } from "../format/layout.ts"
 import { decodeMask } from "../format/mask.ts"
@@ -22,7 +23,7 @@ import { Device } from "./device.ts"
 import { corrupted, noMemory, noSpace } from "./errors.ts"
 import { grow, hasGrown } from "./grow.ts"
 import { fixLeftover, fixResized } from "./recover.ts"
-import { scan } from "./scan.ts"
+import { scan, type Scanned } from "./scan.ts"
 import { Store } from "./store.ts"
 
 const maxChunkBytes = 1024 * 1024
@@ -86,7 +87,10 @@ export const init = (bdev: Bdev, options: InitOptions): Effect.Effect<Store, Spd
       const superBytes = encodeSuperBlock(superBlock)
       yield* device.write(0, superBytes)
       yield* device.flush
-      return new Store({ device, scope, services, superBlock, superBytes })
+      const store = new Store({ device, scope, services, superBlock, superBytes })
+      const isZeroed = clearMethod === "write_zeroes" || (clearMethod === "unmap" && device.unmapsToZeroes)
+      if (isZeroed) addFree(store, store.zeroed)
+      return store
     })
   )
 
@@ -114,18 +118,37 @@ export const load = (bdev: Bdev, options: LoadOptions): Effect.Effect<Store, Spd
       const store = new Store(recovers ? base : { ...base, ...(yield* readMasks(device, superBlock)) })
       const scanned = yield* scan(store, recovers, options.onProgress)
       const { leftovers, parents, resized } = scanned
+      // Nobody knows what was written before the stop and never came to be a blob's.
+      if (recovers) addFree(store, store.soiled)
       // Before their clusters are given to anybody.
       yield* Effect.forEach(resized, (id) => fixResized(store, id), { discard: true })
       const kept = yield* Effect.forEach(
         leftovers.toSorted((a, b) => a.id - b.id),
         (leftover) => fixLeftover(store, leftover, scanned)
       )
+      // What no leftover explains.
+      if (scanned.sharedClusters.size > 0 || scanned.sharedPages.size > 0) yield* dispute(store, scanned)
       const all = [...parents, ...kept.flat()].toSorted((a, b) => a.id - b.id)
       for (const { id, parent } of all) store.addCloneOf(parent, id)
       if (options.grow && hasGrown(store)) yield* grow(store)
       return store
     })
   )
+
+/** Blobs that both have a cluster can be read. Nobody gets it, and each recovery finds it again. */
+const dispute = (store: Store, { sharedClusters, sharedPages }: Scanned): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    store.disputed = sharedClusters
+    store.disputedPages = sharedPages
+    store.fail()
+    const text = `${sharedClusters.size} clusters and ${sharedPages.size} metadata pages belong to more than one blob`
+    return Effect.logWarning(`the blobstore on ${store.device.bdev.name} is damaged: ${text}`)
+  })
+
+const addFree = (store: Store, to: BitSet): void => {
+  const { usedClusters } = store
+  for (let i = usedClusters.firstClear(); i >= 0; i = usedClusters.firstClear(i + 1)) to.add(i)
+}
 
 const readMasks = Effect.fnUntraced(function* (device: Device, superBlock: SuperBlock) {
   const read = (start: number, pages: number, type: MaskType, bits: number) =>

@@ -224,11 +224,12 @@ export const closeUnflushed = (store: Store, blob: BlobState): Effect.Effect<boo
 
 const closeWith = <A>(store: Store, blob: BlobState, write: Effect.Effect<A, IoError>): Effect.Effect<A, IoError> =>
   Effect.ensuring(
-    // What it claimed and could not write down is lost until a recovery.
-    Effect.onError(write, () => Effect.sync(() => store.fail())),
+    // What it claimed and could not write down is lost until a recovery, unless others have it open still.
+    Effect.onError(write, () => Effect.sync(() => (blob.openCount > 1 ? undefined : store.fail()))),
     Effect.suspend(() => {
       if (--blob.openCount > 0) return Effect.void
       if (store.open.get(blob.id) === blob) store.open.delete(blob.id)
+      store.unsettled.delete(blob)
       return Effect.ignore(closeBacking(store, blob))
     })
   )

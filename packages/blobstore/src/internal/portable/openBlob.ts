@@ -8,9 +8,10 @@ import * as L from "../format/layout.ts"
 import { type Handle, PortableBlobIo } from "./blobIo.ts"
 import type { BlobState } from "./blob.ts"
 import { xattrTooLong } from "./create.ts"
-import { busy, closed, noSpace, notFound, readOnly } from "./errors.ts"
+import { busy, closed, notFound, readOnly } from "./errors.ts"
 import { closeUnflushed } from "./open.ts"
-import { flushLater, persistUnflushed, resize } from "./persist.ts"
+import { flushLater, persistUnflushed } from "./persist.ts"
+import { resize } from "./resize.ts"
 import type { Store } from "./store.ts"
 
 type Next = Effect.Effect<number | undefined, SpdkError>
@@ -44,7 +45,7 @@ export class PortableBlob implements OpenBlob {
       Effect.sync(() => {
         if ((blob.dataRoFlags & L.dataRoFlag.readOnly) !== 0) return
         blob.dataRoFlags |= L.dataRoFlag.readOnly
-        blob.dirty = true
+        blob.touch()
       })
     )
     this.close = Effect.suspend(() => {
@@ -59,9 +60,9 @@ export class PortableBlob implements OpenBlob {
     this.whileOpen("Blob.resize", () => {
       const { blob, store } = this
       if (blob.mdReadOnly) return Effect.fail(readOnly("Blob.resize", blob.name))
-      if (clusters === blob.clusterCount) return Effect.void
+      if (clusters === blob.clusterCount && !blob.isUnsettled) return Effect.void
       if (blob.locked) return Effect.fail(busy("Blob.resize", blob.name, "another operation is under way"))
-      const change = store.change(resizeNow(store, blob, clusters))
+      const change = store.change(resize(store, blob, clusters, "Blob.resize"))
       if (clusters > blob.clusterCount) return change
       blob.locked = true
       return Effect.ensuring(
@@ -79,7 +80,7 @@ export class PortableBlob implements OpenBlob {
       const tooLong = xattrTooLong("Blob.xattrs.set", name, value)
       if (tooLong !== undefined) return Effect.fail(tooLong)
       blob.xattrs.set(name, value.slice())
-      blob.dirty = true
+      blob.touch()
       return Effect.void
     })
 
@@ -88,7 +89,7 @@ export class PortableBlob implements OpenBlob {
       const { blob } = this
       if (blob.mdReadOnly) return Effect.fail(readOnly("Blob.xattrs.remove", blob.name))
       if (!blob.xattrs.delete(name)) return Effect.fail(notFound("Blob.xattrs.remove", blob.name, `no xattr "${name}"`))
-      blob.dirty = true
+      blob.touch()
       return Effect.void
     })
 
@@ -131,10 +132,3 @@ const syncNow = (store: Store, blob: BlobState): Effect.Effect<void, IoError> =>
       blob.mdReadOnly = true
     })
   })
-
-const resizeNow = (store: Store, blob: BlobState, clusters: number): Effect.Effect<void, IoError> =>
-  Effect.suspend(() =>
-    resize(store, blob, clusters) === undefined
-      ? Effect.void
-      : Effect.fail(noSpace("Blob.resize", `${clusters} clusters are more than are free`))
-  )

@@ -11,8 +11,9 @@ import { encodeText } from "../format/text.ts"
 import { type Backing, type BlobState, externalName, type ParentId } from "./blob.ts"
 import { allocate } from "./clusters.ts"
 import { noSpace, notPermitted, refused } from "./errors.ts"
+import { exclusively } from "./exclusively.ts"
 import { closeBlob, externalBdev, letGo, openBlob, openFitting } from "./open.ts"
-import { persist } from "./persist.ts"
+import { persist, settle } from "./persist.ts"
 import { locked } from "./snapshot.ts"
 import type { Store } from "./store.ts"
 
@@ -32,18 +33,38 @@ export const inflate = (store: Store, id: BlobId, all: boolean): Effect.Effect<v
       if (!blob.isThin) return
       // What an external snapshot has cannot be asked.
       const whole = all || blob.parentId === "external"
-      let needed = 0
-      for (let i = 0; i < blob.clusterCount; i++) if (needsCluster(blob, i, whole)) needed++
-      if (needed > store.freeClusters) {
-        return yield* Effect.fail(noSpace(operation, `${needed} clusters are needed and ${store.freeClusters} free`))
+      for (;;) {
+        yield* fill(store, blob, operation, whole)
+        // An unmap that had begun may have given a cluster back meanwhile.
+        const isDone = yield* exclusively(
+          store,
+          blob,
+          Effect.suspend(() => {
+            if (missing(blob, whole) > 0) return Effect.succeed(false)
+            return Effect.as(whole ? standAlone(store, blob) : skipParent(store, blob), true)
+          })
+        )
+        if (isDone) return
       }
-      for (let i = 0; i < blob.clusterCount; i++) {
-        if (needsCluster(blob, i, whole)) yield* blob.gate.shared(() => allocate(store, blob, i, undefined))
-      }
-      yield* store.change(whole ? standAlone(store, blob) : skipParent(store, blob))
     })
   )
 }
+
+const missing = (blob: BlobState, whole: boolean): number => {
+  let needed = 0
+  for (let i = 0; i < blob.clusterCount; i++) if (needsCluster(blob, i, whole)) needed++
+  return needed
+}
+
+const fill = Effect.fnUntraced(function* (store: Store, blob: BlobState, operation: string, whole: boolean) {
+  const needed = missing(blob, whole)
+  if (needed > store.freeClusters) {
+    return yield* Effect.fail(noSpace(operation, `${needed} clusters are needed and ${store.freeClusters} free`))
+  }
+  for (let i = 0; i < blob.clusterCount; i++) {
+    if (needsCluster(blob, i, whole)) yield* blob.gate.shared(() => allocate(store, blob, i, undefined))
+  }
+})
 
 const needsCluster = (blob: BlobState, index: number, whole: boolean): boolean => {
   if (blob.clusters[index] !== 0) return false
@@ -61,7 +82,9 @@ interface Under {
 
 /** Writes what lies under the blob from now on. Memory follows the device: until it is there, nothing has changed. */
 const putUnder = Effect.fnUntraced(function* (store: Store, blob: BlobState, under: Under) {
-  const before = { invalidFlags: blob.invalidFlags, internalXattrs: new Map(blob.internalXattrs) }
+  yield* settle(store, blob)
+  const { changes, dirty, invalidFlags } = blob
+  const before = { invalidFlags, internalXattrs: new Map(blob.internalXattrs) }
   blob.removeInternal(parentXattr)
   blob.removeInternal(externalSnapshot)
   if (typeof under.parentId === "number") blob.setInternal(parentXattr, under.parentId)
@@ -71,7 +94,7 @@ const putUnder = Effect.fnUntraced(function* (store: Store, blob: BlobState, und
   yield* Effect.onError(persist(store, blob), () =>
     Effect.sync(() => {
       Object.assign(blob, before)
-      blob.dirty = true
+      blob.dirty = dirty || blob.unsure || blob.changes !== changes
     })
   )
   store.removeClone(blob)
@@ -127,7 +150,7 @@ export const setParent = (store: Store, id: BlobId, parent: BlobId): Effect.Effe
         const under: Under = { parentId: parent, backing: { _tag: "Blob", blob: below }, thin: true }
         return Effect.onError(putUnder(store, blob, under), () => Effect.sync(() => void below.openCount--))
       })
-      return blob.gate.exclusive(store.change(put))
+      return exclusively(store, blob, put)
     })
   })
 }
@@ -150,7 +173,7 @@ export const setExternalParent = (store: Store, id: BlobId, name: string): Effec
       return Effect.fail(exists(operation, store.nameOf(id), "the external snapshot is its parent already"))
     }
     return blob.isThin
-      ? blob.gate.exclusive(store.change(putExternal(store, blob, external)))
+      ? exclusively(store, blob, putExternal(store, blob, external))
       : Effect.fail(refused(operation, store.nameOf(id), "id", "names a blob that is not thin"))
   })
   // The bdev comes first, as with SPDK.

@@ -36,16 +36,21 @@ export const fixLeftover = Effect.fnUntraced(function* (
   scanned: Scanned
 ) {
   const opened = yield* Effect.result(openBlob(store, leftover.clone, alone))
-  // SPDK leaves such a snapshot as it is, too.
   if (opened._tag === "Failure") {
-    if (opened.failure.reason._tag === "NotFound") return []
-    return yield* Effect.fail(opened.failure)
+    if (opened.failure.reason._tag !== "NotFound") return yield* Effect.fail(opened.failure)
+    // SPDK leaves the mark, too, and drops the snapshot once another blob has got that id. Nobody is to lose it so.
+    const snapshot = yield* openBlob(store, leftover.id, alone)
+    const parent = snapshot.parentId
+    yield* store.markDirty
+    yield* unmark(store, snapshot)
+    yield* closeBlob(store, snapshot)
+    return typeof parent === "number" ? [{ id: snapshot.id, parent }] : []
   }
   const clone = opened.success
   const snapshot = yield* openBlob(store, leftover.id, alone)
   const parent = snapshot.parentId
   if (clone.parentId === snapshot.id) {
-    yield* keep(store, snapshot, clone)
+    yield* keep(store, snapshot, clone, scanned)
     yield* closeBlob(store, snapshot)
     yield* closeBlob(store, clone)
     return typeof parent === "number" ? [{ id: snapshot.id, parent }] : []
@@ -55,30 +60,38 @@ export const fixLeftover = Effect.fnUntraced(function* (
   return []
 })
 
-const keep = Effect.fnUntraced(function* (store: Store, snapshot: BlobState, clone: BlobState) {
+const keep = Effect.fnUntraced(function* (store: Store, snapshot: BlobState, clone: BlobState, scanned: Scanned) {
   // A removal writes the snapshot's clusters into the clone's extent pages before it gives the clone another parent.
   const shared = new Set<number>()
   for (let i = 0; i < Math.min(snapshot.clusterCount, clone.clusterCount); i++) {
-    if (clone.clusters[i] === 0 || clone.clusters[i] !== snapshot.clusters[i]) continue
+    const cluster = clone.clusters[i] ?? 0
+    if (cluster === 0 || cluster !== snapshot.clusters[i]) continue
     clone.clusters[i] = 0
+    scanned.sharedClusters.delete(cluster)
     shared.add(Math.floor(i / L.clustersPerExtentPage))
   }
   clone.countAllocated()
   yield* store.markDirty
   if (clone.useExtentTable) for (const index of shared) yield* writeExtentPage(store, clone, index)
   else clone.dirty ||= shared.size > 0
-  snapshot.removeInternal(L.internalXattr.snapshotPendingRemoval)
-  snapshot.removeInternal(L.internalXattr.snapshotInProgress)
-  snapshot.dataRoFlags |= L.dataRoFlag.readOnly
-  snapshot.dirty = true
-  yield* persist(store, snapshot)
+  yield* unmark(store, snapshot)
 })
+
+const unmark = (store: Store, snapshot: BlobState) =>
+  Effect.suspend(() => {
+    snapshot.removeInternal(L.internalXattr.snapshotPendingRemoval)
+    snapshot.removeInternal(L.internalXattr.snapshotInProgress)
+    snapshot.dataRoFlags |= L.dataRoFlag.readOnly
+    snapshot.dirty = true
+    return persist(store, snapshot)
+  })
 
 /** What the clone has as well is the clone's, and so it is with others that came to it since. */
 const remove = Effect.fnUntraced(function* (store: Store, snapshot: BlobState, clone: BlobState, scanned: Scanned) {
+  // Of two who had it one is left.
+  snapshot.clusters = snapshot.clusters.map((cluster) => (scanned.sharedClusters.delete(cluster) ? 0 : cluster))
+  snapshot.extentPages = snapshot.extentPages.map((page) => (scanned.sharedPages.delete(page) ? 0 : page))
   disown(snapshot, clone)
-  snapshot.clusters = snapshot.clusters.map((cluster) => (scanned.sharedClusters.has(cluster) ? 0 : cluster))
-  snapshot.extentPages = snapshot.extentPages.map((page) => (scanned.sharedPages.has(page) ? 0 : page))
   store.open.delete(snapshot.id)
   yield* erase(store, snapshot)
 })

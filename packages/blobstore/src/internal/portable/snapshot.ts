@@ -5,10 +5,10 @@ import * as Effect from "effect/Effect"
 import type { BlobId, Xattrs } from "../driver.ts"
 import * as L from "../format/layout.ts"
 import type { Backing, BlobState, ParentId } from "./blob.ts"
-import { createBlob } from "./create.ts"
+import { createBlob, discard, lose, unmark } from "./create.ts"
 import { busy, refused } from "./errors.ts"
 import { closeBlob, openBlob } from "./open.ts"
-import { erase, persist } from "./persist.ts"
+import { persist, settle } from "./persist.ts"
 import type { Store } from "./store.ts"
 
 /** One operation of several steps at a time on a blob: `use` runs with the blob open and marked. */
@@ -25,7 +25,7 @@ export const locked = <A, E>(
         if (blob.locked) return Effect.fail(busy(operation, store.nameOf(id), "another operation is under way"))
         blob.locked = true
         return Effect.ensuring(
-          Effect.suspend(() => use(blob)),
+          Effect.suspend(() => Effect.andThen(unmarked(store, blob), use(blob))),
           Effect.sync(() => {
             blob.locked = false
           })
@@ -34,6 +34,15 @@ export const locked = <A, E>(
     // What `use` did is synced; a failure here is of something else that was dirty.
     (blob) => Effect.ignore(store.change(closeBlob(store, blob)))
   )
+
+/** No removal that failed is in the way of the blob, nor of what it lies on. */
+const unmarked = (store: Store, blob: BlobState): Effect.Effect<void, IoError> => {
+  const below = blob.backing?._tag === "Blob" ? [blob.backing.blob] : []
+  const marked = [blob, ...below].filter(({ internalXattrs }) =>
+    internalXattrs.has(L.internalXattr.snapshotPendingRemoval)
+  )
+  return Effect.forEach(marked, (one) => store.change(unmark(store, one)), { discard: true })
+}
 
 export const snapshot = (store: Store, id: BlobId, xattrs: Xattrs): Effect.Effect<BlobId, SpdkError> => {
   const operation = "Blobstore.snapshot"
@@ -45,8 +54,9 @@ export const snapshot = (store: Store, id: BlobId, xattrs: Xattrs): Effect.Effec
 }
 
 const makeSnapshot = Effect.fnUntraced(function* (store: Store, blob: BlobState, xattrs: Xattrs) {
+  yield* settle(store, blob)
   // Extent pages are written for a size that changed, and the snapshot takes them as they are.
-  if (blob.persistedClusters !== blob.clusterCount || blob.unsure) yield* persist(store, blob)
+  if (blob.persistedClusters !== blob.clusterCount) yield* persist(store, blob)
   const made = yield* createBlob(store, {
     clusters: blob.clusterCount,
     thin: true,
@@ -58,13 +68,17 @@ const makeSnapshot = Effect.fnUntraced(function* (store: Store, blob: BlobState,
   })
   yield* Effect.onError(fillSnapshot(store, made, blob), () => {
     swapClusters(made, blob)
-    return giveUp(store, made)
+    return discard(store, made)
   })
   const before = partsOf(blob)
   yield* Effect.onError(putOnTop(store, made, blob), () => {
     takeBack(store, blob, before)
     swapClusters(made, blob)
-    return giveUp(store, made)
+    // The device may have the blob on top of the snapshot: first it must not.
+    return Effect.matchEffect(settle(store, blob), {
+      onSuccess: () => discard(store, made),
+      onFailure: () => lose(store, made)
+    })
   })
   // The blob holds its snapshot open.
   made.openCount = 1
@@ -76,15 +90,14 @@ const makeSnapshot = Effect.fnUntraced(function* (store: Store, blob: BlobState,
   made.dataReadOnly = true
   made.mdReadOnly = true
   made.dirty = true
-  yield* persist(store, made)
+  // A load takes the mark off as well: where there is no page to write it on, the snapshot is durable as it is.
+  yield* Effect.catchIf(
+    persist(store, made),
+    ({ reason }) => reason._tag === "NoMemory",
+    () => Effect.void
+  )
   return made.id
 })
-
-/** When the device failed it may have the snapshot, as what a load removes or completes. */
-const giveUp = (store: Store, made: BlobState): Effect.Effect<void> => {
-  store.usedBlobIds.delete(made.rootPage)
-  return store.suspect ? Effect.void : Effect.ignore(erase(store, made))
-}
 
 const swapClusters = (a: BlobState, b: BlobState): void => {
   const { allocatedClusters, clusters, extentPages } = a
@@ -112,6 +125,8 @@ const fillSnapshot = (store: Store, made: BlobState, blob: BlobState): Effect.Ef
   })
 
 interface Parts {
+  readonly dirty: boolean
+  readonly changes: number
   readonly invalidFlags: number
   readonly internalXattrs: Map<string, Uint8Array>
   readonly parentId: ParentId
@@ -119,6 +134,8 @@ interface Parts {
 }
 
 const partsOf = (blob: BlobState): Parts => ({
+  dirty: blob.dirty,
+  changes: blob.changes,
   invalidFlags: blob.invalidFlags,
   internalXattrs: new Map(blob.internalXattrs),
   parentId: blob.parentId,
@@ -126,8 +143,9 @@ const partsOf = (blob: BlobState): Parts => ({
 })
 
 const takeBack = (store: Store, blob: BlobState, before: Parts): void => {
-  Object.assign(blob, before)
-  blob.dirty = true
+  const { backing, changes, dirty, internalXattrs, invalidFlags, parentId } = before
+  Object.assign(blob, { backing, internalXattrs, invalidFlags, parentId })
+  blob.dirty = dirty || blob.unsure || blob.changes !== changes
   store.addClone(blob)
 }
 

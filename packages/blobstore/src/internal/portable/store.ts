@@ -24,6 +24,15 @@ export class Store {
   readonly usedPages: BitSet
   readonly usedBlobIds: BitSet
   usedClusters: BitSet
+  /** Free clusters that read as zeroes, durably: the rest of one that a part is written to needs no more. */
+  zeroed: BitSet
+  /** Free clusters that hold what somebody wrote: they are cleared before another blob gets them. */
+  soiled: BitSet
+  /** In more than one blob when the store was recovered: nobody knows whose they are, and they are never given back. */
+  disputed: ReadonlySet<number> = new Set()
+  disputedPages: ReadonlySet<number> = new Set()
+  /** Blobs with clusters that wait until the device has been told that they are not theirs. */
+  readonly unsettled = new Set<BlobState>()
   /** As on the device, `clean` included. */
   superBlock: SuperBlock
   superBytes: Uint8Array | undefined
@@ -32,9 +41,11 @@ export class Store {
   readonly opening = new Set<BlobId>()
   /** Per snapshot, in the order they became its clones. SPDK keeps a snapshot here when its last clone has gone. */
   readonly clones = new Map<BlobId, Array<BlobId>>()
+  /** A write of the super block failed: the device may have the old one or the new one. */
+  private superUnsure = false
   /**
-   * A write of metadata failed, so the device may refer to pages and clusters that no blob in memory has. They stay claimed,
-   * and the store stays unclean, so that the next load finds out.
+   * A failed write of metadata could not be made good, so the device may refer to pages and clusters that no blob in memory
+   * has. They stay claimed, and the store stays unclean, so that the next load finds out.
    */
   suspect = false
   private readonly lock = Semaphore.makeUnsafe(1)
@@ -61,6 +72,8 @@ export class Store {
     this.usedPages = options.usedPages ?? new BitSet(superBlock.mdLength)
     this.usedBlobIds = options.usedBlobIds ?? new BitSet(superBlock.mdLength)
     this.usedClusters = options.usedClusters ?? new BitSet(totalClusters(superBlock))
+    this.zeroed = new BitSet(this.usedClusters.size)
+    this.soiled = new BitSet(this.usedClusters.size)
     if (options.usedClusters === undefined) this.claimMetadata()
   }
 
@@ -77,8 +90,19 @@ export class Store {
     }
   }
 
+  /** With those that are free once their blobs are settled. */
   get freeClusters(): number {
-    return this.usedClusters.size - this.usedClusters.count
+    let held = 0
+    for (const blob of this.unsettled) held += blob.staleClusters.length
+    return this.usedClusters.size - this.usedClusters.count + held
+  }
+
+  /** The device has grown, and these are all the clusters now. */
+  growClusters(clusters: number): void {
+    const grown = (bits: BitSet) => BitSet.fromBytes(bits.toBytes(), clusters)
+    this.usedClusters = grown(this.usedClusters)
+    this.zeroed = grown(this.zeroed)
+    this.soiled = grown(this.soiled)
   }
 
   info(): StoreInfo {
@@ -123,13 +147,13 @@ export class Store {
 
   zeroPages(pages: ReadonlyArray<number>): Effect.Effect<void, IoError> {
     return this.device.zeroAll(
-      pages.map((page) => this.pageOffset(page)),
+      pages.filter((page) => !this.disputedPages.has(page)).map((page) => this.pageOffset(page)),
       this.pageBytes
     )
   }
 
   releasePages(pages: Iterable<number>): void {
-    for (const page of pages) this.usedPages.delete(page)
+    for (const page of pages) if (!this.disputedPages.has(page)) this.usedPages.delete(page)
   }
 
   /** Writes the super block with these changes and waits until it is durable. */
@@ -143,16 +167,28 @@ export class Store {
           Effect.sync(() => {
             this.superBlock = next
             this.superBytes = bytes
+            this.superUnsure = false
           })
         ),
-        Effect.onError(() => Effect.sync(() => this.fail()))
+        Effect.onError(() =>
+          Effect.sync(() => {
+            this.superUnsure = true
+          })
+        )
       )
     })
   }
 
+  /** Whether the device says that the masks are right. */
+  get isClean(): boolean {
+    return this.superBlock.clean && !this.superUnsure
+  }
+
   /** Before anything else of the metadata changes: from now on a load has to recover. */
   get markDirty(): Effect.Effect<void, IoError> {
-    return Effect.suspend(() => (this.superBlock.clean ? this.writeSuper({ clean: false }) : Effect.void))
+    return Effect.suspend(() =>
+      this.superBlock.clean || this.superUnsure ? this.writeSuper({ clean: false }) : Effect.void
+    )
   }
 
   fail(): void {
