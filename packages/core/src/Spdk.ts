@@ -219,8 +219,9 @@ const start = Effect.fnUntraced(function* (
   const config = yield* readConfig(options.config)
   const resolved = yield* resolve(kind, options, yield* makeLogSink)
   if (kind === "embedded") {
-    const engine = yield* embedded.make(resolved, { waitsForStart: config !== undefined })
-    if (config !== undefined) yield* applyConfig(engine.rpc, config)
+    const engine = yield* embedded.make(resolved, {
+      configure: config === undefined ? undefined : (rpc) => applyConfig(rpc, config)
+    })
     return yield* services(engine, withoutEffectOnEmbedded(options))
   }
   const engine = yield* libspdk.make(

@@ -75,6 +75,9 @@ export interface Options {
    * An SPDK JSON configuration, or the path of a file with one. Its calls are made in order, those that belong before
    * the start of the framework first; the first that is refused fails the layer. The SPDK of a process takes one
    * configuration in its life.
+   *
+   * Either engine starts with what the other has saved. Settings that the embedded engine has nothing for (pools, sockets,
+   * accelerators, the scheduler) are accepted and named in one warning. What would change a result there is refused by name.
    */
   readonly config?: SpdkConfig | string | undefined
   /**

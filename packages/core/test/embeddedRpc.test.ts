@@ -56,7 +56,6 @@ describe("RPC inside the program", () => {
         action_on_timeout: "reset",
         io_path_stat: true,
         bdev_retry_count: -1,
-        nvme_ioq_poll_period_us: 100,
         dhchap_digests: ["sha256"],
         multipath_opts: { policy: "active_active" },
         transport_retry_count: 256
@@ -116,7 +115,18 @@ describe("RPC inside the program", () => {
           .flat()
           .filter((name) => ![current].flat().includes(name))
           .toSorted(),
-        ["bdev_set_options", "framework_start_init", "nvmf_set_config", "nvmf_set_crdt", "nvmf_set_max_subsystems"]
+        [
+          "accel_set_options",
+          "bdev_set_options",
+          "framework_start_init",
+          "iobuf_set_options",
+          "iscsi_set_options",
+          "nvmf_set_config",
+          "nvmf_set_crdt",
+          "nvmf_set_max_subsystems",
+          "sock_impl_set_options",
+          "sock_set_default_impl"
+        ]
       )
     }).pipe(Effect.scoped)
   )

@@ -26,10 +26,13 @@ export const options: EmbeddedOptions = {
   onLog: () => {}
 }
 
-export const makeEngine = (
+export const makeEngine = <E = never>(
   overrides: Partial<EmbeddedOptions> = {},
-  start: { readonly waitsForStart?: boolean } = {}
-) => make({ ...options, ...overrides }, start)
+  start: {
+    readonly waitsForStart?: boolean
+    readonly configure?: (rpc: Engine["rpc"]) => Effect.Effect<void, E>
+  } = {}
+) => make<E>({ ...options, ...overrides }, start)
 
 /** How a request ended. */
 export interface Ended {

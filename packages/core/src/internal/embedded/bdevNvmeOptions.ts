@@ -18,32 +18,38 @@ const heeded = {
   enable_flush: false
 }
 
-/** What this engine cannot do differently: the values that SPDK has by default. */
-const fixed: { readonly [name: string]: string | number | boolean } = {
+type Settings = { readonly [name: string]: string | number | boolean }
+
+/** What this engine cannot do differently, and somebody would see: the values that SPDK has by default. */
+const fixed: Settings = {
   action_on_timeout: "none",
   timeout_us: 0,
   timeout_admin_us: 0,
+  bdev_retry_count: 3,
+  disable_auto_failback: false,
+  generate_uuids: false,
+  nvme_error_stat: false,
+  io_path_stat: false,
+  tcp_connect_timeout_ms: 0
+}
+
+/** What has nothing to act on here and changes no result, with SPDK's defaults. Other values are accepted, with a warning. */
+const inert: Settings = {
   arbitration_burst: 0,
   low_priority_weight: 0,
   medium_priority_weight: 0,
   high_priority_weight: 0,
   nvme_adminq_poll_period_us: 10_000,
   nvme_ioq_poll_period_us: 0,
-  io_queue_requests: 512,
+  io_queue_requests: 0,
   delay_cmd_submit: true,
-  bdev_retry_count: 3,
   transport_ack_timeout: 0,
-  disable_auto_failback: false,
-  generate_uuids: false,
   transport_tos: 0,
-  nvme_error_stat: false,
   rdma_srq_size: 0,
-  io_path_stat: false,
   allow_accel_sequence: false,
   rdma_max_cq_size: 0,
   rdma_cm_event_timeout_ms: 0,
-  rdma_umr_per_io: false,
-  tcp_connect_timeout_ms: 0
+  rdma_umr_per_io: false
 }
 
 /** All of them, which is what a saved configuration has. */
@@ -94,15 +100,23 @@ const unsupported = (name: string, value: unknown): RpcFault =>
 const show = (value: unknown): string =>
   typeof value === "bigint" ? `${value}` : (JSON.stringify(value) ?? String(value))
 
+const plain = (value: unknown): unknown => (typeof value === "bigint" ? Number(value) : value)
+
+/** Those of the parameters that are accepted without effect. */
+export const withoutEffect = (params: Params): ReadonlyArray<string> =>
+  Object.entries(params)
+    .filter(([name, value]) => value !== undefined && name in inert && plain(value) !== inert[name])
+    .map(([name]) => `${name} of bdev_nvme_set_options`)
+
 const refused = (params: Params): RpcFault | undefined => {
   for (const [name, value] of Object.entries(params)) {
-    if (value === undefined || name in heeded) continue
+    if (value === undefined || name in heeded || name in inert) continue
     const isFixed =
       name === "multipath_opts"
         ? isOnlyPolicy(params.multipath_opts)
         : name === "dhchap_digests" || name === "dhchap_dhgroups"
           ? isSame(params[name] ?? [], dhchap[name])
-          : fixed[name] === (typeof value === "bigint" ? Number(value) : value)
+          : fixed[name] === plain(value)
     if (!isFixed) return unsupported(name, value)
   }
   return undefined
@@ -128,5 +142,5 @@ export const changedOptions = (
 
 export const optionsCall = (options: NvmeOptions) => ({
   method: "bdev_nvme_set_options",
-  params: { ...fixed, ...options, ...dhchap, multipath_opts: { policy: "active_passive" } }
+  params: { ...fixed, ...inert, ...options, ...dhchap, multipath_opts: { policy: "active_passive" } }
 })

@@ -10,6 +10,7 @@ import type { Notifications } from "./notifications.ts"
 import type { Reactor } from "./reactor.ts"
 import { EBUSY, EEXIST, EINVAL, ENODEV, EPERM } from "./status.ts"
 import type { Timers } from "./timers.ts"
+import { WithoutEffect } from "./withoutEffect.ts"
 
 /** Makes bdevs on top of others, now or when the base appears. */
 export interface VirtualModule {
@@ -42,6 +43,7 @@ const ignoreEvents = (): void => {}
 export class BdevRegistry {
   readonly context: RegistryContext
   readonly ioPool = new IoPool()
+  readonly withoutEffect: WithoutEffect
   /** In the order in which SPDK asks them. */
   readonly virtualModules: Array<VirtualModule> = []
   options: BdevOptions = {
@@ -59,6 +61,7 @@ export class BdevRegistry {
 
   constructor(context: RegistryContext) {
     this.context = context
+    this.withoutEffect = new WithoutEffect(context.log)
   }
 
   get all(): ReadonlyArray<Bdev> {

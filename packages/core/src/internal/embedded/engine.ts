@@ -5,6 +5,7 @@ import { readFileSync } from "node:fs"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import * as CpuSet from "../../CpuSet.ts"
+import type { RpcClient } from "../../Rpc.ts"
 import type { ErrnoReason, SpdkError, StartFailed } from "../../SpdkError.ts"
 import type { Engine } from "../engine.ts"
 import { Host } from "../host.ts"
@@ -17,6 +18,7 @@ import { addBdevModules } from "./rpcBdevModules.ts"
 import { makeClient } from "./rpcClient.ts"
 import { addFramework } from "./rpcFramework.ts"
 import { serve } from "./rpcServer.ts"
+import { addSettings } from "./rpcSettings.ts"
 import { addNvmf } from "./rpcNvmf.ts"
 import { RpcTable } from "./rpcTable.ts"
 import * as Timers from "./timers.ts"
@@ -27,13 +29,19 @@ export type EmbeddedOptions = Pick<ResolvedOptions, "name" | "cores" | "memoryMi
  * An engine of its own: nothing is shared with others in the process. The end of the scope ends what is in flight,
  * removes all bdevs and takes back all memory; it dies with TimedOut when a device does not let go.
  *
- * With `waitsForStart` only what may be called before the framework starts is answered until `framework_start_init`,
- * which `applyConfig` calls.
+ * With `waitsForStart` only what may be called before the framework starts is answered until `framework_start_init`.
+ * `configure` calls that; what of its calls has no effect here is named in one warning after it.
  */
-export const make = Effect.fnUntraced(function* (
+export const make = Effect.fnUntraced(function* <E = never>(
   options: EmbeddedOptions,
-  { waitsForStart = false }: { readonly waitsForStart?: boolean } = {}
-): Effect.fn.Return<Engine, SpdkError<ErrnoReason | StartFailed>, Scope.Scope> {
+  {
+    configure,
+    waitsForStart = configure !== undefined
+  }: {
+    readonly waitsForStart?: boolean
+    readonly configure?: ((rpc: RpcClient["Service"]) => Effect.Effect<void, E>) | undefined
+  } = {}
+): Effect.fn.Return<Engine, SpdkError<ErrnoReason | StartFailed> | E, Scope.Scope> {
   const host = yield* Host
   const state = new EngineState(options, yield* Timers.make, host)
   yield* Effect.addFinalizer(() => withinLimit("Spdk.layer", options.name, state.release))
@@ -42,6 +50,7 @@ export const make = Effect.fnUntraced(function* (
   const nvmeBdevs = addBdevModules(table, state.registry)
   yield* Effect.addFinalizer(() => withinLimit("Spdk.layer", "NVMe bdevs", nvmeBdevs.close))
   addBdevMethods(table, state.registry)
+  addSettings(table, state.registry)
   const nvmf = addNvmf(table, state.registry)
   yield* Effect.addFinalizer(() =>
     withinLimit(
@@ -65,6 +74,15 @@ export const make = Effect.fnUntraced(function* (
   if (waitsForStart) table.holdStart()
   const { memoryMiB, rpcSocket } = options
   if (rpcSocket !== undefined) stopServing = (yield* serve(rpcSocket, table)).stop
+  const rpc = makeClient(table)
+  if (configure !== undefined) {
+    const { withoutEffect } = state.registry
+    withoutEffect.hold()
+    yield* Effect.ensuring(
+      configure(rpc),
+      Effect.sync(() => withoutEffect.release())
+    )
+  }
   return {
     kind: "embedded",
     version: `embedded ${version}`,
@@ -72,7 +90,7 @@ export const make = Effect.fnUntraced(function* (
       `the embedded engine ${version} "${options.name}" with ${memoryMiB} MiB of memory on cores ` +
       `${CpuSet.toList(options.cores)}, ${rpcSocket === undefined ? "no RPC socket" : `RPC socket ${rpcSocket}`}`,
     rpcSocket,
-    rpc: makeClient(table),
+    rpc,
     memory: state.slabs,
     mainThread: state.mainThread,
     spawn: state.spawn,

@@ -8,7 +8,7 @@ import type { ChannelThread, Json } from "./bdev.ts"
 import type { LossOptions, NvmeBdevController, NvmePath } from "./bdevNvme.ts"
 import { describePath } from "./bdevNvmeInfo.ts"
 import { NvmeModule } from "./bdevNvmeModule.ts"
-import { changedOptions, isOnlyPolicy, isResilient, lossOf } from "./bdevNvmeOptions.ts"
+import { changedOptions, isOnlyPolicy, isResilient, lossOf, withoutEffect } from "./bdevNvmeOptions.ts"
 import type { BdevRegistry } from "./bdevRegistry.ts"
 import { NvmeChannel } from "./nvme/disk.ts"
 import {
@@ -44,7 +44,7 @@ export const addBdevNvme = (table: RpcTable, registry: BdevRegistry): NvmeModule
   const module = new NvmeModule(registry)
   addControllers(table, module)
   addIoPaths(table, module)
-  addOptions(table, module)
+  addOptions(table, module, registry)
   addNvmeDiscovery(table, module)
   return module
 }
@@ -211,13 +211,14 @@ const describeIoPath = (
   }
 }
 
-const addOptions = (table: RpcTable, module: NvmeModule): void =>
+const addOptions = (table: RpcTable, module: NvmeModule, registry: BdevRegistry): void =>
   table.addAnytime(
     "bdev_nvme_set_options",
     (params) => {
       const changed = changedOptions(module.options, params, module.controllers.size > 0)
       if (changed instanceof RpcFault) return Effect.fail(changed)
       module.options = changed
+      registry.withoutEffect.note(...withoutEffect(params))
       return Effect.succeed(true)
     },
     { isOptional: true }

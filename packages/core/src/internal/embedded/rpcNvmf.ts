@@ -10,7 +10,7 @@ import type { BdevRegistry } from "./bdevRegistry.ts"
 import { Subsystem, Target, type TransportOptions } from "./nvmf/target.ts"
 import { answerTrue, internal, invalid, isTarget, noTarget, onSubsystem } from "./rpcNvmfAnswers.ts"
 import { addNvmfSettings } from "./rpcNvmfConfig.ts"
-import { dumpSubsystem, dumpTransport, fixedTransportOptions } from "./rpcNvmfDumps.ts"
+import { dumpSubsystem, dumpTransport, fixedTransportOptions, inertTransportOptions } from "./rpcNvmfDumps.ts"
 import { addHosts, addReferrals } from "./rpcNvmfHosts.ts"
 import { addNvmfListeners } from "./rpcNvmfListeners.ts"
 import { addNamespaces } from "./rpcNvmfNamespaces.ts"
@@ -46,10 +46,35 @@ const isFixed = (name: string, value: unknown): boolean =>
   Object.hasOwn(fixedTransportOptions, name) &&
   fixedTransportOptions[name as keyof typeof fixedTransportOptions] === value
 
+/** Accepted whatever the value is: sizes of pools, and what other transports have. */
+const inert: ReadonlySet<string> = new Set([
+  ...Object.keys(inertTransportOptions),
+  "io_unit_size",
+  "num_shared_buffers",
+  "buf_cache_size",
+  "num_cqe",
+  "max_srq_depth",
+  "no_srq",
+  "acceptor_backlog",
+  "acceptor_poll_rate",
+  "no_wr_batching",
+  "control_msg_num",
+  "disable_mappable_bar0",
+  "disable_adaptive_irq",
+  "disable_shadow_doorbells"
+])
+
+/** Those of the parameters that are accepted without effect. */
+const withoutEffect = (params: NvmfCreateTransport): ReadonlyArray<string> =>
+  Object.entries(params)
+    .filter(([name, value]) => value !== undefined && value !== false && inert.has(name))
+    .filter(([name, value]) => inertTransportOptions[name as keyof typeof inertTransportOptions] !== value)
+    .map(([name]) => `${name} of nvmf_create_transport`)
+
 const transportOptions = (params: NvmfCreateTransport): TransportOptions | RpcFault => {
   for (const [name, value] of Object.entries(params)) {
     // What is switched off is not asked for; rpc.py sends all switches of all transports.
-    if (settable.has(name) || value === undefined || value === false) continue
+    if (settable.has(name) || inert.has(name) || value === undefined || value === false) continue
     if (!isFixed(name, value)) {
       return invalidParams(`${name}: the embedded engine's target cannot be set to ${JSON.stringify(value)}`)
     }
@@ -87,6 +112,7 @@ const addTransports = (table: RpcTable, target: Target): void => {
       const options = transportOptions(params)
       if (options instanceof RpcFault) return Effect.fail(options)
       target.transport = options
+      target.registry.withoutEffect.note(...withoutEffect(params))
       return answerTrue
     },
     { onInvalid }

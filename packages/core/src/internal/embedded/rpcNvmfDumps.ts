@@ -6,17 +6,21 @@ import type { Address, Subsystem, TransportOptions } from "./nvmf/target.ts"
 
 export const dumpAddress = ({ adrfam, traddr, trsvcid }: Address) => ({ trtype: "TCP", adrfam, traddr, trsvcid })
 
-/** What this target cannot do differently: the values that SPDK has by default. */
+/** What this target cannot do differently, and a host would see: the values that SPDK has by default. */
 export const fixedTransportOptions = {
+  dif_insert_or_strip: false,
+  disable_command_passthru: false
+} as const
+
+/** What has nothing to act on here and changes no answer to a host, with SPDK's defaults where it tells them. */
+export const inertTransportOptions = {
   iobuf_small_cache_size: 0xffff_ffff,
   iobuf_large_cache_size: 0xffff_ffff,
-  dif_insert_or_strip: false,
   zcopy: false,
   sock_priority: 0,
   abort_timeout_sec: 1,
   ack_timeout: 0,
-  data_wr_pool_size: 0,
-  disable_command_passthru: false
+  data_wr_pool_size: 0
 } as const
 
 export const dumpTransport = (options: TransportOptions) => ({
@@ -26,6 +30,7 @@ export const dumpTransport = (options: TransportOptions) => ({
   in_capsule_data_size: options.in_capsule_data_size,
   max_io_size: options.max_io_size,
   max_aq_depth: options.max_aq_depth,
+  ...inertTransportOptions,
   ...fixedTransportOptions,
   c2h_success: options.c2h_success,
   kas: options.kas,
