@@ -235,7 +235,10 @@ export interface Blobstore {
    * clone; a snapshot with one clone hands its clusters to that, and is `Busy` when that has been resized: inflate it first.
    */
   delete(id: BlobId): Effect.Effect<void, DeleteError>
-  /** All blobs in the order of their ids, snapshots included. Of a time: who comes later is not in it. */
+  /**
+   * All blobs in the order of their ids, snapshots included. Of a time: who comes later is not in it. `Corrupted`, naming the first,
+   * when there are blobs that cannot be read: the portable driver still opens the others, and deletes these.
+   */
   readonly list: Stream.Stream<BlobId, ListError>
   readonly ids: Effect.Effect<ReadonlyArray<BlobId>, ListError>
   /** The blob that applications find everything else from; undefined when none is set (`spdk_bs_get_super`). */

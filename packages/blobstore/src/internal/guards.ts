@@ -30,10 +30,15 @@ export const adopt = (
   return next(snapshot)
 }
 
-/** Whether the blob has a parent or clones in the store. */
+/** Whether the blob has a parent or clones in the store. Of one that cannot be read nobody knows. */
 export const isRelated = (driver: StoreDriver, id: BlobId): Effect.Effect<boolean, SpdkError> =>
   Effect.flatMap(driver.parent(id), (parent) =>
     parent._tag === "Snapshot" ? Effect.succeed(true) : Effect.map(driver.clones(id), (clones) => clones.length > 0)
+  ).pipe(
+    Effect.catchIf(
+      ({ reason }) => reason._tag === "Corrupted",
+      () => Effect.succeed(false)
+    )
   )
 
 /**

@@ -14,6 +14,7 @@ import { libspdkDriver } from "./libspdk/driver.ts"
 import { checkDriver, checkInit, checkLoad } from "./options.ts"
 import { portableDriver } from "./portable/driver.ts"
 import { hasStore } from "./hasStore.ts"
+import { checkIoUnits } from "./ioUnits.ts"
 import { isEmpty } from "./probe.ts"
 import { metadataReasons, only, type Place } from "./reasons.ts"
 import { BlobstoreImpl } from "./storeHandle.ts"
@@ -57,6 +58,7 @@ export const loadStore = (
     const factory = yield* factoryFor(place, engine, options.driver)
     // Loading marks the store as in use.
     yield* checkWritable(place, bdev)
+    yield* checkIoUnits(place, bdev, factory.kind)
     return yield* scoped(place, engine, bdev, factory.load(bdev, checked))
   }).pipe(only(place, loadReasons))
 }

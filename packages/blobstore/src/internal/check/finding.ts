@@ -112,6 +112,24 @@ export class PageDamaged extends Schema.TaggedClass<PageDamaged>(id("PageDamaged
   }
 }
 
+/**
+ * The store was not unloaded, and this blob was there at its last unload. Its first page is neither empty, as after a deletion, nor
+ * another's: a recovery takes it for nothing, and gives what it had to others.
+ *
+ * @since 0.1.0
+ * @category findings
+ */
+export class BlobLost extends Schema.TaggedClass<BlobLost>(id("BlobLost"))("BlobLost", {
+  severity: always("warning"),
+  blob: Schema.Int,
+  page: Schema.Int,
+  rule: Schema.String
+}) {
+  get message(): string {
+    return `blob ${hex(this.blob)} was there at the last unload, and metadata page ${this.page} ${this.rule}`
+  }
+}
+
 /** The pages are sound each, and contradict each other: a broken chain, contradicting extents, unknown flags. @since 0.1.0 @category findings */
 export class BlobDamaged extends Schema.TaggedClass<BlobDamaged>(id("BlobDamaged"))("BlobDamaged", {
   severity: always("error"),
@@ -279,6 +297,7 @@ export const Finding = Schema.Union([
   Lost,
   Missing,
   PageDamaged,
+  BlobLost,
   BlobDamaged,
   ExtentPageDamaged,
   SizeDiffers,

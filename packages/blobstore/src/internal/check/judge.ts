@@ -35,6 +35,7 @@ export const judge = Effect.fnUntraced(function* (bdev: Bdev, survey: Survey): E
     findings.add(new F.SuperBlobMissing({ blob: sb.superBlob }))
   }
   const masks = yield* readMasks(bdev, survey, isRecovered)
+  if (isRecovered) yield* judgeLost(bdev, survey)
   judgePages(survey, masks)
   return masks
 })
@@ -96,6 +97,24 @@ const judgeShared = (survey: Survey): void => {
     survey.findings.add(new F.UsedTwice({ what, blobs: [blobs[0], blobs[1]], first, count }))
   }
 }
+
+/**
+ * The masks of the last unload mean nothing to a recovery. Still, a blob that they know was there, and one that was deleted since
+ * has left its first page empty, or to others.
+ */
+const judgeLost = Effect.fnUntraced(function* (bdev: Bdev, survey: Survey): Effect.fn.Return<void, IoError> {
+  const place = maskPlaces(survey.sb).find(({ name }) => name === "used blob ids")
+  if (place === undefined) return
+  const decoded = yield* readMask(bdev, survey.sb, place)
+  // Before the first unload there is none.
+  if (Result.isFailure(decoded)) return
+  const known = decoded.success
+  for (let page = known.firstSet(); page >= 0; page = known.firstSet(page + 1)) {
+    if (survey.pages.has(page) || !survey.notEmpty.has(page)) continue
+    const rule = survey.rules.get(page) ?? "is not the first of a blob"
+    survey.findings.add(new F.BlobLost({ blob: blobIdOfPage(page), page, rule }))
+  }
+})
 
 const readMasks = Effect.fnUntraced(function* (
   bdev: Bdev,

@@ -23,7 +23,15 @@ import type { Action } from "./report.ts"
 import { type Survey, survey } from "./survey.ts"
 
 /** With one of these, what is in use is not known, and what is marked is better left. */
-const unknowns = new Set<Finding["_tag"]>(["PageDamaged", "BlobDamaged", "ExtentPageDamaged", "DescriptorUnknown"])
+const unknowns = new Set<Finding["_tag"]>([
+  "PageDamaged",
+  "BlobLost",
+  "BlobDamaged",
+  "ExtentPageDamaged",
+  "DescriptorUnknown",
+  // Marked as unloaded, no load would look for it again.
+  "UsedTwice"
+])
 
 interface Repair {
   readonly bdev: Bdev

@@ -8,10 +8,11 @@ import * as Result from "effect/Result"
 import type { BlobId } from "../driver.ts"
 import { BitSet } from "../format/bitSet.ts"
 import { eachAllocated, limitsOf, type StoreLimits } from "../format/blobMeta.ts"
-import { blobIdOfPage } from "../format/layout.ts"
+import { pageCrc } from "../format/crc32c.ts"
+import { blobIdOfPage, mdPageOffset, readU64, viewOf } from "../format/layout.ts"
 import { decodeMdPage, isZeroPage, type MdPage } from "../format/mdPage.ts"
 import { metadataClusters, type SuperBlock, totalClusters } from "../format/superBlock.ts"
-import type { Finding } from "./finding.ts"
+import { type Finding, PageDamaged } from "./finding.ts"
 import { asBlobFacts, type BlobFacts } from "./blobFacts.ts"
 import { type BlobRead, readBlob } from "./readBlob.ts"
 import { isFirstPage, MdReader } from "./reader.ts"
@@ -87,6 +88,14 @@ class Owners {
   }
 }
 
+/** Sealed by whoever wrote it, with the place and the number of a first page, and still it cannot be decoded. */
+const isDamagedRoot = (bytes: Uint8Array, index: number): boolean => {
+  const view = viewOf(bytes)
+  const isFirst =
+    readU64(view, mdPageOffset.id) === blobIdOfPage(index) && view.getUint32(mdPageOffset.sequence, true) === 0
+  return isFirst && view.getUint32(mdPageOffset.crc, true) === pageCrc(bytes)
+}
+
 export const survey = Effect.fnUntraced(function* (
   bdev: Bdev,
   sb: SuperBlock,
@@ -114,6 +123,17 @@ export const survey = Effect.fnUntraced(function* (
       notEmpty.add(index)
       const decoded = decodeMdPage(bytes, index, sb.mdLength)
       if (Result.isFailure(decoded)) {
+        const { rule } = decoded.failure
+        if (isDamagedRoot(bytes, index)) {
+          // A recovery takes it for a blob.
+          const id = blobIdOfPage(index)
+          ids.add(index)
+          pages.used.add(index)
+          findings.add(new PageDamaged({ page: index, blob: id, rule }))
+          hasUnknowns = true
+          blobs.set(id, asBlobFacts({ id, pages: [index], meta: undefined, isWhole: false, findings: [] }))
+          continue
+        }
         unreadable.add(index)
         if (rules.size < maxFindings) rules.set(index, decoded.failure.rule)
         continue

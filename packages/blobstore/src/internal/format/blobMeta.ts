@@ -383,7 +383,7 @@ const extentsOf = (clusters: ArrayLike<number>): ReadonlyArray<{ cluster: number
 }
 
 /** The blob that an internal xattr names: the parent, or the clone of a snapshot that was being made or removed. */
-export const idXattr = (meta: BlobMeta, name: string): Decoded<BlobId | undefined> => {
+export const idXattr = (meta: Pick<BlobMeta, "id" | "internalXattrs">, name: string): Decoded<BlobId | undefined> => {
   const value = meta.internalXattrs.get(name)
   if (value === undefined) return Result.succeed(undefined)
   const id = value.length === 8 ? L.readU64(L.viewOf(value), 0) : undefined

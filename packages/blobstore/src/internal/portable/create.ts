@@ -2,6 +2,7 @@
 import type { IoError } from "@effect-spdk/core/Bdev"
 import type { SpdkError } from "@effect-spdk/core/SpdkError"
 import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
 import type { BlobId, ClearMethod, Xattrs } from "../driver.ts"
 import * as L from "../format/layout.ts"
 import { encodeText } from "../format/text.ts"
@@ -124,11 +125,27 @@ const removeAlone = Effect.fnUntraced(function* (store: Store, id: BlobId) {
   if (store.open.has(id)) return yield* Effect.fail(busy("Blobstore.delete", store.nameOf(id), "it is open"))
   if ((store.clones.get(id) ?? []).length > 0)
     return yield* Effect.fail(busy("Blobstore.delete", store.nameOf(id), "it has a clone"))
-  const blob = yield* openBlob(store, id, { backing: false })
+  const opened = yield* Effect.result(openBlob(store, id, { backing: false }))
+  if (Result.isFailure(opened)) {
+    return yield* opened.failure.reason._tag === "Corrupted" ? removeUnreadable(store, id) : Effect.fail(opened.failure)
+  }
+  const blob = opened.success
   store.open.delete(id)
   yield* takeAway(store, blob)
   store.removeClone(blob)
   store.clones.delete(id)
+})
+
+/** Without its first page nobody has it any more. What it had is found free by the recovery of the next load. */
+const removeUnreadable = Effect.fnUntraced(function* (store: Store, id: BlobId) {
+  const page = pageOf(store, id)
+  if (page === undefined) return
+  yield* store.markDirty
+  store.fail()
+  yield* Effect.andThen(store.zeroPages([page]), store.device.flush)
+  store.usedBlobIds.delete(page)
+  store.unreadable.delete(page)
+  for (const clones of store.clones.values()) if (clones.includes(id)) clones.splice(clones.indexOf(id), 1)
 })
 
 /** When the device does not take it, the blob is there again, if the device takes that. */

@@ -90,6 +90,7 @@ export const init = (bdev: Bdev, options: InitOptions): Effect.Effect<Store, Spd
       const store = new Store({ device, scope, services, superBlock, superBytes })
       const isZeroed = clearMethod === "write_zeroes" || (clearMethod === "unmap" && device.unmapsToZeroes)
       if (isZeroed) addFree(store, store.zeroed)
+      store.isVerified = true
       return store
     })
   )
@@ -120,6 +121,7 @@ export const load = (bdev: Bdev, options: LoadOptions): Effect.Effect<Store, Spd
       const { leftovers, parents, resized } = scanned
       // Nobody knows what was written before the stop and never came to be a blob's.
       if (recovers) addFree(store, store.soiled)
+      store.isVerified = recovers
       // Before their clusters are given to anybody.
       yield* Effect.forEach(resized, (id) => fixResized(store, id), { discard: true })
       const kept = yield* Effect.forEach(

@@ -12,9 +12,10 @@ import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
 import type { BlobId, ClearMethod } from "../driver.ts"
 import { applyExtentPage, type ChainMeta, idXattr, parseChain } from "../format/blobMeta.ts"
-import type { Decoded } from "../format/damage.ts"
+import { pageCrc } from "../format/crc32c.ts"
+import { type Damage, damaged, type Decoded } from "../format/damage.ts"
 import * as L from "../format/layout.ts"
-import { decodeExtentPage, decodeMdPage, type MdPage } from "../format/mdPage.ts"
+import { decodeExtentPage, decodeMdPage, type MdPage, mdPageName } from "../format/mdPage.ts"
 import { type Backing, BlobState, clearMethodOf, externalName } from "./blob.ts"
 import { corrupted, notFound, refused } from "./errors.ts"
 import { persist, persistUnflushed } from "./persist.ts"
@@ -33,29 +34,62 @@ export const pageOf = (store: Store, id: BlobId): number | undefined => {
   return page !== undefined && store.usedBlobIds.has(page) ? page : undefined
 }
 
-/** The pages of a chain, from its root on. */
-const readChain = Effect.fnUntraced(function* (store: Store, root: number) {
+/** `torn`: why it ends early, and where. */
+export interface Chain {
+  readonly pages: ReadonlyArray<MdPage>
+  readonly torn: Torn | undefined
+}
+
+/** A page that is empty, cut in the middle or another's, where the next of a chain should be. */
+export interface Torn {
+  readonly page: number
+  readonly isFree: boolean
+  readonly damage: Damage
+}
+
+/** The page at this place of the chain of a root. A root that is torn begins no chain. */
+export const followChain = (
+  store: Store,
+  root: number,
+  bytes: Uint8Array,
+  index: number,
+  sequence: number
+): { readonly page: Decoded<MdPage> } | { readonly torn: Torn } => {
+  const torn = (isFree: boolean, rule: string) => ({
+    torn: { page: index, isFree, damage: { where: mdPageName(index), rule } }
+  })
+  if (sequence > 0 && L.viewOf(bytes).getUint32(L.mdPageOffset.crc, true) !== pageCrc(bytes)) {
+    return torn(true, "has a wrong CRC")
+  }
+  const page = decodeMdPage(bytes, index, store.superBlock.mdLength)
+  if (Result.isFailure(page)) return { page }
+  if (page.success.id !== L.blobIdOfPage(root))
+    return torn(false, `is a page of blob 0x${page.success.id.toString(16)}`)
+  if (page.success.sequence === sequence) return { page }
+  return { page: damaged(index, `has sequence ${page.success.sequence}, not ${sequence}`) }
+}
+
+/** The pages of a chain, from its root on. The sequence rises, so that a chain that leads back to itself ends. */
+export const readChain: (store: Store, root: number) => Effect.Effect<Chain, SpdkError> = Effect.fnUntraced(function* (
+  store: Store,
+  root: number
+) {
   const pages: Array<MdPage> = []
-  const mdPages = store.superBlock.mdLength
   for (let next: number | undefined = root; next !== undefined;) {
-    if (pages.length > mdPages) {
-      return yield* orFail(store, Result.fail({ where: `metadata chain of page ${root}`, rule: "has no end" }))
-    }
     const bytes: Uint8Array = yield* store.readPage(next)
-    const page: MdPage = yield* orFail(store, decodeMdPage(bytes, next, mdPages))
-    if (page.sequence !== pages.length) {
-      const where = `metadata page ${next}`
-      return yield* orFail(store, Result.fail({ where, rule: `has sequence ${page.sequence}, not ${pages.length}` }))
-    }
+    const followed: ReturnType<typeof followChain> = followChain(store, root, bytes, next, pages.length)
+    if ("torn" in followed) return { pages, torn: followed.torn }
+    const page: MdPage = yield* orFail(store, followed.page)
     pages.push(page)
     next = page.next
   }
-  return pages
+  return { pages, torn: undefined }
 })
 
 /** The chain and its extent pages; `resized` when a crash left them of different sizes. */
 export const readMeta = Effect.fnUntraced(function* (store: Store, root: number) {
-  const pages = yield* readChain(store, root)
+  const { pages, torn } = yield* readChain(store, root)
+  if (torn !== undefined) return yield* orFail(store, Result.fail(torn.damage))
   const meta = yield* orFail(store, parseChain(pages, store.limits))
   const found = yield* Effect.forEach(
     meta.extentPages,

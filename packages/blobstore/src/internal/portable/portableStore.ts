@@ -8,12 +8,13 @@ import * as L from "../format/layout.ts"
 import { encodeText } from "../format/text.ts"
 import { type BlobState, parentOf } from "./blob.ts"
 import { createUnflushed, remove, settleNew } from "./create.ts"
-import { busy } from "./errors.ts"
+import { busy, corrupted } from "./errors.ts"
 import { grow, writeClean } from "./grow.ts"
 import { openBlob, openFitting, withBlob } from "./open.ts"
 import { PortableBlob } from "./openBlob.ts"
 import { inflate, setExternalParent, setParent, shallowCopy } from "./parents.ts"
 import { persist } from "./persist.ts"
+import { verify } from "./scan.ts"
 import { clone, snapshot } from "./snapshot.ts"
 import type { Store } from "./store.ts"
 
@@ -32,9 +33,10 @@ export class PortableStore implements D.StoreDriver {
     // SPDK opens and closes every blob on the way, and closing syncs what others have changed.
     this.ids = store.change(
       Effect.suspend(() =>
-        Effect.as(
-          Effect.forEach(openInOrder(store), (blob) => persist(store, blob), { discard: true }),
-          idsOf(store)
+        Effect.forEach(openInOrder(store), (blob) => persist(store, blob), { discard: true }).pipe(
+          Effect.andThen(store.isVerified ? Effect.void : verify(store)),
+          Effect.andThen(Effect.suspend(() => refuseUnreadable(store))),
+          Effect.andThen(Effect.sync(() => idsOf(store)))
         )
       )
     )
@@ -127,6 +129,14 @@ export class PortableStore implements D.StoreDriver {
 }
 
 const openInOrder = (store: Store): ReadonlyArray<BlobState> => [...store.open.values()].toSorted((a, b) => a.id - b.id)
+
+/** Blobs that nobody could open would be missing without a word. */
+const refuseUnreadable = (store: Store): Effect.Effect<void, SpdkError> => {
+  const [first] = [...store.unreadable].toSorted(([a], [b]) => a - b)
+  if (first === undefined) return Effect.void
+  const [page, { rule, where }] = first
+  return Effect.fail(corrupted("Blobstore.ids", store.nameOf(L.blobIdOfPage(page)), { where, rule }))
+}
 
 const idsOf = (store: Store): ReadonlyArray<D.BlobId> => {
   const ids: Array<D.BlobId> = []

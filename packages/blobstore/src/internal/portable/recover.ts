@@ -37,6 +37,8 @@ export const fixLeftover = Effect.fnUntraced(function* (
 ) {
   const opened = yield* Effect.result(openBlob(store, leftover.clone, alone))
   if (opened._tag === "Failure") {
+    // As SPDK: nobody knows what the clone has.
+    if (opened.failure.reason._tag === "Corrupted") return []
     if (opened.failure.reason._tag !== "NotFound") return yield* Effect.fail(opened.failure)
     // SPDK leaves the mark, too, and drops the snapshot once another blob has got that id. Nobody is to lose it so.
     const snapshot = yield* openBlob(store, leftover.id, alone)

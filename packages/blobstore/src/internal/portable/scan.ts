@@ -11,8 +11,8 @@ import { type ChainMeta, idXattr, parseChain } from "../format/blobMeta.ts"
 import { pageCrc } from "../format/crc32c.ts"
 import { damaged, type Decoded } from "../format/damage.ts"
 import * as L from "../format/layout.ts"
-import { decodeMdPage, type MdPage, mdPageName } from "../format/mdPage.ts"
-import { applyExtentPages, orFail, readMeta } from "./open.ts"
+import { type MdPage, mdPageName } from "../format/mdPage.ts"
+import { applyExtentPages, type Chain, followChain, orFail, readChain, readMeta } from "./open.ts"
 import type { Store } from "./store.ts"
 
 /** What the load has to know of the blobs. */
@@ -80,11 +80,64 @@ export const scan = Effect.fnUntraced(function* (store: Store, recovers: boolean
     discard: true
   })
   for (const root of elsewhere) {
+    const chain = yield* readChain(store, root)
+    if (chain.torn !== undefined) {
+      claimTorn(store, chain, recovers, scanned)
+      continue
+    }
     const { meta, resized } = yield* readMeta(store, root)
     yield* orFail(store, recovers ? claim(store, meta, resized, scanned) : note(meta, scanned))
   }
   return scanned
 })
+
+/**
+ * Which blobs can be opened: asked once after a clean load, which looks at little more than the first page of each. What is open
+ * has been read.
+ */
+export const verify: (store: Store) => Effect.Effect<void, SpdkError> = Effect.fnUntraced(function* (store: Store) {
+  const elsewhere: Array<number> = []
+  const look = (window: Window) =>
+    Effect.sync(() => {
+      for (let page = window.first; page < window.first + window.count; page++) {
+        if (!store.usedBlobIds.has(page) || store.open.has(L.blobIdOfPage(page)) || store.unreadable.has(page)) continue
+        const found = readIn(store, window, page)
+        if (found === "elsewhere") elsewhere.push(page)
+        else if (Result.isFailure(found)) store.unreadable.set(page, found.failure)
+      }
+    })
+  yield* Effect.forEach(windowsOf(store, false), (range) => readWindow(store, range, look), {
+    concurrency: inFlight,
+    discard: true
+  })
+  for (const root of elsewhere) {
+    const read = yield* Effect.result(readMeta(store, root))
+    if (Result.isSuccess(read)) continue
+    const { reason } = read.failure
+    if (reason._tag !== "Corrupted") return yield* Effect.fail(read.failure)
+    store.unreadable.set(root, { where: reason.where ?? mdPageName(root), rule: reason.rule ?? "cannot be read" })
+  }
+  store.isVerified = true
+})
+
+/** All of a blob, where it lies in the window. */
+const readIn = (store: Store, window: Window, root: number): "elsewhere" | Decoded<Read> => {
+  const chain = chainIn(store, window, root)
+  if (chain === "elsewhere") return chain
+  if (Result.isFailure(chain)) return Result.fail(chain.failure)
+  if (chain.success.torn !== undefined) return Result.fail(chain.success.torn.damage)
+  const parsed = parseChain(chain.success.pages, store.limits)
+  if (Result.isFailure(parsed)) return Result.fail(parsed.failure)
+  const meta = parsed.success
+  const extents = meta.extentPages.map((extent) => (extent === 0 ? undefined : pageIn(store, window, extent)))
+  if (extents.some((extent, i) => extent === undefined && meta.extentPages[i] !== 0)) return "elsewhere"
+  return Result.map(applyExtentPages(store, meta, extents), (resized) => ({ meta, resized }))
+}
+
+interface Read {
+  readonly meta: ChainMeta
+  readonly resized: boolean
+}
 
 interface Range {
   readonly first: number
@@ -129,8 +182,12 @@ const checkRoot = (store: Store, window: Window, page: number, scanned: Scanned)
   if (window.view.getUint32(at + L.mdPageOffset.next, true) === L.noPage && !mayHaveParent(window.view, at)) return good
   const chain = chainIn(store, window, page)
   if (chain === "elsewhere") return chain
+  if (Result.isSuccess(chain) && chain.success.torn !== undefined) {
+    claimTorn(store, chain.success, false, scanned)
+    return good
+  }
   return Result.flatMap(
-    Result.flatMap(chain, (pages) => parseChain(pages, store.limits)),
+    Result.flatMap(chain, ({ pages }) => parseChain(pages, store.limits)),
     (meta) => note(meta, scanned)
   )
 }
@@ -141,12 +198,13 @@ const recoverRoot = (store: Store, window: Window, page: number, scanned: Scanne
   if (!isRoot(window.view, at, page) || !hasItsCrc(window, at)) return "none"
   const chain = chainIn(store, window, page)
   if (chain === "elsewhere") return chain
-  const parsed = Result.flatMap(chain, (pages) => parseChain(pages, store.limits))
-  if (Result.isFailure(parsed)) return parsed
-  const meta = parsed.success
-  const extents = meta.extentPages.map((extent) => (extent === 0 ? undefined : pageIn(store, window, extent)))
-  if (extents.some((extent, i) => extent === undefined && meta.extentPages[i] !== 0)) return "elsewhere"
-  return Result.flatMap(applyExtentPages(store, meta, extents), (resized) => claim(store, meta, resized, scanned))
+  if (Result.isSuccess(chain) && chain.success.torn !== undefined) {
+    claimTorn(store, chain.success, true, scanned)
+    return good
+  }
+  const read = readIn(store, window, page)
+  if (read === "elsewhere") return read
+  return Result.flatMap(read, ({ meta, resized }) => claim(store, meta, resized, scanned))
 }
 
 const good: Decoded<void> = Result.void
@@ -165,18 +223,53 @@ const mayHaveParent = (view: DataView, at: number): boolean => {
   return (view.getUint8(descriptors + L.descriptorHeaderBytes) & L.invalidFlag.internalXattr) !== 0
 }
 
-const chainIn = (store: Store, window: Window, root: number): "elsewhere" | Decoded<ReadonlyArray<MdPage>> => {
+const chainIn = (store: Store, window: Window, root: number): "elsewhere" | Decoded<Chain> => {
   const pages: Array<MdPage> = []
   for (let next: number | undefined = root; next !== undefined;) {
     const bytes = pageIn(store, window, next)
     if (bytes === undefined) return "elsewhere"
-    const page: Decoded<MdPage> = decodeMdPage(bytes, next, store.superBlock.mdLength)
-    if (Result.isFailure(page)) return Result.fail(page.failure)
-    if (page.success.sequence !== pages.length) return damaged(mdPageName(next), "is out of its sequence")
-    pages.push(page.success)
-    next = page.success.next
+    const followed: ReturnType<typeof followChain> = followChain(store, root, bytes, next, pages.length)
+    if ("torn" in followed) return Result.succeed({ pages, torn: followed.torn })
+    if (Result.isFailure(followed.page)) return Result.fail(followed.page.failure)
+    const page: MdPage = followed.page.success
+    pages.push(page)
+    next = page.next
   }
-  return Result.succeed(pages)
+  return Result.succeed({ pages, torn: undefined })
+}
+
+/**
+ * A blob whose chain ends in a page that is empty, torn or another's: SPDK deletes the pages of a chain all at once, and a stop may
+ * leave the first. As with SPDK the store loads, the blob cannot be opened, and what is known of it stays its own.
+ */
+const claimTorn = (store: Store, { pages, torn }: Chain, recovers: boolean, scanned: Scanned): void => {
+  const root = pages[0]?.index ?? 0
+  if (torn !== undefined) store.unreadable.set(root, torn.damage)
+  // Otherwise the chain would lead into whatever is written there next.
+  if (recovers && torn?.isFree === true) store.usedPages.add(torn.page)
+  const internalXattrs = new Map<string, Uint8Array>()
+  let isThin = false
+  if (recovers) store.usedBlobIds.add(root)
+  for (const page of pages) {
+    if (recovers) store.usedPages.add(page.index)
+    for (const descriptor of page.descriptors) {
+      if (descriptor._tag === "Flags") isThin = (descriptor.invalidFlags & L.invalidFlag.thin) !== 0
+      if (descriptor._tag === "XattrInternal") internalXattrs.set(descriptor.name, descriptor.value)
+      if (!recovers) continue
+      if (descriptor._tag === "ExtentTable") for (const entry of descriptor.entries) store.usedPages.add(entry.page)
+      if (descriptor._tag !== "ExtentRle") continue
+      for (const { cluster, length } of descriptor.extents) {
+        // It may claim more than there is.
+        const end = Math.min(cluster + length, store.usedClusters.size)
+        if (cluster !== 0) for (let i = cluster; i < end; i++) store.usedClusters.add(i)
+      }
+    }
+  }
+  const id = L.blobIdOfPage(root)
+  const parent = idXattr({ id, internalXattrs }, L.internalXattr.snapshot)
+  if (isThin && Result.isSuccess(parent) && parent.success !== undefined) {
+    scanned.parents.push({ id, parent: parent.success })
+  }
 }
 
 const note = (meta: ChainMeta, scanned: Scanned): Decoded<void> => {

@@ -9,6 +9,7 @@ import { blobName } from "../blobName.ts"
 import type { BlobId, StoreInfo } from "../driver.ts"
 import { BitSet } from "../format/bitSet.ts"
 import type { StoreLimits } from "../format/blobMeta.ts"
+import type { Damage } from "../format/damage.ts"
 import { encodeSuperBlock, metadataClusters, type SuperBlock, totalClusters } from "../format/superBlock.ts"
 import type { BlobState } from "./blob.ts"
 import type { Device } from "./device.ts"
@@ -36,6 +37,10 @@ export class Store {
   /** As on the device, `clean` included. */
   superBlock: SuperBlock
   superBytes: Uint8Array | undefined
+  /** Blobs that cannot be opened, by their first page, as far as somebody has looked. */
+  readonly unreadable = new Map<number, Damage>()
+  /** Whether all blobs have been looked at. */
+  isVerified = false
   readonly open = new Map<BlobId, BlobState>()
   /** Blobs whose parents are being opened: chains that go round stop here. */
   readonly opening = new Set<BlobId>()
