@@ -7,7 +7,7 @@ import * as Effect from "effect/Effect"
 import type * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type { BdevErrorInjectErrorType, BdevErrorInjectIoType } from "./generated/RpcTypes.ts"
-import { requireBase, requireFree, splitIssue, untilGone } from "./internal/bdevBase.ts"
+import { requireBase, requireFree, untilGone } from "./internal/bdevBase.ts"
 import {
   blocksOf,
   checkDelay,
@@ -19,6 +19,7 @@ import {
 } from "./internal/bdevOptions.ts"
 import { checkName } from "./internal/names.ts"
 import { withinLimitByRpc } from "./internal/release.ts"
+import { splitIssue } from "./internal/splitParts.ts"
 import * as Rpc from "./Rpc.ts"
 import { RpcClient } from "./Rpc.ts"
 import { fail, failInvalid, NoMemory, type RpcReason, type SpdkError } from "./SpdkError.ts"
@@ -227,9 +228,8 @@ export interface DelayOptions extends PassthruOptions {
 }
 
 /**
- * A bdev that completes later than the one below it (`bdev_delay_create`). SPDK's modules read the first blocks of every
- * new bdev, and the deletion waits for those reads: make it without delay and set a long one afterwards, by
- * `bdev_delay_update_latency`.
+ * A bdev that completes later than the one below it (`bdev_delay_create`). The delays begin when this returns: SPDK's modules read
+ * the first blocks of every new bdev, and its deletion would wait for them.
  *
  * @since 0.1.0
  * @category creation
@@ -241,20 +241,46 @@ export const createDelay: (options: DelayOptions) => Effect.Effect<string, Creat
     const latencies = yield* checkDelay(operation, options)
     yield* requireBase(operation, options.base)
     yield* requireFree(operation, [name], options.uuid)
-    return yield* scoped(
+    const created = yield* scoped(
       (rpc) =>
         Rpc.callWith(rpc, "bdev_delay_create", {
           name,
           base_bdev_name: options.base,
           uuid: options.uuid,
-          avg_read_latency: latencies.readMicros,
-          p99_read_latency: latencies.readP99Micros,
-          avg_write_latency: latencies.writeMicros,
-          p99_write_latency: latencies.writeP99Micros
+          avg_read_latency: 0,
+          p99_read_latency: 0,
+          avg_write_latency: 0,
+          p99_write_latency: 0
         }),
-      (rpc, created) => Rpc.callWith(rpc, "bdev_delay_delete", { name: created })
+      (rpc, made) => Rpc.callWith(rpc, "bdev_delay_delete", { name: made })
     )
+    yield* setLatencies(yield* RpcClient, created, latencies)
+    return created
   })
+
+/** A module that is still at it after this waits for something of its own. */
+const examineLimit = "1 second"
+
+const setLatencies = (
+  rpc: RpcClient["Service"],
+  name: string,
+  latencies: Effect.Success<ReturnType<typeof checkDelay>>
+): Effect.Effect<void, CreateError> => {
+  const wanted = [
+    ["avg_read", latencies.readMicros],
+    ["p99_read", latencies.readP99Micros],
+    ["avg_write", latencies.writeMicros],
+    ["p99_write", latencies.writeP99Micros]
+  ] as const
+  const set = wanted.filter(([, micros]) => micros > 0)
+  if (set.length === 0) return Effect.void
+  const examined = Rpc.callWith(rpc, "bdev_wait_for_examine", undefined, { timeout: examineLimit }).pipe(
+    Effect.catch((error) => (error.reason._tag === "TimedOut" ? Effect.void : Effect.fail(error)))
+  )
+  const update = ([latency_type, latency_us]: (typeof wanted)[number]) =>
+    Rpc.callWith(rpc, "bdev_delay_update_latency", { delay_bdev_name: name, latency_type, latency_us })
+  return Effect.andThen(examined, Effect.forEach(set, update, { concurrency: "unbounded", discard: true }))
+}
 
 /** @since 0.1.0 @category models */
 export interface ErrorOptions {

@@ -252,6 +252,27 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
       })
     )
 
+    check("refuses what SPDK would not survive", () =>
+      Effect.gen(function* () {
+        const client = yield* Rpc.RpcClient
+        const bdev = fresh("null")
+        yield* nullBdev(client, bdev)
+        const split = (more: object) => client.call("bdev_split_create", { base_bdev: bdev, split_count: 1, ...more })
+        yield* failsWith(split({ split_count: 65 }), "InvalidArgument", { field: "split_count" })
+        yield* failsWith(split({ split_size_mb: 2 ** 44 }), "InvalidArgument", { field: "split_size_mb" })
+        yield* failsWith(split({ split_size_mb: 2 ** 33 }), "InvalidArgument", { field: "split_size_mb" })
+        yield* nullBdev(client, `${bdev}p1`)
+        yield* failsWith(split({ split_count: 2 }), "AlreadyExists", { resource: `${bdev}p1` })
+        yield* failsWith(
+          client.call("bdev_null_create", { name: fresh("null"), num_blocks: 64, block_size: 0 }),
+          "InvalidArgument",
+          { field: "block_size" }
+        )
+        const zoned = { name: bdev, base_bdev: bdev, zone_capacity: 8, optimal_open_zones: 1 }
+        yield* failsWith(client.call("bdev_zone_block_create", zoned), "AlreadyExists", { resource: bdev })
+      })
+    )
+
     check("does not repeat long texts in messages", () =>
       Effect.gen(function* () {
         const client = yield* Rpc.RpcClient

@@ -9,6 +9,7 @@ import type * as Schema from "effect/Schema"
 import type { RpcCallOptions, RpcClient, RpcParams } from "../../Rpc.ts"
 import { fail, fromRpcCode, MethodNotFound, type RpcReason, SpdkError, TimedOut } from "../../SpdkError.ts"
 import { resourceOf } from "../rpcConnection.ts"
+import { guarded } from "../rpcGuard.ts"
 import { currentLimits, encodeParams, exceeds } from "../rpcConnectionMessages.ts"
 import { methodNotFound, type RpcFault, type RpcTable } from "./rpcTable.ts"
 
@@ -18,7 +19,13 @@ const defaultTimeout = Duration.seconds(60)
 
 export const makeClient = (table: RpcTable): RpcClient["Service"] => ({
   address,
-  call: (method, params, options) => call(table, method, params, options)
+  call: (method, params, options) =>
+    guarded(
+      method,
+      params,
+      (asked, askedParams) => call(table, asked, askedParams, options),
+      call(table, method, params, options)
+    )
 })
 
 /** "This SPDK" would be the wrong one to blame for a method that only this engine lacks. */

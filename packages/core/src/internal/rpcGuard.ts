@@ -1,0 +1,102 @@
+/**
+ * Calls that SPDK does not survive, refused before they are sent: a process that dies takes everybody's storage with it. Each was
+ * found by the fuzzer (test/src/fuzz) or in SPDK's sources, in release 26.05. What depends on more than the call and the bdevs
+ * that there are cannot be known here: see `RpcClient.call`.
+ */
+import * as Effect from "effect/Effect"
+import type * as Schema from "effect/Schema"
+import { AlreadyExists, fail, failInvalid, type RpcReason, type SpdkError } from "../SpdkError.ts"
+import { type SplitBase, splitIssue } from "./splitParts.ts"
+
+type Params = { readonly [name: string]: unknown }
+
+/** Any method of the same server. */
+type Ask = (method: string, params?: Params) => Effect.Effect<Schema.Json, SpdkError<RpcReason>>
+
+type Guard = (params: Params, ask: Ask) => Effect.Effect<void, SpdkError<RpcReason>>
+
+/** The bdev of that name; undefined when there is none, or the answer is not SPDK's. */
+const find = (ask: Ask, name: unknown): Effect.Effect<SplitBase | undefined, SpdkError<RpcReason>> =>
+  typeof name !== "string" || name === ""
+    ? Effect.succeed(undefined)
+    : ask("bdev_get_bdevs", { name }).pipe(
+        Effect.map((answer) => {
+          const bdev: unknown = Array.isArray(answer) ? answer[0] : undefined
+          return isFound(bdev) ? bdev : undefined
+        }),
+        Effect.catch((error) => (error.reason._tag === "NotFound" ? Effect.succeed(undefined) : Effect.fail(error)))
+      )
+
+const isFound = (bdev: unknown): bdev is SplitBase =>
+  typeof bdev === "object" &&
+  bdev !== null &&
+  "name" in bdev &&
+  typeof bdev.name === "string" &&
+  "block_size" in bdev &&
+  typeof bdev.block_size === "number" &&
+  "num_blocks" in bdev &&
+  typeof bdev.num_blocks === "number"
+
+const MiB = 1024 * 1024
+const beyond64Bits = 2 ** 64
+
+/** As SPDK says it of other names. */
+const exists = (operation: string, resource: string) =>
+  fail(new AlreadyExists({ operation, resource, errno: "EEXIST", errnoCode: 17 }))
+
+/** SPDK divides by the blocks of a part, and frees the base under the first parts when a later one cannot be made. */
+const split: Guard = (params, ask) =>
+  Effect.gen(function* () {
+    const { base_bdev: name, split_count: count, split_size_mb: sizeMiB = 0 } = params
+    if (typeof count !== "number" || (typeof sizeMiB !== "number" && typeof sizeMiB !== "bigint")) return
+    const refuse = (field: string, rule: string, value: unknown) =>
+      failInvalid("bdev_split_create", field, rule, value, typeof name === "string" ? name : undefined)
+    const size = Number(sizeMiB)
+    if (size * MiB >= beyond64Bits) return yield* refuse("split_size_mb", "is more bytes than 64 bits hold", size)
+    const base = yield* find(ask, name)
+    if (base === undefined || count === 0) return
+    // More parts of a size than fit are left away; SPDK makes those that do.
+    const fit = size === 0 ? count : Math.min(count, Math.floor((base.num_blocks * base.block_size) / (size * MiB)))
+    const issue = splitIssue(base, { count: Math.max(fit, 1), sizeMiB: size === 0 ? undefined : size })
+    if (issue !== undefined) {
+      const isCount = issue.field === "count"
+      return yield* refuse(isCount ? "split_count" : "split_size_mb", issue.rule, isCount ? count : size)
+    }
+    // Of a base that somebody has, SPDK does not come so far.
+    if (Reflect.get(base, "claimed") === true) return
+    const bdevs = yield* ask("bdev_get_bdevs")
+    const parts = new Set(Array.from({ length: fit }, (_, part) => `${String(name)}p${part}`))
+    const taken = Array.isArray(bdevs)
+      ? bdevs.find((bdev: unknown) => isFound(bdev) && parts.has(bdev.name))
+      : undefined
+    if (isFound(taken)) return yield* exists("bdev_split_create", taken.name)
+  })
+
+/** A size of 0 is divided by when the bdev is registered. */
+const blockSize =
+  (method: string): Guard =>
+  ({ block_size: value }) =>
+    value === 0 ? failInvalid(method, "block_size", "is 0", value) : Effect.void
+
+/** The module frees twice when the name that it is to give is taken. */
+const freeName =
+  (method: string): Guard =>
+  ({ name }, ask) =>
+    Effect.flatMap(find(ask, name), (taken) => (taken === undefined ? Effect.void : exists(method, taken.name)))
+
+const guards: { readonly [method: string]: Guard } = {
+  bdev_split_create: split,
+  bdev_null_create: blockSize("bdev_null_create"),
+  bdev_zone_block_create: freeName("bdev_zone_block_create")
+}
+
+/** `call` runs when nothing speaks against it. */
+export const guarded = <A>(
+  method: string,
+  params: Params | undefined,
+  ask: Ask,
+  call: Effect.Effect<A, SpdkError<RpcReason>>
+): Effect.Effect<A, SpdkError<RpcReason>> => {
+  const guard = Object.hasOwn(guards, method) ? guards[method] : undefined
+  return guard === undefined ? call : Effect.andThen(guard(params ?? {}, ask), call)
+}

@@ -1,0 +1,430 @@
+/**
+ * Cases for the fuzzing of creation options and RPC parameters: a seed and a number make the same case everywhere. A case is a
+ * few calls on bdevs of its own; "@" in a text stands for the prefix of its names.
+ */
+import type { Schema } from "effect"
+import { readFileSync } from "node:fs"
+import { makeRandom, type RandomSource } from "../support/random.ts"
+
+export type Json = Schema.Json
+
+/** "create" calls a function of `Bdev`, and "rpc" a method, as a client without types does. */
+export interface Call {
+  readonly via: "create" | "rpc"
+  readonly method: string
+  readonly params: { readonly [name: string]: Json }
+}
+
+export interface FuzzCase {
+  readonly calls: ReadonlyArray<Call>
+}
+
+interface Field {
+  readonly name: string
+  readonly type: string
+  readonly class?: string
+  readonly required?: boolean
+}
+
+interface RpcSchema {
+  readonly enums: ReadonlyArray<{ readonly name: string; readonly values: ReadonlyArray<string> }>
+  readonly arrays: ReadonlyArray<{ readonly name: string; readonly item_type: string; readonly class?: string }>
+  readonly objects: ReadonlyArray<{ readonly name: string; readonly fields: ReadonlyArray<Field> }>
+  readonly methods: ReadonlyArray<{ readonly name: string; readonly params?: ReadonlyArray<Field> }>
+}
+
+const schemaFile = new URL("../../../packages/core/schema/spdk-rpc-v26.05.json", import.meta.url)
+// The file that the RPC modules are generated from.
+const schema = JSON.parse(readFileSync(schemaFile, "utf8")) as RpcSchema
+
+/** Methods that people call on a running SPDK, and that neither end it nor reach outside of it. */
+export const methods: ReadonlyArray<string> = [
+  "bdev_malloc_create",
+  "bdev_malloc_delete",
+  "bdev_null_create",
+  "bdev_null_delete",
+  "bdev_null_resize",
+  "bdev_aio_create",
+  "bdev_aio_delete",
+  "bdev_aio_rescan",
+  "bdev_uring_create",
+  "bdev_uring_delete",
+  "bdev_uring_rescan",
+  "bdev_passthru_create",
+  "bdev_passthru_delete",
+  "bdev_delay_create",
+  "bdev_delay_delete",
+  "bdev_delay_update_latency",
+  "bdev_error_create",
+  "bdev_error_delete",
+  "bdev_error_inject_error",
+  "bdev_error_resume_pending",
+  "bdev_split_create",
+  "bdev_split_delete",
+  "bdev_get_bdevs",
+  "bdev_get_iostat",
+  "bdev_reset_iostat",
+  "bdev_examine",
+  "bdev_set_qos_limit",
+  "bdev_set_qd_sampling_period",
+  "bdev_enable_histogram",
+  "bdev_get_histogram",
+  "bdev_get_histogram_borders",
+  "bdev_lvol_create_lvstore",
+  "bdev_lvol_delete_lvstore",
+  "bdev_lvol_rename_lvstore",
+  "bdev_lvol_grow_lvstore",
+  "bdev_lvol_get_lvstores",
+  "bdev_lvol_create",
+  "bdev_lvol_delete",
+  "bdev_lvol_resize",
+  "bdev_lvol_rename",
+  "bdev_lvol_snapshot",
+  "bdev_lvol_clone",
+  "bdev_lvol_inflate",
+  "bdev_lvol_set_read_only",
+  "bdev_raid_create",
+  "bdev_raid_delete",
+  "bdev_zone_block_create",
+  "bdev_zone_block_delete",
+  "nvmf_create_transport",
+  "nvmf_create_subsystem",
+  "nvmf_delete_subsystem",
+  "nvmf_subsystem_add_ns",
+  "nvmf_subsystem_remove_ns",
+  "nvmf_subsystem_add_host",
+  "nvmf_subsystem_remove_host",
+  "nvmf_subsystem_allow_any_host",
+  "nvmf_subsystem_get_controllers",
+  "nvmf_subsystem_get_listeners",
+  "nvmf_get_subsystems",
+  "iobuf_get_stats",
+  "thread_get_stats",
+  "log_set_flag",
+  "log_clear_flag"
+]
+
+const fieldsOf = new Map(schema.methods.map(({ name, params = [] }) => [name, params]))
+
+/** Borders of types, of tables, of sums and products. */
+const integers: ReadonlyArray<number> = [
+  0,
+  1,
+  2,
+  3,
+  4,
+  5,
+  7,
+  8,
+  15,
+  16,
+  31,
+  63,
+  64,
+  100,
+  127,
+  128,
+  255,
+  256,
+  511,
+  512,
+  513,
+  520,
+  1000,
+  1023,
+  1024,
+  1025,
+  1536,
+  2047,
+  2048,
+  4095,
+  4096,
+  4097,
+  4104,
+  8191,
+  8192,
+  8193,
+  65_535,
+  65_536,
+  131_072,
+  1_000_000,
+  2 ** 20,
+  2 ** 24,
+  2 ** 31 - 1,
+  2 ** 31,
+  2 ** 31 + 512,
+  2 ** 32 - 512,
+  2 ** 32 - 1,
+  2 ** 32,
+  2 ** 33,
+  2 ** 40,
+  2 ** 43,
+  2 ** 44,
+  2 ** 44 + 1,
+  2 ** 52,
+  2 ** 53 - 1,
+  -1,
+  -512,
+  -4096
+]
+
+const beyondNumbers: ReadonlyArray<number> = [0.5, 1.5, 1e21, 1e300, -0, 2 ** 63, 2 ** 64]
+
+const wildTexts: ReadonlyArray<string> = [
+  "",
+  " ",
+  "a",
+  "../x",
+  "/",
+  "/dev/null",
+  "/dev/zero",
+  "/nonexistent/file",
+  "%s%s%s%n",
+  "é",
+  "𝄞",
+  "x".repeat(63),
+  "x".repeat(64),
+  "x".repeat(65),
+  "x".repeat(255),
+  "x".repeat(256),
+  "x".repeat(257),
+  "x".repeat(1024),
+  "x".repeat(20_000),
+  "00000000-0000-0000-0000-000000000000",
+  "6f1a2b3c-0000-4000-8000-1234567890ab",
+  "nqn.2014-08.org.nvmexpress.discovery",
+  "nqn.2016-06.io.spdk:",
+  "a\u0000b",
+  "x\ud800",
+  "none",
+  "TCP",
+  "unmap",
+  "write_zeroes"
+]
+
+/** Names that exist, may exist, or would be made by a module. */
+const names: ReadonlyArray<string> = [
+  "@m",
+  "@m",
+  "@m",
+  "@n",
+  "@a",
+  "@b",
+  "@mp0",
+  "@mp1",
+  "EE_@m",
+  "@l/@v",
+  "@l/@w",
+  "@l"
+]
+
+const nqns: ReadonlyArray<string> = ["nqn.2016-06.io.spdk:@a", "nqn.2016-06.io.spdk:@a", "nqn.2016-06.io.spdk:@b"]
+
+const valueOf = (random: RandomSource, field: Field, depth = 0): Json => {
+  const { type } = field
+  if (random.chance(0.04)) return ofAnyType(random)
+  switch (type) {
+    case "string":
+      return textOf(random, field.name)
+    case "uuid":
+      return random.chance(0.7) ? uuidOf(random) : random.pick(wildTexts)
+    case "boolean":
+      return random.chance(0.5)
+    case "enum": {
+      const found = schema.enums.find(({ name }) => name === field.class)
+      return found === undefined || random.chance(0.05) ? random.pick(wildTexts) : random.pick(found.values)
+    }
+    case "array": {
+      const found = schema.arrays.find(({ name }) => name === field.class)
+      const item: Field = {
+        name: field.name,
+        type: found?.item_type ?? "string",
+        ...(found?.class === undefined ? {} : { class: found.class })
+      }
+      const length = random.chance(0.9) ? random.below(4) : random.pick([64, 255, 256, 257, 1025])
+      return Array.from({ length }, () => (depth > 3 ? null : valueOf(random, item, depth + 1)))
+    }
+    case "object": {
+      const found = schema.objects.find(({ name }) => name === field.class)
+      return depth > 3 ? {} : objectOf(random, found?.fields ?? [], depth + 1)
+    }
+    default:
+      return numberOf(random, field.name)
+  }
+}
+
+const numberOf = (random: RandomSource, name: string): number => {
+  // What a user would have written, so that something is made.
+  if (/block_size$/.test(name) && random.chance(0.5)) return random.pick([512, 4096])
+  if (/num_blocks$|size_in_mib|new_size/.test(name) && random.chance(0.5)) return random.pick([1, 64, 2048, 8192])
+  // Waiting is no hang: it is kept short.
+  if (/timeout/.test(name)) return random.pick([0, 1, 50])
+  if (random.chance(0.03)) return random.pick(beyondNumbers)
+  return random.chance(0.15) ? random.below(2 ** 31) : random.pick(integers)
+}
+
+const uuidOf = (random: RandomSource): string => {
+  const digits = (count: number) => Array.from({ length: count }, () => random.below(16).toString(16)).join("")
+  return `${digits(8)}-${digits(4)}-4${digits(3)}-8${digits(3)}-${digits(12)}`
+}
+
+const textOf = (random: RandomSource, name: string): string => {
+  if (random.chance(0.15)) return random.pick(wildTexts)
+  if (/^(nqn|subnqn|host|hostnqn)$/.test(name)) return random.pick(nqns)
+  if (/filename|path/.test(name)) return random.pick(["@file", "@file", "/dev/zero", "/nonexistent/file"])
+  if (name === "trtype") return "TCP"
+  if (name === "traddr") return "127.0.0.1"
+  if (/cipher|clear_method|sock_impl|psk|key|flag|tgt_name|oclass|ptpl_file/.test(name)) return random.pick(wildTexts)
+  if (/lvs_name/.test(name)) return random.pick(["@l", "@l", "@k"])
+  if (/uuid/.test(name)) return uuidOf(random)
+  return random.pick(names)
+}
+
+const ofAnyType = (random: RandomSource): Json =>
+  random.pick<() => Json>([
+    () => null,
+    () => true,
+    () => random.pick(integers),
+    () => random.pick(beyondNumbers),
+    () => random.pick(wildTexts),
+    () => [],
+    () => [random.pick(integers), random.pick(wildTexts)],
+    () => ({}),
+    () => ({ name: random.pick(names) })
+  ])()
+
+const objectOf = (random: RandomSource, fields: ReadonlyArray<Field>, depth = 0): { readonly [name: string]: Json } => {
+  const params: Record<string, Json> = {}
+  const often = random.pick([0.1, 0.3, 0.8])
+  for (const field of fields) {
+    if (field.required === true ? !random.chance(0.02) : random.chance(often)) {
+      params[field.name] = valueOf(random, field, depth)
+    }
+  }
+  if (random.chance(0.01)) params["nonsense"] = ofAnyType(random)
+  return params
+}
+
+const rpcCall = (random: RandomSource): Call => {
+  const method = random.pick(methods)
+  return { via: "rpc", method, params: objectOf(random, fieldsOf.get(method) ?? []) }
+}
+
+type Option = (random: RandomSource) => Json
+
+const number: Option = (random) => numberOf(random, "")
+const micros: Option = (random) => random.pick([0, 1, 100, 1000, 86_400_000_000, random.pick(integers)])
+const name: Option = (random) => (random.chance(0.2) ? random.pick(wildTexts) : random.pick(["@a", "@b", "@m"]))
+const base: Option = (random) => (random.chance(0.1) ? random.pick(wildTexts) : random.pick(names))
+const uuid: Option = (random) => (random.chance(0.7) ? uuidOf(random) : random.pick(wildTexts))
+const size: Option = (random) =>
+  random.pick<() => Json>([
+    () => random.pick(["1 MiB", "4 MiB", "4096", "1.5 KiB", "", "x"]),
+    () => numberOf(random, "num_blocks")
+  ])()
+const blockSize: Option = (random) => (random.chance(0.6) ? random.pick([512, 4096]) : number(random))
+const boolean: Option = (random) => random.chance(0.5)
+const path: Option = (random) => random.pick(["@file", "@file", "@file", "/dev/zero", "/tmp", random.pick(wildTexts)])
+const createMode: Option = (random) => random.pick(["missing", "always", "never", "x"])
+
+/** The options of every function that creates, by its name. */
+const creations: { readonly [method: string]: { readonly [option: string]: Option } } = {
+  createMalloc: {
+    name,
+    size,
+    numBlocks: number,
+    blockSize,
+    uuid,
+    optimalIoBoundaryBlocks: number,
+    physicalBlockSize: number
+  },
+  createNull: { name, size, numBlocks: number, blockSize, uuid },
+  createFile: { name, path, blockSize, size, create: createMode, uuid, readonly: boolean, fallocate: boolean },
+  createUring: { name, path, blockSize, size, create: createMode, uuid },
+  createPassthru: { base, name, uuid },
+  createDelay: {
+    base,
+    name,
+    uuid,
+    readMicros: micros,
+    readP99Micros: micros,
+    writeMicros: micros,
+    writeP99Micros: micros
+  },
+  createError: { base },
+  inject: {
+    ioType: (random) => random.pick(["clear", "read", "write", "unmap", "flush", "all", "x"]),
+    errorType: (random) => random.pick(["failure", "pending", "corrupt_data", "nomem", "nvme_failure", "x"]),
+    count: number,
+    queueDepth: number,
+    corruptOffset: number,
+    corruptValue: number,
+    nvmeSct: number,
+    nvmeSc: number
+  },
+  createSplit: { base, count: number, sizeMiB: number }
+}
+
+const needed = new Set(["base", "path", "count", "ioType", "errorType"])
+
+const createCall = (random: RandomSource): Call => {
+  const method = random.pick(Object.keys(creations))
+  const params: Record<string, Json> = {}
+  const often = random.pick([0.1, 0.3, 0.8])
+  for (const [option, make] of Object.entries(creations[method] ?? {})) {
+    if (needed.has(option) ? !random.chance(0.02) : random.chance(often)) params[option] = make(random)
+  }
+  // One of the two is needed, and only one is allowed.
+  if (method === "createMalloc" || method === "createNull") {
+    if (random.chance(0.5)) delete params["numBlocks"]
+    else delete params["size"]
+    if (params["numBlocks"] === undefined) params["size"] ??= "1 MiB"
+  }
+  return { via: "create", method, params }
+}
+
+const geometry = (random: RandomSource): { readonly [name: string]: Json } => ({
+  block_size: random.pick([512, 512, 4096, 4096, 1536, 131_072]),
+  num_blocks: random.pick([1, 2, 63, 1024, 2048, 8192])
+})
+
+/** The case of this number: on a malloc bdev "@m", by creation functions alone or by methods alone. */
+export const caseOf = (seed: number, index: number): FuzzCase => {
+  const random = makeRandom((Math.imul(seed, 0x9e3779b1) ^ Math.imul(index + 1, 0x85ebca6b)) >>> 0)
+  for (let warm = 0; warm < 4; warm++) random.word()
+  const calls: Array<Call> = []
+  if (random.chance(0.9)) {
+    calls.push({ via: "rpc", method: "bdev_malloc_create", params: { name: "@m", ...geometry(random) } })
+  }
+  const isTyped = random.chance(0.5)
+  if (!isTyped && random.chance(0.25)) calls.push(...(random.chance(0.7) ? lvolStart(random) : nvmfStart))
+  const count = 1 + random.below(isTyped ? 3 : 5)
+  for (let i = 0; i < count; i++) calls.push(isTyped ? createCall(random) : rpcCall(random))
+  return { calls }
+}
+
+const lvolStart = (random: RandomSource): ReadonlyArray<Call> => [
+  { via: "rpc", method: "bdev_malloc_create", params: { name: "@s", num_blocks: 16_384, block_size: 512 } },
+  { via: "rpc", method: "bdev_lvol_create_lvstore", params: { bdev_name: "@s", lvs_name: "@l", cluster_sz: 65_536 } },
+  {
+    via: "rpc",
+    method: "bdev_lvol_create",
+    params: { lvs_name: "@l", lvol_name: "@v", size_in_mib: 1, thin_provision: random.chance(0.5) }
+  }
+]
+
+const nvmfStart: ReadonlyArray<Call> = [
+  { via: "rpc", method: "nvmf_create_transport", params: { trtype: "TCP" } },
+  { via: "rpc", method: "nvmf_create_subsystem", params: { nqn: "nqn.2016-06.io.spdk:@a", allow_any_host: true } }
+]
+
+/** Each case with one thing less: a call, or a parameter of a call. */
+export const smaller = ({ calls }: FuzzCase): ReadonlyArray<FuzzCase> => [
+  ...calls.map((_, i) => ({ calls: calls.filter((_, at) => at !== i) })),
+  ...calls.flatMap((call, i) =>
+    Object.keys(call.params).map((field) => {
+      const { [field]: _, ...params } = call.params
+      return { calls: calls.map((other, at) => (at === i ? { ...call, params } : other)) }
+    })
+  )
+]

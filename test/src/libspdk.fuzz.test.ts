@@ -1,0 +1,35 @@
+/**
+ * Creation options and RPC parameters against libspdk in child processes: nothing kills it, nothing hangs. A few hundred known
+ * cases here; with EFFECT_SPDK_LONG 100,000 new ones (see fuzz/main.ts for other numbers).
+ */
+import { assert, describe, it } from "@effect/vitest"
+import { runCampaign } from "./fuzz/campaign.ts"
+import { long } from "./support/engines.ts"
+import { libspdkMissing } from "./support/libspdkMissing.ts"
+import { seed } from "./support/random.ts"
+
+const numCases = 150
+const longCases = 100_000
+
+if (libspdkMissing !== undefined) {
+  describe(`libspdk fuzz [skipped: ${libspdkMissing}]`, () => {
+    it.skip(`skipped: ${libspdkMissing}`, () => {})
+  })
+} else {
+  describe("libspdk fuzz", () => {
+    it(
+      "creation options and RPC parameters: no signal, no hang, no defect",
+      async () => {
+        const { cases, findings } = await runCampaign({
+          engine: "libspdk",
+          seed: long ? seed : 1,
+          from: 0,
+          cases: long ? longCases : numCases
+        })
+        assert.strictEqual(cases, long ? longCases : numCases)
+        assert.deepStrictEqual(findings, [], long ? `EFFECT_SPDK_SEED=${seed}` : "")
+      },
+      long ? 6 * 3_600_000 : 60_000
+    )
+  })
+}
