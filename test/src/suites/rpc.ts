@@ -270,6 +270,11 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
         )
         const zoned = { name: bdev, base_bdev: bdev, zone_capacity: 8, optimal_open_zones: 1 }
         yield* failsWith(client.call("bdev_zone_block_create", zoned), "AlreadyExists", { resource: bdev })
+        const onto = { name: bdev, base_bdev_name: bdev }
+        yield* failsWith(client.call("bdev_passthru_create", onto), "AlreadyExists", { resource: bdev })
+        const [{ uuid } = {}] = yield* Rpc.call("bdev_get_bdevs", { name: bdev })
+        const sameUuid = { name: fresh("passthru"), base_bdev_name: bdev, uuid }
+        yield* failsWith(client.call("bdev_passthru_create", sameUuid), "AlreadyExists", { resource: bdev })
       })
     )
 

@@ -78,16 +78,24 @@ const blockSize =
   ({ block_size: value }) =>
     value === 0 ? failInvalid(method, "block_size", "is 0", value) : Effect.void
 
-/** The module frees twice when the name that it is to give is taken. */
-const freeName =
-  (method: string): Guard =>
-  ({ name }, ask) =>
-    Effect.flatMap(find(ask, name), (taken) => (taken === undefined ? Effect.void : exists(method, taken.name)))
+/** Modules release what they never had, or free twice, when the name or the UUID that they are to give is taken. */
+const freeNames =
+  (method: string, fields: ReadonlyArray<string>): Guard =>
+  (params, ask) =>
+    Effect.forEach(
+      fields,
+      (field) =>
+        Effect.flatMap(find(ask, params[field]), (taken) =>
+          taken === undefined ? Effect.void : exists(method, taken.name)
+        ),
+      { discard: true }
+    )
 
 const guards: { readonly [method: string]: Guard } = {
   bdev_split_create: split,
   bdev_null_create: blockSize("bdev_null_create"),
-  bdev_zone_block_create: freeName("bdev_zone_block_create")
+  bdev_passthru_create: freeNames("bdev_passthru_create", ["name", "uuid"]),
+  bdev_zone_block_create: freeNames("bdev_zone_block_create", ["name"])
 }
 
 /** `call` runs when nothing speaks against it. */
