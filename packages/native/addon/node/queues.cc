@@ -101,7 +101,9 @@ void BdevOpen(const Napi::CallbackInfo& info) {
   const bool posted = Runtime::Get().PostToApp([holdings, request, id, name = std::move(name), write] {
     std::shared_ptr<Descriptor> descriptor;
     const int status = Descriptor::Open(name, write, id, holdings->mailbox, &descriptor);
-    if (status != 0) return holdings->Reply(request, status);
+    if (status != 0) {
+      return holdings->Reply(request, {.status = status, .text = status == -EPERM ? ClaimOf(name) : std::string()});
+    }
     holdings->targets.Put(id, descriptor);
     if (holdings->ended) return descriptor->Close([](int) {});
     holdings->Reply(request, {.a = static_cast<double>(id), .text = descriptor->Describe()});

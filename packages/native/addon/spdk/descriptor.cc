@@ -27,7 +27,28 @@ std::string JsonString(const char* text) {
   return out + "\"";
 }
 
+void IgnoreEvent(spdk_bdev_event_type, spdk_bdev*, void*) {}
+
 }  // namespace
+
+std::string ClaimOf(const std::string& name) {
+  spdk_bdev_desc* desc = nullptr;
+  if (spdk_bdev_open_ext(name.c_str(), false, IgnoreEvent, nullptr, &desc) != 0) return {};
+  const auto& internal = spdk_bdev_desc_get_bdev(desc)->internal;
+  std::string text;
+  const spdk_bdev_module* module = nullptr;
+  if (internal.claim_type == SPDK_BDEV_CLAIM_EXCL_WRITE) {
+    module = internal.claim.v1.module;
+  } else if (internal.claim_type != SPDK_BDEV_CLAIM_NONE) {
+    const spdk_bdev_module_claim* first = TAILQ_FIRST(&internal.claim.v2.claims);
+    if (first != nullptr) module = first->module;
+  }
+  if (module != nullptr) {
+    text = std::string("claimed by module ") + module->name + " (" + spdk_bdev_claim_get_name(internal.claim_type) + ")";
+  }
+  spdk_bdev_close(desc);
+  return text;
+}
 
 Descriptor::Descriptor(bool write, uint32_t slot, std::shared_ptr<Mailbox> mailbox)
     : Target(write, slot, std::move(mailbox)) {}

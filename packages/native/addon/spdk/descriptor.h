@@ -9,6 +9,9 @@
 
 namespace effect_spdk {
 
+// App thread. Who has claimed the bdev, in words: empty when nobody has, or there is no such bdev.
+std::string ClaimOf(const std::string& name);
+
 // The runtime remembers it from Open to the end of Close.
 class Descriptor final : public Target {
  public:

@@ -3,6 +3,7 @@
 
 extern "C" {
 #include <spdk/bdev.h>
+#include <spdk/bdev_module.h>
 #include <spdk/blob.h>
 #include <spdk/blob_bdev.h>
 #include <spdk/cpuset.h>

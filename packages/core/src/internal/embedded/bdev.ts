@@ -148,6 +148,16 @@ export abstract class Bdev {
     return {}
   }
 
+  /** `memory_domains` of bdev_get_bdevs. */
+  memoryDomains(): ReadonlyArray<Json> {
+    return []
+  }
+
+  /** `driver_specific` of bdev_get_iostat; undefined for modules that tell nothing there. */
+  statSpecific(): { readonly [name: string]: Json } | undefined {
+    return undefined
+  }
+
   /** The RPC call that makes this bdev, for modules that write them bdev by bdev. */
   configCall(): Json | undefined {
     return undefined

@@ -19,6 +19,7 @@ import { NvmeHost } from "./nvme/host.ts"
 import { MemoryBudget, SlabTable } from "./memory.ts"
 import { Notifications } from "./notifications.ts"
 import { Poller } from "./poller.ts"
+import { EPERM } from "./status.ts"
 import { Reactor } from "./reactor.ts"
 import { LogicalThread } from "./thread.ts"
 import type { Timers } from "./timers.ts"
@@ -76,9 +77,14 @@ export class EngineState {
     Effect.suspend(() => {
       const opened = this.handles.openDescriptor(name, write, onEvent)
       return typeof opened === "number"
-        ? Effect.fail(fromErrno(opened, { operation: "Bdev.open", resource: name }))
+        ? Effect.fail(fromErrno(opened, { operation: "Bdev.open", resource: name, detail: this.claimOf(name, opened) }))
         : Effect.succeed<Descriptor>(opened)
     })
+
+  private claimOf(name: string, errnoNegative: number): string | undefined {
+    const module = errnoNegative === -EPERM ? this.registry.find(name)?.claimedBy : undefined
+    return module === undefined ? undefined : `claimed by module ${module} (exclusive_write)`
+  }
 
   readonly closeBdev: Engine["closeBdev"] = ({ generation, slot }) =>
     Effect.callback((resume) => this.handles.closeDescriptor(slot, generation, () => resume(Effect.void)))

@@ -33,6 +33,8 @@ export class EmbeddedQueue implements Queue, Runnable, IoOwner {
   inFlight = 0
   /** Milliseconds spent on this queue's work, completions included. */
   busyMillis = 0
+  /** How often it had requests to take. */
+  runs = 0
   /** Up to here time has been counted, as busy or as idle. */
   private countedUntilMillis: number
   private readonly context: QueueContext
@@ -86,6 +88,7 @@ export class EmbeddedQueue implements Queue, Runnable, IoOwner {
   run(): boolean {
     const { reactor } = this.context
     const startMillis = reactor.host.nowMillis()
+    this.runs++
     reactor.isTimed = true
     try {
       for (let count = 0; count < runsPerSlice && !reactor.isExhausted; count++) {

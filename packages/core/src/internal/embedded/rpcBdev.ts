@@ -31,7 +31,7 @@ export const addBdevMethods = (table: RpcTable, registry: BdevRegistry): void =>
       return Effect.succeed(
         perChannel && first !== undefined
           ? { ...head, name: first.name, channels: channelStats(first, mode) }
-          : { ...head, bdevs: found.map((bdev) => ({ name: bdev.name, ...bdevStat(bdev, mode).toJson() })) }
+          : { ...head, bdevs: found.map((bdev) => describeStat(bdev, mode)) }
       )
     },
     { isOptional }
@@ -126,6 +126,7 @@ const appeared = (registry: BdevRegistry, name: string, timeoutMillis: number): 
   })
 
 const describe = (bdev: Bdev) => {
+  const domains = bdev.memoryDomains()
   const { properties } = bdev
   return {
     name: bdev.name,
@@ -145,6 +146,7 @@ const describe = (bdev: Bdev) => {
     ...(bdev.claimedBy === undefined ? {} : { claim_type: "exclusive_write" }),
     zoned: false,
     supported_io_types: Object.fromEntries(ioTypes.map((type) => [type, bdev.supports(type)])),
+    ...(domains.length === 0 ? {} : { memory_domains: domains }),
     driver_specific: bdev.driverSpecific()
   }
 }
@@ -162,6 +164,15 @@ const bdevStat = (bdev: Bdev, mode: ResetMode): IoStat => {
     stat.reset(mode)
   }
   return total
+}
+
+const describeStat = (bdev: Bdev, mode: ResetMode): Json => {
+  const specific = bdev.statSpecific()
+  return {
+    name: bdev.name,
+    ...bdevStat(bdev, mode).toJson(),
+    ...(specific === undefined ? {} : { driver_specific: specific })
+  }
 }
 
 const channelStats = (bdev: Bdev, mode: ResetMode): ReadonlyArray<Json> =>

@@ -4,7 +4,7 @@
 import * as Effect from "effect/Effect"
 import * as CpuSet from "../../CpuSet.ts"
 import type { LogLevel } from "../../SpdkOptions.ts"
-import type { Json } from "./bdev.ts"
+import type { ChannelThread, Json } from "./bdev.ts"
 import type { BdevRegistry } from "./bdevRegistry.ts"
 import { ticksPerSecond } from "./ioStat.ts"
 import { notificationTypes } from "./notifications.ts"
@@ -53,7 +53,8 @@ const addRpc = (table: RpcTable, context: FrameworkContext): void => {
   table.addBare("spdk_get_version", "spdk_get_version method requires no parameters", () =>
     Effect.succeed({
       version: `effect-spdk embedded ${context.version}`,
-      fields: { major, minor, patch, suffix: "" }
+      // SPDK's is that of the tree that it was built from: a package from a registry knows none.
+      fields: { major, minor, patch, suffix: "", commit: "" }
     })
   )
   table.add(
@@ -79,16 +80,8 @@ const addThreads = (table: RpcTable, context: FrameworkContext): void => {
     Effect.succeed({ tick_rate: ticksPerSecond, threads: threads().map(describe) })
   table.addBare("thread_get_stats", "'thread_get_stats' requires no arguments", perThread(describeThread))
   table.addBare("thread_get_pollers", "'thread_get_pollers' requires no arguments", perThread(describePollers))
-  table.addBare(
-    "thread_get_io_channels",
-    "'thread_get_io_channels' requires no arguments",
-    perThread((thread) => ({
-      name: thread.name,
-      io_channels: context.registry.all.flatMap((bdev) => {
-        const channel = bdev.channels.get(thread)
-        return channel === undefined ? [] : [{ name: `bdev_${bdev.name}`, ref: channel.refs }]
-      })
-    }))
+  table.addBare("thread_get_io_channels", "'thread_get_io_channels' requires no arguments", () =>
+    Effect.succeed({ tick_rate: ticksPerSecond, threads: channelHolders(context).map(describeChannels(context)) })
   )
   table.addBare("framework_get_scheduler", "'rpc_get_scheduler' requires no arguments", () =>
     Effect.succeed({
@@ -123,6 +116,24 @@ const describeReactor = ({ cores, registry, startMillis, threads }: FrameworkCon
   }
 }
 
+/** Those that have queues, and the target's, which has channels and no queue. */
+const channelHolders = ({ registry, threads }: FrameworkContext): ReadonlyArray<ChannelThread> => [
+  ...new Set<ChannelThread>([...threads(), ...registry.all.flatMap((bdev) => [...bdev.channels.keys()])])
+]
+
+const describeChannels =
+  ({ registry }: FrameworkContext) =>
+  (thread: ChannelThread): Json => ({
+    name: thread.name,
+    io_channels: registry.all.flatMap((bdev) => {
+      const channel = bdev.channels.get(thread)
+      return channel === undefined ? [] : [{ name: `bdev_${bdev.name}`, ref: channel.refs }]
+    })
+  })
+
+/** What takes requests from the thread's queue is its first poller, as on libspdk. Those of the user count from 1. */
+const queuePollerId = 0
+
 const isTimed = (poller: Poller): boolean => poller.periodMicros > 0
 
 const pollersOf = (thread: LogicalThread) => {
@@ -142,7 +153,7 @@ const describeThread = (thread: LogicalThread): Json => {
     cpumask: maskOf(thread.cores),
     busy: ticks(thread.busyMillis),
     idle: ticks(thread.ageMillis - thread.busyMillis),
-    active_pollers_count: active.length,
+    active_pollers_count: active.length + 1,
     timed_pollers_count: timed.length,
     paused_pollers_count: paused.length
   }
@@ -161,7 +172,16 @@ const describePollers = (thread: LogicalThread): Json => {
   return {
     name: thread.name,
     id: thread.id,
-    active_pollers: active.map(describe),
+    active_pollers: [
+      {
+        name: "effect_spdk_queue",
+        id: queuePollerId,
+        state: "waiting",
+        run_count: thread.queue.runs,
+        busy_count: thread.queue.runs
+      },
+      ...active.map(describe)
+    ],
     timed_pollers: timed.map(describe),
     paused_pollers: paused.map(describe)
   }

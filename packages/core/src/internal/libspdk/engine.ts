@@ -40,7 +40,9 @@ const ask = (
     Effect.callback<Host.Reply, SpdkError>((resume) =>
       call((reply) => {
         resume(
-          reply.status === 0 ? Effect.succeed(reply) : Effect.fail(fromErrno(reply.status, { operation, resource }))
+          reply.status === 0
+            ? Effect.succeed(reply)
+            : Effect.fail(fromErrno(reply.status, { operation, resource, detail: reply.text || undefined }))
         )
       })
     )
