@@ -1,0 +1,55 @@
+/** What a run must not show, and what it has seen so far. */
+import * as Cause from "effect/Cause"
+
+export class Violation extends Error {
+  override readonly name = "Violation"
+}
+
+/** What the workload and the oracle share in one run. */
+export class Watch {
+  readonly violations: Array<string> = []
+  /** The log of the run, kept only when somebody reads it. */
+  readonly lines: Array<string> | undefined
+  private readonly nowMicros: () => number
+  /** Something was made to fail in this life, so that what fails later may be its consequence. */
+  hasFaults = false
+
+  constructor(isLogged: boolean, nowMicros: () => number) {
+    this.lines = isLogged ? [] : undefined
+    this.nowMicros = nowMicros
+  }
+
+  violated(message: string): void {
+    this.violations.push(message)
+    this.log(`VIOLATION ${message}`)
+  }
+
+  log(line: string): void {
+    this.lines?.push(`${String(Math.round(this.nowMicros())).padStart(9)}  ${line}`)
+  }
+}
+
+/** How an operation ended, in one word: "ok", "interrupted", "died", or the reason of the error. */
+export const endOf = (cause: Cause.Cause<unknown>): string => {
+  for (const reason of cause.reasons) {
+    if (Cause.isDieReason(reason)) return `died: ${describe(reason.defect)}`
+  }
+  for (const reason of cause.reasons) {
+    if (Cause.isFailReason(reason)) return tagOf(reason.error)
+  }
+  return "interrupted"
+}
+
+const describe = (defect: unknown): string =>
+  defect instanceof Error ? `${defect.message} ${(defect.stack ?? "").split("\n").slice(1, 4).join(" ")}` : String(defect)
+
+const hasTag = (value: unknown): value is { readonly _tag: string } =>
+  typeof value === "object" && value !== null && "_tag" in value && typeof value._tag === "string"
+
+/** The reason of an SpdkError, also inside of the errors of KeyValueStore. */
+const tagOf = (error: unknown): string => {
+  if (typeof error !== "object" || error === null) return String(error)
+  if ("reason" in error && hasTag(error.reason)) return error.reason._tag
+  if ("cause" in error) return tagOf(error.cause)
+  return hasTag(error) ? error._tag : String(error)
+}
