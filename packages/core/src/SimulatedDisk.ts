@@ -71,6 +71,11 @@ export interface Options {
   readonly name?: string | undefined
   readonly latencyMicros?: { readonly least: number; readonly most: number } | undefined
   readonly faults?: Partial<Faults> | undefined
+  /**
+   * Aligned units of this size, a multiple of 512, are stored whole or not at all, in the first `upToBytes` of the disk. Default 512: every
+   * sector by itself. SPDK's blobstore counts on 4096 for its metadata.
+   */
+  readonly atomic?: { readonly unitBytes: number; readonly upToBytes?: number | undefined } | undefined
   /** What the disk holds at the beginning. Default zeroes. */
   readonly contents?: Uint8Array | undefined
 }
@@ -170,12 +175,15 @@ class Disk implements SimulatedDisk, EngineDevice {
   private boot = 0
 
   constructor(simulation: Simulation, options: Options) {
-    const { blockSizeBytes = 512, contents, faults, latencyMicros, name = "disk", sizeBytes } = options
+    const { atomic, blockSizeBytes = 512, contents, faults, latencyMicros, name = "disk", sizeBytes } = options
     if (!Number.isInteger(Math.log2(blockSizeBytes)) || blockSizeBytes < 512) {
       throw new RangeError(`the block size ${blockSizeBytes} is no power of two from 512 on`)
     }
     if (!Number.isSafeInteger(sizeBytes) || sizeBytes <= 0 || sizeBytes % blockSizeBytes !== 0) {
       throw new RangeError(`the size ${sizeBytes} is no multiple of ${blockSizeBytes} bytes`)
+    }
+    if (atomic !== undefined && (atomic.unitBytes % 512 !== 0 || atomic.unitBytes <= 0)) {
+      throw new RangeError(`the atomic unit ${atomic.unitBytes} is no multiple of 512 bytes`)
     }
     this.simulation = simulation
     this.name = name
@@ -193,7 +201,10 @@ class Disk implements SimulatedDisk, EngineDevice {
       delayMicros: 1_000_000,
       ...faults
     }
-    this.data = new DiskContents(sizeBytes, this.chance)
+    this.data = new DiskContents(sizeBytes, this.chance, {
+      unitBytes: atomic?.unitBytes ?? 512,
+      limitBytes: atomic?.upToBytes ?? sizeBytes
+    })
     if (contents !== undefined) this.data.restore(contents)
   }
 
@@ -208,9 +219,12 @@ class Disk implements SimulatedDisk, EngineDevice {
   submit(request: DeviceRequest): void {
     const { lengthBytes, offsetBytes, operation } = request
     const number = ++this.requests
+    const { boot } = this
     this.simulation.note(codes[operation], offsetBytes + lengthBytes / 512)
     const fault = this.onRequest?.({ number, operation, offsetBytes, lengthBytes }) ?? this.chosenFault(operation)
     if (fault?._tag === "Cut") return this.cutPower()
+    // Who looked at the request has killed the machine that it is from.
+    if (boot !== this.boot) return
     if (fault?._tag === "Retry") return request.retry()
     const at = fault?._tag === "Misdirect" ? fault.offsetBytes : offsetBytes
     const write = this.beginWrite(request, at, fault)
@@ -218,7 +232,6 @@ class Disk implements SimulatedDisk, EngineDevice {
     const extra = fault?._tag === "Delay" ? fault.micros : 0
     const micros = this.chance.between(this.latency.least, this.latency.most) + extra
     const before = this.data.mark()
-    const { boot } = this
     this.simulation.after(micros, () => {
       if (boot === this.boot) this.finish(request, fault?._tag === "Errno" ? fault.errno : 0, before)
     })

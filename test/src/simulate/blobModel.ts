@@ -16,6 +16,9 @@ export class ModelBlob {
   readonly thin: boolean
   isReadOnly = false
   hasParent = false
+  /** Calls under way that name the blob by its id, which another blob gets when it is deleted. */
+  calls = 0
+  isDeleting = false
   sectors: Array<Model.Register<number>> = []
   readonly xattr: Model.Register<number>
 
@@ -72,9 +75,7 @@ export class BlobModel {
 
   /** The content of another, as it was at some moment since `begin`. */
   copy(from: ModelBlob, to: ModelBlob, begin: number): void {
-    to.sectors = from.sectors.map((sector) =>
-      Model.makeRegister(this.time, [...sector.possible(begin)], sectorMatches)
-    )
+    to.sectors = from.sectors.map((sector) => Model.makeRegister(this.time, [...sector.possible(begin)], sectorMatches))
   }
 
   crash(): void {

@@ -70,11 +70,17 @@ export class BlobWork {
         return this.onBlob(action.label, "Delete", (blob) => this.delete(blob))
       case "Hold":
         return this.onBlob(action.label, "Hold", (blob) =>
-          this.attempt(`hold ${blob.label}`, this.opened(blob, () => Effect.sleep("1 millis")))
+          this.attempt(
+            `hold ${blob.label}`,
+            this.opened(blob, () => Effect.sleep("1 millis"))
+          )
         )
       case "Info":
         return this.onBlob(action.label, "Info", (blob) =>
-          this.attempt(`info ${blob.label}`, this.opened(blob, (open) => Effect.andThen(open.info, this.store.info)))
+          this.attempt(
+            `info ${blob.label}`,
+            this.opened(blob, (open) => Effect.andThen(open.info, this.store.info))
+          )
         )
       case "List":
         return this.list
@@ -104,13 +110,31 @@ export class BlobWork {
   ): Effect.Effect<void, never, EngineService> {
     return Effect.suspend(() => {
       const blob = this.model.find(label)
-      if (blob === undefined) this.watch.log(`${what} ${label}: no such blob`)
-      return blob === undefined ? Effect.void : use(blob)
+      // An id may be another blob's once its own is deleted: nobody uses it while that is under way.
+      const isUsable = blob !== undefined && !blob.isDeleting && (what !== "Delete" || blob.calls === 0)
+      if (!isUsable) this.watch.log(`${what} ${label}: no such blob`)
+      return isUsable ? use(blob) : Effect.void
     })
   }
 
   private opened<A, E, R>(blob: ModelBlob, use: (open: Blob) => Effect.Effect<A, E, R>) {
-    return Effect.scoped(Effect.flatMap(this.store.open(blob.id ?? 0), use))
+    blob.calls++
+    return Effect.scoped(Effect.flatMap(this.store.open(blob.id ?? 0), use)).pipe(
+      Effect.onExit((exit) => Effect.sync(() => this.closed(blob, exit))),
+      this.called(blob)
+    )
+  }
+
+  /** A close that cannot write the blob loses what was not synced, and says so. */
+  private closed(blob: ModelBlob, exit: Exit.Exit<unknown, unknown>): void {
+    if (Exit.isSuccess(exit) || !endOf(exit.cause).startsWith("unclosed")) return
+    blob.size.crash()
+    blob.xattr.crash()
+    this.hasLost = true
+  }
+
+  private called(blob: ModelBlob) {
+    return Effect.ensuring(Effect.sync(() => void blob.calls--))
   }
 
   /** Runs it, logs how it ended, and says what must not be. */
@@ -164,11 +188,23 @@ export class BlobWork {
   }
 
   private delete(blob: ModelBlob): Effect.Effect<void> {
-    return Effect.suspend(() =>
-      this.attempt(`delete ${blob.label}`, this.store.delete(blob.id ?? 0), blob.exists.begin(false), {
-        onSuccess: () => blob.exists.durableSince(this.model.time.next())
-      })
-    )
+    return Effect.suspend(() => {
+      blob.isDeleting = true
+      const change = blob.exists.begin(false)
+      // Whether it is gone is not known: its id may be another's.
+      const fail = () => {
+        change.fail()
+        blob.id = undefined
+      }
+      return this.attempt(
+        `delete ${blob.label}`,
+        this.store.delete(blob.id ?? 0),
+        { ...change, fail },
+        {
+          onSuccess: () => blob.exists.durableSince(this.model.time.next())
+        }
+      ).pipe(Effect.ensuring(Effect.sync(() => (blob.isDeleting = false))))
+    })
   }
 
   private range(blob: ModelBlob, at: number, length: number): { readonly first: number; readonly count: number } {
@@ -183,8 +219,11 @@ export class BlobWork {
       const { first, count } = this.range(blob, action.at, action.length)
       if (count === 0) return Effect.void
       const kind = action._tag
-      const stamp = kind === "Write" ? this.model.stamp() : kind === "Zero" || !blob.hasParent ? Model.zeroStamp : anyStamp
+      const stamp =
+        kind === "Write" ? this.model.stamp() : kind === "Zero" || !blob.hasParent ? Model.zeroStamp : anyStamp
       const change = together(blob.sectors.slice(first, first + count).map((register) => register.begin(stamp)))
+      // A snapshot that came in between has taken the clusters, and unmapping what is not the blob's own does nothing.
+      const succeed = () => (kind === "Unmap" && blob.hasParent ? change.fail() : change.succeed())
       const offset = first * sector
       const length = count * sector
       return this.attempt(
@@ -198,7 +237,7 @@ export class BlobWork {
                 ? writeVectored(open, offset, Model.stamped(length, stamp))
                 : open.writeBytes(offset, Model.stamped(length, stamp))
         ),
-        change,
+        { ...change, succeed },
         { partial: true }
       )
     })
@@ -303,14 +342,17 @@ export class BlobWork {
       const change = blob.exists.begin(true)
       const size = blob.size.begin(0)
       size.refuse()
+      from.calls++
       const finish = () => {
+        from.calls--
         this.model.unfinished.delete(finish)
         this.model.copy(from, blob, begin)
         for (const clusters of from.size.possible(begin)) blob.size.begin(clusters).fail()
       }
       this.model.unfinished.add(finish)
       const options = { xattrs: { label: String(label) } }
-      const make = kind === "Snapshot" ? this.store.snapshot(from.id ?? 0, options) : this.store.clone(from.id ?? 0, options)
+      const make =
+        kind === "Snapshot" ? this.store.snapshot(from.id ?? 0, options) : this.store.clone(from.id ?? 0, options)
       return this.attempt(
         `${kind} ${label} of ${from.label}`,
         Effect.map(make, (id) => {
@@ -328,12 +370,13 @@ export class BlobWork {
   }
 
   private detach(blob: ModelBlob, kind: string): Effect.Effect<void> {
-    return Effect.suspend(() =>
-      this.attempt(
+    return Effect.suspend(() => {
+      blob.calls++
+      return this.attempt(
         `${kind} ${blob.label}`,
         kind === "Inflate" ? this.store.inflate(blob.id ?? 0) : this.store.decouple(blob.id ?? 0)
-      )
-    )
+      ).pipe(this.called(blob))
+    })
   }
 
   /** After a load, or when nothing is under way: everything is there, and what it should be. */
@@ -380,6 +423,8 @@ export class BlobWork {
     )
   }
 
+  /** A blob could not be written when it was closed: what it had beyond its last sync stays taken until the next load. */
+  hasLost = false
   /** As the last `verify` found them. */
   allocated = 0
   used = 0
@@ -408,10 +453,7 @@ export class BlobWork {
 
 const textOf = (bytes: Uint8Array | undefined): string => (bytes === undefined ? "" : Buffer.from(bytes).toString())
 
-const withBuffers = <A, E>(
-  count: number,
-  use: (buffers: ReadonlyArray<DmaBuffer.DmaBuffer>) => Effect.Effect<A, E>
-) =>
+const withBuffers = <A, E>(count: number, use: (buffers: ReadonlyArray<DmaBuffer.DmaBuffer>) => Effect.Effect<A, E>) =>
   Effect.scoped(
     Effect.flatMap(
       Effect.forEach(Array.from({ length: count }), () => DmaBuffer.make(sector)),

@@ -67,12 +67,22 @@ export class KeyWork {
         case "Set": {
           const stamp = this.model.stamp(action.lengthBytes)
           const value = valueOf(stamp, action.lengthBytes)
-          return this.change(`set ${action.key} to ${stamp} of ${action.lengthBytes}`, [action.key], stamp, this.store.set(keyOf(action.key), value))
+          return this.change(
+            `set ${action.key} to ${stamp} of ${action.lengthBytes}`,
+            [action.key],
+            stamp,
+            this.store.set(keyOf(action.key), value)
+          )
         }
         case "Remove":
           return this.change(`remove ${action.key}`, [action.key], absent, this.store.remove(keyOf(action.key)))
         case "Clear":
-          return this.change("clear", this.model.keys.map((_, i) => i), absent, this.store.clear)
+          return this.change(
+            "clear",
+            this.model.keys.map((_, i) => i),
+            absent,
+            this.store.clear
+          )
         case "Modify": {
           const stamp = this.model.stamp(200)
           const register = this.model.keys[action.key]
@@ -82,10 +92,18 @@ export class KeyWork {
             was = this.stampOf(value)
             return valueOf(stamp, 200)
           })
-          return this.change(`modify ${action.key} to ${stamp}`, [action.key], stamp, modify, (result) => {
-            const isPossible = register?.possible(begin).includes(was)
-            if (result !== undefined && isPossible === false) this.watch.violated(`modify of ${action.key} saw ${was}`)
-          }, (result) => result !== undefined)
+          return this.change(
+            `modify ${action.key} to ${stamp}`,
+            [action.key],
+            stamp,
+            modify,
+            (result) => {
+              const isPossible = register?.possible(begin).includes(was)
+              if (result !== undefined && isPossible === false)
+                this.watch.violated(`modify of ${action.key} saw ${was}`)
+            },
+            (result) => result !== undefined
+          )
         }
         case "Get":
           return this.get(action.key)

@@ -63,7 +63,9 @@ const main = (): number => {
     for (const line of result.lines) console.log(line)
     if (result.violations.length === 0) continue
     failed++
-    const options = [fault === undefined ? "" : ` --fault ${fault}`, work === undefined ? "" : ` --work ${work}`].join("")
+    const options = [fault === undefined ? "" : ` --fault ${fault}`, work === undefined ? "" : ` --work ${work}`].join(
+      ""
+    )
     console.log(`seed ${next} fails: npm run simulate -- --seed ${next}${options}`)
     for (const violation of result.violations) console.log(`  ${violation}`)
     if (!values["no-shrink"]) {

@@ -7,11 +7,27 @@ export const faultKinds: ReadonlyArray<FaultKind> = ["none", "errors", "data", "
 export type Work = "blobs" | "keys" | "both"
 
 export type Action =
-  | { readonly _tag: "Create"; readonly label: number; readonly clusters: number; readonly thin: boolean; readonly extentTable: boolean; readonly padded: boolean }
-  | { readonly _tag: "Write" | "Zero" | "Unmap" | "Read"; readonly label: number; readonly at: number; readonly length: number; readonly vectored: boolean }
+  | {
+      readonly _tag: "Create"
+      readonly label: number
+      readonly clusters: number
+      readonly thin: boolean
+      readonly extentTable: boolean
+      readonly padded: boolean
+    }
+  | {
+      readonly _tag: "Write" | "Zero" | "Unmap" | "Read"
+      readonly label: number
+      readonly at: number
+      readonly length: number
+      readonly vectored: boolean
+    }
   | { readonly _tag: "Resize"; readonly label: number; readonly clusters: number }
   | { readonly _tag: "Snapshot" | "Clone"; readonly label: number; readonly from: number }
-  | { readonly _tag: "Inflate" | "Decouple" | "Delete" | "Sync" | "Hold" | "Info" | "RemoveXattr" | "SetXattr"; readonly label: number }
+  | {
+      readonly _tag: "Inflate" | "Decouple" | "Delete" | "Sync" | "Hold" | "Info" | "RemoveXattr" | "SetXattr"
+      readonly label: number
+    }
   | { readonly _tag: "List" }
   | { readonly _tag: "Set"; readonly key: number; readonly lengthBytes: number }
   | { readonly _tag: "Get" | "Remove" | "Modify"; readonly key: number }
@@ -86,7 +102,8 @@ const lifeOf = (chance: Chance, work: Work, labels: Labels, forced: FaultKind | 
   const interrupts = chance.pick([0, 0, 0.1, 0.3])
   const all = Array.from({ length: fibers }, () => [] as Array<Step>)
   for (let i = 0; i < steps; i++) {
-    const action = work === "keys" || (work === "both" && chance.is(0.5)) ? keyAction(chance) : blobAction(chance, labels)
+    const action =
+      work === "keys" || (work === "both" && chance.is(0.5)) ? keyAction(chance) : blobAction(chance, labels)
     const step: Step = {
       action,
       delayMicros: chance.is(0.6) ? 0 : chance.below(1500),
@@ -143,10 +160,12 @@ const blobAction = (chance: Chance, labels: Labels): Action => {
     snapshots.push(made)
     return { _tag: "Snapshot", label: made, from: label }
   }
-  if (turn < 75 && snapshots.length > 0) return { _tag: "Clone", label: fresh(), from: chance.pick(snapshots.slice(-3)) }
+  if (turn < 75 && snapshots.length > 0)
+    return { _tag: "Clone", label: fresh(), from: chance.pick(snapshots.slice(-3)) }
   if (turn < 80) return { _tag: "Inflate", label }
   if (turn < 83) return { _tag: "Decouple", label }
-  if (turn < 90) return { _tag: "Delete", label: chance.is(0.3) && snapshots.length > 0 ? chance.pick(snapshots) : label }
+  if (turn < 90)
+    return { _tag: "Delete", label: chance.is(0.3) && snapshots.length > 0 ? chance.pick(snapshots) : label }
   if (turn < 93) return { _tag: "SetXattr", label }
   if (turn < 94) return { _tag: "RemoveXattr", label }
   if (turn < 96) return { _tag: "Hold", label }

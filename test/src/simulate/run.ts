@@ -9,6 +9,7 @@ import * as Spdk from "@effect-spdk/core/Spdk"
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
+import * as References from "effect/References"
 import type * as Scope from "effect/Scope"
 import { BlobModel } from "./blobModel.ts"
 import { BlobWork } from "./blobWork.ts"
@@ -37,8 +38,18 @@ const engine = Spdk.layerEmbedded({ memoryMiB: 64 })
 /** Everything ends within this much virtual time. */
 const bound = "10 minutes"
 const maxSteps = 400_000
-const isKeyAction: ReadonlySet<Action["_tag"]> = new Set<Action["_tag"]>(["Set", "Get", "Remove", "Modify", "Clear", "Size"])
+const isKeyAction: ReadonlySet<Action["_tag"]> = new Set<Action["_tag"]>([
+  "Set",
+  "Get",
+  "Remove",
+  "Modify",
+  "Clear",
+  "Size"
+])
 const EIO = 5
+
+/** Super block, masks and pages: at least all of the metadata, and not much more. */
+const metadataBytesOf = (plan: Plan): number => (plan.metadataPages + 4) * 4096
 
 export const run = (plan: Plan, options: RunOptions = {}): Result => new Run(plan, options).all()
 
@@ -57,7 +68,11 @@ class Run {
     this.plan = plan
     this.options = options
     this.simulation = Simulation.make({ seed: plan.seed, yieldChance: plan.yieldChance })
-    this.disk = SimulatedDisk.make(this.simulation, { sizeBytes: plan.clusters * plan.clusterBytes })
+    this.disk = SimulatedDisk.make(this.simulation, {
+      sizeBytes: plan.clusters * plan.clusterBytes,
+      // SPDK's format counts on pages of metadata that are written whole. Data are torn at 512.
+      atomic: { unitBytes: 4096, upToBytes: metadataBytesOf(plan) }
+    })
     this.watch = new Watch(options.log === true, this.simulation.nowMicros)
     this.blobs = new BlobModel(plan.clusterBytes)
     this.keys = new KeyModel(this.blobs.time)
@@ -89,7 +104,9 @@ class Run {
     this.calm()
     if (!isFirst && !this.load()) return
     const cutAt = life.crashAfter === undefined ? Infinity : disk.requests + life.crashAfter
-    watch.log(`a life with faults "${life.fault}"${life.crashAfter === undefined ? "" : `, ${life.crash} after ${life.crashAfter} requests`}`)
+    watch.log(
+      `a life with faults "${life.fault}"${life.crashAfter === undefined ? "" : `, ${life.crash} after ${life.crashAfter} requests`}`
+    )
     const outcome = this.within(
       Effect.gen({ self: this }, function* () {
         const store = isFirst ? yield* this.init : yield* Blobstore.load()
@@ -106,7 +123,7 @@ class Run {
         const isSuspect = this.isSuspect
         yield* work.verify(isOfKeys)
         if (keys !== undefined) yield* keys.verify
-        if (!isSuspect && work.allocated !== work.used) {
+        if (!isSuspect && !work.hasLost && work.allocated !== work.used) {
           watch.violated(`${work.used} clusters are taken, and ${work.allocated} of them are a blob's`)
         }
       })
@@ -209,7 +226,14 @@ class Run {
   private readonly fillPages = Effect.fnUntraced(function* (this: Run, store: Blobstore.Blobstore) {
     const work = new BlobWork(store, this.blobs, this.watch)
     for (let i = 0; i < this.plan.metadataPages - 6; i++) {
-      yield* work.perform({ _tag: "Create", label: 1000 + i, clusters: 0, thin: true, extentTable: false, padded: false })
+      yield* work.perform({
+        _tag: "Create",
+        label: 1000 + i,
+        clusters: 0,
+        thin: true,
+        extentTable: false,
+        padded: false
+      })
     }
   })
 
@@ -218,8 +242,7 @@ class Run {
   }
 
   private step({ action, delayMicros, interruptMicros }: Step, work: BlobWork, keys: KeyWork | undefined) {
-    const performed =
-      isKeyAction.has(action._tag) ? (keys?.perform(action) ?? Effect.void) : work.perform(action)
+    const performed = isKeyAction.has(action._tag) ? (keys?.perform(action) ?? Effect.void) : work.perform(action)
     const delayed = delayMicros === 0 ? Effect.void : Effect.sleep(`${delayMicros} micros`)
     if (interruptMicros === undefined) return Effect.andThen(delayed, Effect.uninterruptible(performed))
     return Effect.gen({ self: this }, function* () {
@@ -251,14 +274,16 @@ class Run {
         if (count !== start) watch.violated(`usage: ${name} was ${start}, and is ${count}`)
       }
       return result
-    }).pipe(Effect.provide(engine))
+    }).pipe(Effect.provide(engine), Effect.provideService(References.MinimumLogLevel, "None"))
     return simulation.run(body, { maxSteps, maxTime: bound })
   }
 
   private judge(what: string, outcome: Simulation.Outcome<unknown, unknown>): void {
     const { watch } = this
     if (outcome.ending !== "done") {
-      watch.violated(`${what} ended as ${outcome.ending}${outcome.ending === "threw" ? `: ${String(outcome.thrown)}` : ""}`)
+      watch.violated(
+        `${what} ended as ${outcome.ending}${outcome.ending === "threw" ? `: ${String(outcome.thrown)}` : ""}`
+      )
       return
     }
     if (outcome.exit?._tag === "Failure") {
@@ -289,7 +314,7 @@ class Run {
     }
     if (fault === "retry") disk.faults.retry = faultChance
     if (fault === "delay") disk.faults.delay = faultChance
-    const metadataBytes = (plan.metadataPages + 8) * 4096
+    const metadataBytes = metadataBytesOf(plan)
     disk.onRequest = ({ number, offsetBytes, operation }) => {
       if (number === cutAt) {
         if (life.crash === "cut") return { _tag: "Cut" }
@@ -308,12 +333,13 @@ class Run {
   }
 }
 
-const isOfKeys = (xattrs: ReadonlyMap<string, Uint8Array>): boolean => [...xattrs.keys()].some((name) => name.startsWith("kv."))
+const isOfKeys = (xattrs: ReadonlyMap<string, Uint8Array>): boolean =>
+  [...xattrs.keys()].some((name) => name.startsWith("kv."))
 
 /** Takes everything away: the space comes back whole. */
 const removeAll = (watch: Watch) => (store: Blobstore.Blobstore) =>
   Effect.gen(function* () {
-    for (let left = Infinity; ; ) {
+    for (let left = Infinity; ;) {
       const ids = yield* store.ids
       if (ids.length === 0) break
       if (ids.length >= left) return watch.violated(`${ids.length} blobs cannot be deleted`)

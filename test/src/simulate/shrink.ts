@@ -12,7 +12,9 @@ const withLife = (plan: Plan, index: number, change: (life: Life) => Life): Plan
 const without = (plan: Plan, life: number, fiber: number, from: number, count: number): Plan =>
   withLife(plan, life, (one) => ({
     ...one,
-    fibers: one.fibers.map((steps, i) => (i === fiber ? [...steps.slice(0, from), ...steps.slice(from + count)] : steps))
+    fibers: one.fibers.map((steps, i) =>
+      i === fiber ? [...steps.slice(0, from), ...steps.slice(from + count)] : steps
+    )
   }))
 
 /** Every plan that has one thing less, the larger things first. */
@@ -52,7 +54,7 @@ function* smaller(plan: Plan): Generator<Plan> {
 export const shrink = (plan: Plan, attempts = 400): Plan => {
   let best = plan
   let left = attempts
-  for (let isShorter = true; isShorter && left > 0; ) {
+  for (let isShorter = true; isShorter && left > 0;) {
     isShorter = false
     for (const candidate of smaller(best)) {
       if (left-- <= 0) break

@@ -32,7 +32,13 @@ export class Watch {
 /** How an operation ended, in one word: "ok", "interrupted", "died", or the reason of the error. */
 export const endOf = (cause: Cause.Cause<unknown>): string => {
   for (const reason of cause.reasons) {
-    if (Cause.isDieReason(reason)) return `died: ${describe(reason.defect)}`
+    // A blob that cannot be written when its scope closes says so in the only way that a finalizer has.
+    if (Cause.isDieReason(reason)) {
+      const tag = tagOf(reason.defect)
+      return tag === "IoFailed" || tag === "NoMemory" || tag === "NoSpace"
+        ? `unclosed: ${tag}`
+        : `died: ${describe(reason.defect)}`
+    }
   }
   for (const reason of cause.reasons) {
     if (Cause.isFailReason(reason)) return tagOf(reason.error)
@@ -41,7 +47,9 @@ export const endOf = (cause: Cause.Cause<unknown>): string => {
 }
 
 const describe = (defect: unknown): string =>
-  defect instanceof Error ? `${defect.message} ${(defect.stack ?? "").split("\n").slice(1, 4).join(" ")}` : String(defect)
+  defect instanceof Error
+    ? `${defect.message} ${(defect.stack ?? "").split("\n").slice(1, 4).join(" ")}`
+    : String(defect)
 
 const hasTag = (value: unknown): value is { readonly _tag: string } =>
   typeof value === "object" && value !== null && "_tag" in value && typeof value._tag === "string"

@@ -12,13 +12,21 @@ export interface DiskWrite {
   readonly flip: number | undefined
   /** Sectors that are not written yet. */
   left: Array<number>
-  /** When it completed, in marks. Infinity before that, and for ever when it failed. */
+  /** When it completed or failed, in marks. Infinity before that. */
   completed: number
 }
 
 interface Version {
   readonly bytes: Uint8Array
   readonly write: DiskWrite
+  /** When it was stored: the sectors of one unit of one write have the same. */
+  readonly order: number
+}
+
+/** Units that are stored whole or not at all, in the first `limitBytes` of the disk. */
+export interface Atomicity {
+  readonly unitBytes: number
+  readonly limitBytes: number
 }
 
 export class DiskContents {
@@ -27,9 +35,12 @@ export class DiskContents {
   private readonly chance: Chance
   /** Per sector, oldest first, what it had since it was last made durable. */
   private readonly unflushed = new Map<number, Array<Version>>()
+  private readonly atomicity: Atomicity
   private clock = 0
+  private orders = 0
 
-  constructor(sizeBytes: number, chance: Chance) {
+  constructor(sizeBytes: number, chance: Chance, atomicity: Atomicity) {
+    this.atomicity = atomicity
     this.visible = new Uint8Array(sizeBytes)
     this.durable = new Uint8Array(sizeBytes)
     this.chance = chance
@@ -51,8 +62,16 @@ export class DiskContents {
     if (bytes === undefined) return
     const later: Array<number> = []
     const [flipped] = write.left
+    let unit = -1
+    let isNow = true
     for (const sector of write.left) {
-      if (share < 1 && !this.chance.is(share)) {
+      const own = this.unitOf(sector)
+      if (own !== unit) {
+        unit = own
+        isNow = share >= 1 || this.chance.is(share)
+        this.orders++
+      }
+      if (!isNow) {
         later.push(sector)
         continue
       }
@@ -61,8 +80,9 @@ export class DiskContents {
       if (write.flip !== undefined && sector === flipped) flipBit(piece, write.flip)
       this.visible.set(piece, sector * sectorBytes)
       const versions = this.unflushed.get(sector)
-      if (versions === undefined) this.unflushed.set(sector, [{ bytes: piece, write }])
-      else versions.push({ bytes: piece, write })
+      const version = { bytes: piece, write, order: this.orders }
+      if (versions === undefined) this.unflushed.set(sector, [version])
+      else versions.push(version)
     }
     write.left = later
   }
@@ -75,6 +95,9 @@ export class DiskContents {
   abandon(write: DiskWrite, take: () => Uint8Array | undefined): void {
     const share = this.chance.pick([0, 0.5, 1])
     if (share > 0 && write.left.length > 0) this.apply(write, take(), share)
+    write.left = []
+    // What of it is in the cache is there like everything else: reads find it, and the next flush keeps it.
+    this.complete(write)
   }
 
   /** What had completed at `mark` is durable. */
@@ -84,19 +107,26 @@ export class DiskContents {
 
   /** A flush that failed: some of it may be. */
   flushSome(mark: number): void {
-    for (const [sector, versions] of this.unflushed) {
-      if (this.chance.is(0.5)) this.settle(sector, versions, covered(versions, mark))
+    for (const sectors of this.units().values()) {
+      if (!this.chance.is(0.5)) continue
+      for (const [sector, versions] of sectors) this.settle(sector, versions, covered(versions, mark))
     }
   }
 
-  /** Each sector keeps the newest with this chance, and otherwise any of what it had. */
+  /** Each unit keeps the newest with this chance, and otherwise any of what it had. */
   cut(keep: number): void {
-    for (const [sector, versions] of this.unflushed) {
-      const index = this.chance.is(keep) ? versions.length - 1 : this.chance.below(versions.length + 1) - 1
-      const kept = versions[index]
-      if (kept !== undefined) this.durable.set(kept.bytes, sector * sectorBytes)
-      const at = sector * sectorBytes
-      this.visible.set(this.durable.subarray(at, at + sectorBytes), at)
+    for (const sectors of this.units().values()) {
+      const orders = new Set<number>()
+      for (const [, versions] of sectors) for (const { order } of versions) orders.add(order)
+      const all = [...orders].toSorted((a, b) => a - b)
+      const index = this.chance.is(keep) ? all.length - 1 : this.chance.below(all.length + 1) - 1
+      const last = all[index] ?? 0
+      for (const [sector, versions] of sectors) {
+        const kept = versions.findLast(({ order }) => order <= last)
+        const at = sector * sectorBytes
+        if (kept !== undefined) this.durable.set(kept.bytes, at)
+        this.visible.set(this.durable.subarray(at, at + sectorBytes), at)
+      }
     }
     this.unflushed.clear()
   }
@@ -118,6 +148,23 @@ export class DiskContents {
       const at = offsetBytes - sector * sectorBytes
       flipBit(bytes.subarray(at, at + 1), bit)
     }
+  }
+
+  private unitOf(sector: number): number {
+    const { limitBytes, unitBytes } = this.atomicity
+    const at = sector * sectorBytes
+    return at < limitBytes ? at - (at % unitBytes) : at
+  }
+
+  private units(): Map<number, Array<readonly [sector: number, versions: Array<Version>]>> {
+    const units = new Map<number, Array<readonly [sector: number, versions: Array<Version>]>>()
+    for (const entry of this.unflushed) {
+      const unit = this.unitOf(entry[0])
+      const sectors = units.get(unit)
+      if (sectors === undefined) units.set(unit, [entry])
+      else sectors.push(entry)
+    }
+    return units
   }
 
   private settle(sector: number, versions: Array<Version>, index: number): void {
