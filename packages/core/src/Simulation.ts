@@ -187,6 +187,7 @@ class World implements Simulation {
 
   private makeServices(): Context.Context<never> {
     const { loop } = this
+    const clock = clockOf(loop)
     const numbers = this.root.fork("numbers")
     const ids = this.root.fork("ids")
     const memory = this.root.fork("memory")
@@ -194,12 +195,13 @@ class World implements Simulation {
       Uint8Array.from({ length: lengthBytes }, () => ids.below(256))
     return Context.empty().pipe(
       Context.add(Scheduler.Scheduler, this.makeScheduler()),
-      Context.add(Clock.Clock, clockOf(loop)),
+      Context.add(Clock.Clock, clock),
       Context.add(Random.Random, {
         nextIntUnsafe: () => Math.floor((numbers.next() - 0.5) * 2 * Number.MAX_SAFE_INTEGER),
         nextDoubleUnsafe: numbers.next
       }),
       Context.add(Host, {
+        clock,
         nowMillis: () => loop.nowMicros / 1000,
         soon: loop.addSoon,
         nextTurn: loop.add,

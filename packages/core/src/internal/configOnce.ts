@@ -4,6 +4,7 @@
  */
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Outside from "./outside.ts"
 import type { RpcClient } from "../Rpc.ts"
 import { type ConfigRejected, fail, OptionsClash, type RpcReason, type SpdkError } from "../SpdkError.ts"
 import type { SpdkConfig } from "../SpdkOptions.ts"
@@ -30,7 +31,7 @@ export const applyOnce = (
       const claim = turn.claim(text)
       if (claim.status === ealready) return Effect.void
       if (claim.status === eagain) {
-        return restore(Effect.andThen(Effect.sleep(pause), applyOnce(rpc, config, turn)))
+        return restore(Effect.andThen(Outside.sleep(pause), applyOnce(rpc, config, turn)))
       }
       if (claim.status !== 0) return clash(claim.text, config)
       return Effect.onExit(restore(applyConfig(rpc, config)), (exit) =>

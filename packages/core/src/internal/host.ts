@@ -1,13 +1,16 @@
 /**
- * What the embedded engine takes from the machine besides the Clock: monotonic time, turns of the event loop, random numbers
- * and memory. A simulation puts its own in place, so that one seed decides all of it.
+ * What the engines take from the machine: the outside world's clock, monotonic time, turns of the event loop, random numbers and
+ * memory. A simulation puts its own in place, so that one seed decides all of it.
  *
- * It is no replacement for the Clock: waiting goes by Effect's, and the outside world keeps the machine's time.
+ * It is no replacement for Effect's Clock, by which programs and the timers of the embedded engine go, and which tests move.
  */
+import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import { randomBytes, randomUUID } from "node:crypto"
 
 export interface Host {
+  /** Of the world outside. A TestClock does not move it. */
+  readonly clock: Clock.Clock
   /** Monotonic, with fractions. Only differences mean something. */
   readonly nowMillis: () => number
   /** Runs `run` after what runs now, and before anything that waits for its turn. */
@@ -24,6 +27,7 @@ export interface Host {
 }
 
 export const machineHost: Host = {
+  clock: Context.get(Context.empty(), Clock.Clock),
   nowMillis: () => performance.now(),
   soon: (run) => queueMicrotask(run),
   nextTurn: (run) => void setImmediate(run),

@@ -6,6 +6,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
+import * as Outside from "./outside.ts"
 import { SpdkError, TimedOut } from "../SpdkError.ts"
 
 /** How long the release of a handle or of memory may wait for its device. */
@@ -55,7 +56,7 @@ const awaitFiber = (
   operation: string,
   resource: string | undefined
 ): Effect.Effect<void> =>
-  Effect.flatMap(Effect.timeoutOption(Fiber.await(fiber), limit), (exit) =>
+  Effect.flatMap(Outside.timeoutOption(Fiber.await(fiber), limit), (exit) =>
     Option.isSome(exit)
       ? exit.value
       : Effect.die(

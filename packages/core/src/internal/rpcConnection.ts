@@ -15,6 +15,7 @@ import type * as Schedule from "effect/Schedule"
 import type * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Net from "node:net"
+import * as Outside from "./outside.ts"
 import {
   fail,
   failInvalid,
@@ -126,7 +127,7 @@ export class RpcConnection {
         ? this.exchange(call)
         : Effect.andThen(this.checkSize(call, encoded.success), this.exchange(call))
       if (!Duration.isFinite(limit)) return sent
-      return Effect.timeoutOrElse(sent, { duration: limit, orElse: () => this.timedOut(call, limit) })
+      return Outside.timeoutOrElse(sent, { duration: limit, orElse: () => this.timedOut(call, limit) })
     })
   }
 
@@ -196,8 +197,11 @@ export class RpcConnection {
       if (this.socket !== undefined) return Effect.succeed(this.socket)
       if (this.attempt !== undefined) return Deferred.await(this.attempt)
       const attempt = Deferred.makeUnsafe<Net.Socket, SpdkError<RpcUnreachable | Released>>()
-      const establish = this.connectOnce.pipe(
-        Effect.retry({ schedule: this.options.reconnect, while: ({ reason }) => reason.errno !== "EACCES" }),
+      const retried = Effect.retry(this.connectOnce, {
+        schedule: this.options.reconnect,
+        while: ({ reason }) => reason.errno !== "EACCES"
+      })
+      const establish = Outside.scheduled(retried).pipe(
         Effect.onExit((exit) =>
           Effect.sync(() => {
             this.attempt = undefined
@@ -222,7 +226,7 @@ export class RpcConnection {
       new SpdkError({
         reason: new RpcUnreachable({ operation: "Rpc.connect", address: this.address, errno: cause?.code, cause })
       })
-    return Effect.callback<Net.Socket, SpdkError<RpcUnreachable>>((resume) => {
+    const open = Effect.callback<Net.Socket, SpdkError<RpcUnreachable>>((resume) => {
       const socket = Net.createConnection(this.options.address)
       const onError = (cause: NodeJS.ErrnoException) => resume(Effect.fail(unreachable(cause)))
       socket.once("error", onError)
@@ -232,7 +236,11 @@ export class RpcConnection {
         resume(Effect.succeed(socket))
       })
       return Effect.sync(() => socket.destroy())
-    }).pipe(Effect.timeoutOrElse({ duration: connectLimit, orElse: () => Effect.fail(unreachable(undefined)) }))
+    })
+    return Outside.timeoutOrElse(open, {
+      duration: connectLimit,
+      orElse: () => Effect.fail(unreachable(undefined))
+    })
   }
 
   private adopt(socket: Net.Socket): void {

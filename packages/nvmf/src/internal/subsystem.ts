@@ -2,7 +2,7 @@
  * The life of a subsystem: who ends what, and in which order.
  */
 import { isBdev } from "@effect-spdk/core/Bdev"
-import { callDecoded, Host, pollChanges, withinLimitByRpc } from "@effect-spdk/core/Engine"
+import { callDecoded, Host, Outside, pollChanges, withinLimitByRpc } from "@effect-spdk/core/Engine"
 import * as Rpc from "@effect-spdk/core/Rpc"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -194,7 +194,7 @@ const tearDown = Effect.fnUntraced(function* (rpc: Client, nqn: string, drainTim
   const now = yield* look(rpc, nqn)
   if (now === undefined) return
   yield* Effect.forEach(now.listeners, (address) => removeListener(rpc, nqn, address), { discard: true })
-  yield* Effect.timeoutOption(empty(rpc, nqn), drainTimeout)
+  yield* Outside.timeoutOption(empty(rpc, nqn), drainTimeout)
   const left = yield* look(rpc, nqn)
   yield* Effect.forEach(left?.namespaces ?? [], ({ nsid }) => removeNamespace(rpc, nqn, nsid), { discard: true })
   yield* deleteSubsystem(rpc, nqn)
@@ -207,9 +207,11 @@ const look = (rpc: Client, nqn: string): Effect.Effect<Info.SubsystemInfo | unde
 
 /** Waits until no host is connected. Who cannot be asked for them has none. */
 const empty = (rpc: Client, nqn: string): Effect.Effect<void> =>
-  Effect.orElseSucceed(listControllers(rpc, nqn), () => []).pipe(
-    Effect.repeat({ until: (controllers) => controllers.length === 0, schedule: Schedule.spaced(drainPoll) }),
-    Effect.asVoid
+  Outside.scheduled(
+    Effect.orElseSucceed(listControllers(rpc, nqn), () => []).pipe(
+      Effect.repeat({ until: (controllers) => controllers.length === 0, schedule: Schedule.spaced(drainPoll) }),
+      Effect.asVoid
+    )
   )
 
 /** Another change of state may be under way; its end is waited for, as long as the release may take. */
@@ -217,9 +219,11 @@ const deleteSubsystem = (rpc: Client, nqn: string): Effect.Effect<void> =>
   unlessGone(
     rpc,
     nqn,
-    Effect.retry(Rpc.callWith(rpc, "nvmf_delete_subsystem", { nqn }), {
-      while: (error) => error.reason._tag === "Busy",
-      schedule: Schedule.spaced(deletePoll)
-    }),
+    Outside.scheduled(
+      Effect.retry(Rpc.callWith(rpc, "nvmf_delete_subsystem", { nqn }), {
+        while: (error) => error.reason._tag === "Busy",
+        schedule: Schedule.spaced(deletePoll)
+      })
+    ),
     () => true
   )

@@ -9,6 +9,7 @@ import type { Host, Reply } from "@effect-spdk/native/Host"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
+import * as Outside from "../outside.ts"
 import * as CpuSet from "../../CpuSet.ts"
 import * as Rpc from "../../Rpc.ts"
 import type { RpcClient } from "../../Rpc.ts"
@@ -117,7 +118,7 @@ const lastWordsLimit = "5 seconds"
 /** A connection breaks before the SPDK at its other end has ended and its start can fail with the reason. */
 const deferUnreachable = <E>(self: Effect.Effect<void, E>): Effect.Effect<void, E> =>
   Effect.tapError(self, (error) =>
-    error instanceof SpdkError && error.reason._tag === "RpcUnreachable" ? Effect.sleep(lastWordsLimit) : Effect.void
+    error instanceof SpdkError && error.reason._tag === "RpcUnreachable" ? Outside.sleep(lastWordsLimit) : Effect.void
   )
 
 const checkMemory = (options: ResolvedOptions): Effect.Effect<void, SpdkError<InvalidArgument>> => {
@@ -239,7 +240,7 @@ const answers = (socket: string): Promise<boolean> =>
 const waitForSocket = (socket: string): Effect.Effect<string> =>
   Effect.promise(() => answers(socket)).pipe(
     Effect.flatMap((there) =>
-      there ? Effect.succeed(socket) : Effect.andThen(Effect.sleep("5 millis"), waitForSocket(socket))
+      there ? Effect.succeed(socket) : Effect.andThen(Outside.sleep("5 millis"), waitForSocket(socket))
     )
   )
 

@@ -6,6 +6,7 @@
  */
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
+import * as Outside from "../../outside.ts"
 import type { SpdkError } from "../../../SpdkError.ts"
 import type { NvmeConnectSettings, NvmeControllerEvent, NvmeTransportIdFields } from "../../engineNvme.ts"
 import { decodeAsyncEvent } from "../../nvme/asyncEvent.ts"
@@ -147,7 +148,7 @@ export class HostController implements QueueOwner {
     const shutdown =
       !isReady || facts === undefined || this.isDiscovery ? Effect.void : Effect.ignore(this.shutdown(facts.cc))
     return Effect.ensuring(
-      Effect.asVoid(Effect.timeoutOption(shutdown, "2 seconds")),
+      Effect.asVoid(Outside.timeoutOption(shutdown, "2 seconds")),
       Effect.sync(() => this.shut())
     )
   })
@@ -316,7 +317,7 @@ export class HostController implements QueueOwner {
       for (let i = 0; i < shutdownPolls; i++) {
         const csts = yield* admin.getCsts("NvmeController.disconnect")
         if ((csts & Csts.shutdownMask) === Csts.shutdownComplete) return
-        yield* Effect.sleep("10 millis")
+        yield* Outside.sleep("10 millis")
       }
     })
   }

@@ -3,6 +3,7 @@
  */
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
+import * as Outside from "../../outside.ts"
 import { Corrupted, IoFailed, SpdkError, TimedOut } from "../../../SpdkError.ts"
 import type { Malformed } from "../../nvme/struct.ts"
 
@@ -34,8 +35,8 @@ export const limited = <A>(
     ? run
     : Effect.raceFirst(
         run,
-        Effect.sleep(limitMillis).pipe(
-          Effect.andThen(Effect.sleep(graceMillis)),
+        Outside.sleep(limitMillis).pipe(
+          Effect.andThen(Outside.sleep(graceMillis)),
           Effect.andThen(Effect.fail(new SpdkError({ reason: new TimedOut({ operation, resource, limitMillis }) })))
         )
       )

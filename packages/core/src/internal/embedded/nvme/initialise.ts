@@ -2,6 +2,7 @@
  * What happens between the first Connect and a controller that is ready: properties, enable, identify, features.
  */
 import * as Effect from "effect/Effect"
+import * as Outside from "../../outside.ts"
 import { Corrupted, IoFailed, SpdkError, TimedOut } from "../../../SpdkError.ts"
 import { Cc, Csts, Property } from "../../nvme/fabrics.ts"
 import { FeatureId } from "../../nvme/features.ts"
@@ -107,7 +108,7 @@ const awaitReady = Effect.fnUntraced(function* (
       return yield* Effect.fail(new SpdkError({ reason: new IoFailed({ operation, resource, detail }) }))
     }
     if ((csts & Csts.ready) === ready) return
-    yield* Effect.sleep(pollMillis)
+    yield* Outside.sleep(pollMillis)
   }
   return yield* Effect.fail(new SpdkError({ reason: new TimedOut({ operation, resource, limitMillis }) }))
 })
