@@ -15,8 +15,16 @@ export const AdminOpcode = {
   SetFeatures: 0x09,
   GetFeatures: 0x0a,
   AsyncEventRequest: 0x0c,
+  NamespaceManagement: 0x0d,
+  FirmwareImageDownload: 0x11,
+  NamespaceAttachment: 0x15,
   KeepAlive: 0x18,
-  Fabrics: 0x7f
+  DirectiveSend: 0x19,
+  DirectiveReceive: 0x1a,
+  Fabrics: 0x7f,
+  SecuritySend: 0x81,
+  SecurityReceive: 0x82,
+  GetLbaStatus: 0x86
 } as const
 
 export const IoOpcode = {
@@ -28,7 +36,16 @@ export const IoOpcode = {
   WriteZeroes: 0x08,
   DatasetManagement: 0x09,
   Verify: 0x0c,
-  Copy: 0x19
+  ReservationRegister: 0x0d,
+  ReservationReport: 0x0e,
+  ReservationAcquire: 0x11,
+  IoManagementReceive: 0x12,
+  ReservationRelease: 0x15,
+  Copy: 0x19,
+  IoManagementSend: 0x1d,
+  ZoneManagementSend: 0x79,
+  ZoneManagementReceive: 0x7a,
+  ZoneAppend: 0x7d
 } as const
 
 /** The two low bits of an opcode: which way the data goes. */

@@ -18,7 +18,7 @@ import { removedOrClosed } from "../openBdev.ts"
 import { completionOf, encodeCommand, refusedCommand } from "./passthruCommand.ts"
 import { ioReasons, pinned, withData } from "./adminQueue.ts"
 import { Cqe, cqeBytes, IoOpcode, sqeBytes } from "./command.ts"
-import { ioDataBytes, refusedDataLength } from "./dataLength.ts"
+import { type BlockBytes, ioDataBytes, refusedDataLength } from "./dataLength.ts"
 import type { IdentifyNamespace } from "./identify.ts"
 import { viewOf } from "./struct.ts"
 
@@ -27,6 +27,7 @@ export interface NamespaceTarget extends IoTarget {
   readonly nvme: EngineNvme
   readonly nsid: number
   readonly maxTransferBytes: number
+  readonly blockBytes: BlockBytes
   readonly limits: Pick<IdentifyNamespace, "maxCopyBlocks" | "maxCopySourceBlocks" | "maxCopySources">
 }
 
@@ -43,7 +44,7 @@ export const ioCommand = (target: NamespaceTarget, command: NamespaceCommand): E
       command.buffer === undefined ? Math.min(target.maxTransferBytes, maxBounceBytes) : target.maxTransferBytes
     const refused =
       refusedCommand(operation, bdev.name, command, most) ??
-      refusedDataLength(operation, bdev.name, command, ioDataBytes(command, bdev.blockSize)) ??
+      refusedDataLength(operation, bdev.name, command, ioDataBytes(command, target.blockBytes)) ??
       (command.buffer === undefined ? undefined : refusedBuffer(bdev, operation, implOf(command.buffer)))
     if (refused !== undefined) return Effect.fail(refused)
     return withData(bdev.bounce, command, (data) => send(target, operation, command, data))

@@ -22,6 +22,7 @@ import type { Channel } from "../channels.ts"
 import type { OpenBdev } from "../openBdev.ts"
 import { type AdminQueue, decodedOr } from "./adminQueue.ts"
 import { AdminOpcode } from "./command.ts"
+import type { BlockBytes } from "./dataLength.ts"
 import {
   Cns,
   decodeDescriptors,
@@ -67,6 +68,11 @@ export const namespaceInfo = (
       identify
     }
   })
+
+const blockBytesOf = ({ blockSize, identify, metadataBytes }: NamespaceInfo): BlockBytes => ({
+  blockSize,
+  extendedBlockSize: blockSize + (identify.formatted.extendedMetadata === 1 ? metadataBytes : 0)
+})
 
 class NvmeIoImpl extends BdevIoImpl {
   protected readonly namespace: NamespaceTarget
@@ -114,6 +120,7 @@ export class NvmeNamespaceImpl extends NvmeIoImpl implements NvmeNamespace {
       nvme: queue.nvme,
       nsid: info.nsid,
       maxTransferBytes: queue.handle.maxTransferBytes,
+      blockBytes: blockBytesOf(info),
       limits: info.identify
     })
     this.queue = queue
