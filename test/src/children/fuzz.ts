@@ -43,7 +43,7 @@ const program = Effect.gen(function* () {
     client.call("spdk_get_version", undefined, { timeout: "20 seconds" })
   )
   say("end")
-}).pipe(Effect.provide(engineLayer(engine, { logLevel: "disabled", polling: "busy" })))
+}).pipe(Effect.provide(engineLayer(engine, { logLevel: "disabled" })))
 
 Effect.runPromise(Effect.asVoid(program)).then(
   () => process.exit(0),

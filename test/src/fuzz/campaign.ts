@@ -92,6 +92,8 @@ const runChild = (args: ReadonlyArray<string>): Promise<Run> =>
     })
     child.on("close", (code, signal) => {
       clearTimeout(silence)
+      // Who is killed leaves its trace.
+      rmSync(`/dev/shm/child_trace.pid${child.pid}`, { force: true })
       const died = isSilent ? "silence" : ended ? undefined : `${signal ?? `exit ${code}`}`
       resolve({ died, unfinished: [...underWay], started, done, said, stuck })
     })

@@ -113,6 +113,8 @@ const deletionOf = (bdev: Bdev.BdevInfo): readonly [method: string, params: { re
   }
 }
 
+const withoutBigints = (_: string, value: unknown): unknown => (typeof value === "bigint" ? `${value}` : value)
+
 const namesIn = (answer: unknown, field: string): ReadonlyArray<string> =>
   Array.isArray(answer)
     ? answer.flatMap((one: unknown) => {
@@ -134,7 +136,8 @@ const cleanUp = (client: Client, prefix: string): Effect.Effect<ReadonlyArray<st
     let left: ReadonlyArray<string> = []
     for (let round = 0; round < 8; round++) {
       const bdevs = yield* Effect.orElseSucceed(Bdev.list, () => [])
-      const mine = bdevs.filter(({ name, aliases }) => [name, ...aliases].some((one) => one.includes(prefix)))
+      // Also what has another name and stands on something of this case.
+      const mine = bdevs.filter((bdev) => JSON.stringify(bdev, withoutBigints).includes(prefix))
       const stores = yield* listed("bdev_lvol_get_lvstores", "name")
       left = [...mine.map(({ name }) => name), ...stores]
       if (left.length === 0) return left

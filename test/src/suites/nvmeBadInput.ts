@@ -179,7 +179,11 @@ export const suite: NvmeSuite = (name, layer, _capabilities, factory) => {
         yield* refused(disk.io({ opcode: 9, cdw10: 1, data: new Uint8Array(16) }), "data.length", /less than the 32/)
         yield* refused(disk.io({ opcode: 0x19, data: new Uint8Array(4) }), "data.length", /less than the 32/)
         yield* refused(disk.io({ opcode: 0x0e, cdw10: 1023, lengthBytes: 64 }), "lengthBytes", /less than the 4096/)
-        yield* refused(disk.io({ opcode: 0x0e, cdw10: 0xffff_ffff, lengthBytes: 64 }), "lengthBytes", /less than the 17/)
+        yield* refused(
+          disk.io({ opcode: 0x0e, cdw10: 0xffff_ffff, lengthBytes: 64 }),
+          "lengthBytes",
+          /less than the 17/
+        )
         yield* refused(disk.io({ opcode: 0x7a, cdw12: 15, lengthBytes: 32 }), "lengthBytes", /less than the 64/)
         yield* refused(disk.io({ opcode: 0x12, cdw11: 15, lengthBytes: 32 }), "lengthBytes", /less than the 64/)
         yield* refused(disk.io({ opcode: 0x0d, data: new Uint8Array(8) }), "data.length", /less than the 16/)

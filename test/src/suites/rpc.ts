@@ -1,4 +1,5 @@
 /** The control plane: SPDK's method names, parameters, results and error codes, on whatever answers them. */
+import * as Bdev from "@effect-spdk/core/Bdev"
 import * as Rpc from "@effect-spdk/core/Rpc"
 import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
@@ -21,7 +22,7 @@ const namesIn = (bdevs: unknown): ReadonlyArray<string> => {
   })
 }
 
-export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilities): void =>
+export const suite = (name: string, layer: EngineLayer, capabilities: Capabilities): void =>
   contract(name, layer, (check) => {
     check("lists its methods, and those of the bdevs that everybody needs are among them", () =>
       Effect.gen(function* () {
@@ -277,6 +278,44 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
         yield* failsWith(client.call("bdev_passthru_create", sameUuid), "AlreadyExists", { resource: bdev })
       })
     )
+
+    if (capabilities.engine === "libspdk") {
+      // SPDK asks for the end of the volume again and again, until its stack is full.
+      check("a store of logical volumes stays while one of them is on its way out", () =>
+        Effect.gen(function* () {
+          const client = yield* Rpc.RpcClient
+          const base = yield* Bdev.createMalloc({ blockSize: 512, size: "8 MiB" })
+          const slow = yield* Bdev.createDelay({ base })
+          const store = fresh("store")
+          yield* client.call("bdev_lvol_create_lvstore", { bdev_name: slow, lvs_name: store, cluster_sz: 65_536 })
+          yield* client.call("bdev_lvol_create", { lvs_name: store, lvol_name: "v", size_in_mib: 1 })
+          const deletion = yield* Effect.scoped(
+            Effect.gen(function* () {
+              const volume = yield* Bdev.open(`${store}/v`)
+              for (const latency_type of ["avg_read", "p99_read"] as const) {
+                yield* Rpc.call("bdev_delay_update_latency", {
+                  delay_bdev_name: slow,
+                  latency_type,
+                  latency_us: 300_000
+                })
+              }
+              yield* Effect.forkChild(volume.readBytes(0, 512), { startImmediately: true })
+              const deleting = yield* Effect.forkChild(client.call("bdev_lvol_delete", { name: `${store}/v` }), {
+                startImmediately: true
+              })
+              yield* until(
+                "the volume is going",
+                Effect.sync(() => volume.isRemoved)
+              )
+              yield* failsWith(client.call("bdev_lvol_delete_lvstore", { lvs_name: store }), "Busy")
+              return deleting
+            })
+          )
+          yield* Fiber.join(deletion)
+          yield* client.call("bdev_lvol_delete_lvstore", { lvs_name: store })
+        })
+      )
+    }
 
     check("does not repeat long texts in messages", () =>
       Effect.gen(function* () {

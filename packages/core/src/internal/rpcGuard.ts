@@ -5,7 +5,7 @@
  */
 import * as Effect from "effect/Effect"
 import type * as Schema from "effect/Schema"
-import { AlreadyExists, fail, failInvalid, type RpcReason, type SpdkError } from "../SpdkError.ts"
+import { AlreadyExists, Busy, fail, failInvalid, type RpcReason, type SpdkError } from "../SpdkError.ts"
 import { type SplitBase, splitIssue } from "./splitParts.ts"
 
 type Params = { readonly [name: string]: unknown }
@@ -91,9 +91,29 @@ const freeNames =
       { discard: true }
     )
 
+const listOf = (answer: Schema.Json): ReadonlyArray<object> =>
+  Array.isArray(answer) ? answer.filter((one): one is object => typeof one === "object" && one !== null) : []
+
+/** While one of its lvols is on its way out, SPDK asks for the same lvol's end again and again, until the stack is full. */
+const deletedLvstore: Guard = ({ lvs_name, uuid }, ask) =>
+  Effect.gen(function* () {
+    const method = "bdev_lvol_delete_lvstore"
+    const store = lvs_name === undefined ? { lvs_uuid: uuid } : { lvs_name }
+    // Whatever is wrong with the store's name, SPDK says it better.
+    const lvols = yield* Effect.orElseSucceed(ask("bdev_lvol_get_lvols", store), () => [])
+    const there = new Set(listOf(yield* ask("bdev_get_bdevs")).map((bdev) => Reflect.get(bdev, "name")))
+    const going = listOf(lvols).find(
+      (lvol) => Reflect.get(lvol, "is_degraded") !== true && !there.has(Reflect.get(lvol, "uuid"))
+    )
+    if (going === undefined) return
+    const detail = `lvol ${String(Reflect.get(going, "name"))} is being deleted, and somebody has it open`
+    return yield* fail(new Busy({ operation: method, resource: String(lvs_name ?? uuid), detail, errno: "EBUSY" }))
+  })
+
 const guards: { readonly [method: string]: Guard } = {
   bdev_split_create: split,
   bdev_null_create: blockSize("bdev_null_create"),
+  bdev_lvol_delete_lvstore: deletedLvstore,
   bdev_passthru_create: freeNames("bdev_passthru_create", ["name", "uuid"]),
   bdev_zone_block_create: freeNames("bdev_zone_block_create", ["name"])
 }
