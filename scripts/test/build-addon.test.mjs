@@ -26,12 +26,12 @@ const buildWith = (major, minor) => {
 
 it("an SPDK that is too old is named, with the oldest that works", () => {
   for (const [major, minor, name] of [
-    [24, 5, "24.05"],
-    [23, 11, "23.11"]
+    [25, 5, "25.05"],
+    [24, 9, "24.09"]
   ]) {
     const { status, stdout } = buildWith(major, minor)
     expect(status).toBe(3)
     expect(stdout).toContain(`SPDK ${name} is installed`)
-    expect(stdout).toContain("24.09 is the oldest that works")
+    expect(stdout).toContain("25.09 is the oldest that works")
   }
 })

@@ -1,6 +1,6 @@
 /**
  * What SPDK answers, as Schemas, for the methods this project itself lives on. `Rpc.call` decodes with them; other
- * methods answer plain JSON. Fields that not every SPDK since 24.09 sends are optional, fields unknown here are
+ * methods answer plain JSON. Fields that not every SPDK since 25.09 sends are optional, fields unknown here are
  * dropped, and 64-bit counters come as numbers: exact up to 2^53.
  *
  * @since 0.1.0

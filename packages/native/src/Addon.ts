@@ -203,7 +203,7 @@ const find = (): LoadResult => {
       lookedFor: [path],
       reason:
         override === undefined
-          ? `the addon is not built; where pkg-config finds SPDK 24.09 or later with shared libraries, this builds it: node ${builder}`
+          ? `the addon is not built; where pkg-config finds SPDK 25.09 or later with shared libraries, this builds it: node ${builder}`
           : `${addonPathVariable} names a file that is not there`
     }
   }

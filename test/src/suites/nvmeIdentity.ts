@@ -6,6 +6,7 @@ import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import { contract, expectReasonIn, failsWith, fresh, pattern, sameBytes, until, within } from "../support/harness.ts"
+import { watchesVolumes } from "../support/spdkVersion.ts"
 import { type NvmeSuite, sharedTarget } from "../support/nvmeSuite.ts"
 import { exported, type Exported, type NvmfTarget } from "../support/nvmfTarget.ts"
 
@@ -93,6 +94,7 @@ export const suite: NvmeSuite = (name, layer, capabilities, factory) => {
     ] as const) {
       check(`${what} after a lost connection: DeviceRemoved, and nothing is written to it`, () =>
         Effect.gen(function* () {
+          if (!isEmbedded) yield* watchesVolumes
           const { bdev, controller, name: nvme, subsystem, target: running } = yield* attached(target)
           yield* unlisten(running, subsystem)
           yield* until("the loss is noticed", isDown(controller))
@@ -126,6 +128,7 @@ export const suite: NvmeSuite = (name, layer, capabilities, factory) => {
 
     check("another volume while connected: the bdev of the first is removed", () =>
       Effect.gen(function* () {
+        if (!isEmbedded) yield* watchesVolumes
         const { bdev, controller, name: nvme, subsystem, target: running } = yield* attached(target)
         const uuid = yield* swap(running, subsystem)
         yield* outcome(isEmbedded, { controller, name: nvme, uuid })

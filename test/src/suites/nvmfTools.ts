@@ -219,7 +219,10 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
         assert.deepInclude((yield* found())?.namespaces?.[0], { nsid: 3, bdev_name: bdev })
         assert.deepStrictEqual(yield* rpcPyJson("nvmf_subsystem_get_controllers", nqn), [])
         assert.deepStrictEqual(yield* rpcPyJson("nvmf_subsystem_get_qpairs", nqn), [])
-        yield* done("nvmf_subsystem_allow_any_host", nqn, "--allow-any-host")
+        // Scripts before SPDK 26.05 spell it another way.
+        const { stdout: help } = yield* rpcPy("nvmf_subsystem_allow_any_host", "--help")
+        const allow = help.includes("--allow-any-host") ? "--allow-any-host" : "--enable"
+        yield* done("nvmf_subsystem_allow_any_host", nqn, allow)
         yield* done("nvmf_subsystem_remove_host", nqn, host)
         assert.deepInclude(yield* found(), { allow_any_host: true, hosts: [] })
         const refused = yield* rpcPy("nvmf_subsystem_add_listener", nqn, ...at)

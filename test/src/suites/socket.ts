@@ -127,7 +127,7 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
           (listed as ReadonlyArray<{ readonly name: string }>).map((one) => one.name),
           [bdevName]
         )
-        const iostat = yield* rpcPyJson("bdev_get_iostat", "--names", bdevName)
+        const iostat = yield* rpcPyJson("bdev_get_iostat")
         assert.include(JSON.stringify(iostat), bdevName)
       })
     )

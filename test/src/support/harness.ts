@@ -16,13 +16,6 @@ import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
 import type { EngineLayer } from "./engines.ts"
 
-declare module "vitest" {
-  interface TaskMeta {
-    /** Why the test did not run, where that is no failure. */
-    skippedFor?: string
-  }
-}
-
 export { pattern } from "./bytes.ts"
 
 /** Registers one test: it runs in a scope of its own and must leave the engine's usage exactly as it was. */

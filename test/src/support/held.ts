@@ -79,6 +79,7 @@ export const examined = Effect.flatMap(Rpc.RpcClient, (client) => client.call("b
 /** Holds every read (or I/O of the given type) until `letGo`, which also ends the holding. */
 export const heldReads = (ioType: "read" | "write" | "flush" | "unmap" | "all" = "read") =>
   Effect.gen(function* () {
+    yield* needsResume
     const spdk = yield* Spdk.Spdk
     const device = yield* errorBdev()
     yield* device.inject({ ioType, errorType: "pending", count: 1_000_000 })

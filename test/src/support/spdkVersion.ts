@@ -3,13 +3,19 @@ import * as Addon from "@effect-spdk/native/Addon"
 import * as Effect from "effect/Effect"
 import { skipTest } from "./harness.ts"
 
-/** The embedded engine answers in the words of SPDK 26.05, of which older versions do not know all: such tests are skipped. */
-export const speaksAsEmbedded = Effect.suspend(() => {
-  const found = Addon.load()
-  const [, major = 0, minor = 0] = (/v(\d+)\.(\d+)/.exec(found._tag === "Loaded" ? found.addon.version : "") ?? []).map(
-    Number
-  )
-  return major > 26 || (major === 26 && minor >= 5)
-    ? Effect.void
-    : skipTest("SPDK before 26.05 does not know all the fields that it has since, and the embedded engine")
-})
+/** Skips the test on an SPDK that is older than 26.05. */
+const since2605 = (lacks: string): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    const found = Addon.load()
+    const text = found._tag === "Loaded" ? found.addon.version : ""
+    const [major = 0, minor = 0] = (/v(\d+)\.(\d+)/.exec(text) ?? []).slice(1).map(Number)
+    return major > 26 || (major === 26 && minor >= 5) ? Effect.void : skipTest(`SPDK before 26.05 ${lacks}`)
+  })
+
+/** The embedded engine answers in the words of SPDK 26.05, of which older versions do not know all. */
+export const speaksAsEmbedded = since2605("does not know all the fields that SPDK has since, and the embedded engine")
+
+/** The functions with which the addon looks at the volumes under NVMe bdevs. */
+export const watchesVolumes = since2605(
+  "does not show the controllers under NVMe bdevs, so that nobody compares volumes"
+)

@@ -7,8 +7,18 @@ import type { RpcClient } from "../Rpc.ts"
 import * as Rpc from "../Rpc.ts"
 import { NotFound, type RpcReason, SpdkError } from "../SpdkError.ts"
 
+/** SPDK before 26.05 takes the name of one bdev, and cannot decode a list. */
+const read = (rpc: RpcClient["Service"], name: string) => {
+  const older: RpcClient["Service"] = {
+    ...rpc,
+    call: (method, _params, options) => rpc.call(method, { name }, options)
+  }
+  const readFrom = (client: RpcClient["Service"]) => Rpc.callWith(client, "bdev_get_iostat", { names: [name] })
+  return Effect.catchReason(readFrom(rpc), "SpdkError", "InvalidArgument", () => readFrom(older))
+}
+
 export const statsOf = (rpc: RpcClient["Service"], name: string): Effect.Effect<BdevStats, SpdkError<RpcReason>> =>
-  Effect.flatMap(Rpc.callWith(rpc, "bdev_get_iostat", { names: [name] }), ({ bdevs, tick_rate }) => {
+  Effect.flatMap(read(rpc, name), ({ bdevs, tick_rate }) => {
     const stat = bdevs[0]
     // By channel only on request.
     if (stat === undefined || "channels" in stat) {

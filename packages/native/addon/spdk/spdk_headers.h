@@ -19,6 +19,7 @@ extern "C" {
 #include <spdk/version.h>
 }
 
-#if SPDK_VERSION < SPDK_VERSION_NUM(24, 9, 0)
-#error "effect-spdk needs SPDK 24.09 or later"
+// As in spdk-version.mjs.
+#if SPDK_VERSION < SPDK_VERSION_NUM(25, 9, 0)
+#error "effect-spdk needs SPDK 25.09 or later"
 #endif
