@@ -48,6 +48,8 @@ export interface Life {
   /** Requests to the disk until the end comes; undefined: the end is a clean one. */
   readonly crashAfter: number | undefined
   readonly crash: "cut" | "kill"
+  /** From where the requests are counted. */
+  readonly crashFrom: "load" | "work"
 }
 
 export interface Plan {
@@ -83,7 +85,7 @@ export const planOf = (seed: number, options: PlanOptions = {}): Plan => {
     clusterBytes: isKeys ? 4096 : clusterBytes,
     metadataPages: isKeys ? 40 : chance.pick([10, 12, 14, 24]),
     clearMethod: chance.pick(["unmap", "unmap", "none", "write_zeroes"] as const),
-    yieldChance: chance.pick([0, 0.02, 0.1, 0.3]),
+    yieldChance: chance.pick([0, 0.01, 0.05, 0.2]),
     fillPages: !isKeys && chance.is(0.15),
     lives
   }
@@ -116,7 +118,8 @@ const lifeOf = (chance: Chance, work: Work, labels: Labels, forced: FaultKind | 
     fault,
     faultChance: chance.pick([0.02, 0.1, 0.3]),
     crashAfter: chance.is(0.5) ? chance.pick([chance.below(40), chance.below(200)]) + 1 : undefined,
-    crash: chance.is(0.75) ? "cut" : "kill"
+    crash: chance.is(0.75) ? "cut" : "kill",
+    crashFrom: chance.is(0.2) ? "load" : "work"
   }
 }
 

@@ -35,6 +35,13 @@ export interface RunOptions {
 
 const engine = Spdk.layerEmbedded({ memoryMiB: 64 })
 
+/** Nobody reads logs and spans of thousands of runs. */
+const quiet = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  effect.pipe(
+    Effect.provideService(References.MinimumLogLevel, "None"),
+    Effect.provideService(References.TracerEnabled, false)
+  )
+
 /** Everything ends within this much virtual time. */
 const bound = "10 minutes"
 const maxSteps = 400_000
@@ -47,11 +54,22 @@ const isKeyAction: ReadonlySet<Action["_tag"]> = new Set<Action["_tag"]>([
   "Size"
 ])
 const EIO = 5
+/** Of the super block: the first page of metadata. */
+const mdStartOffset = 48
 
 /** Super block, masks and pages: at least all of the metadata, and not much more. */
 const metadataBytesOf = (plan: Plan): number => (plan.metadataPages + 4) * 4096
 
-export const run = (plan: Plan, options: RunOptions = {}): Result => new Run(plan, options).all()
+export const run = (plan: Plan, options: RunOptions = {}): Result => {
+  const { stackTraceLimit } = Error
+  // Most of them are expected, and nobody looks.
+  Error.stackTraceLimit = options.log === true ? stackTraceLimit : 0
+  try {
+    return new Run(plan, options).all()
+  } finally {
+    Error.stackTraceLimit = stackTraceLimit
+  }
+}
 
 class Run {
   private readonly plan: Plan
@@ -63,6 +81,9 @@ class Run {
   private readonly keys: KeyModel
   /** Errors came at the metadata, so that what is in memory is not all that the device refers to. */
   private isSuspect = false
+  /** The last life ended with a disk that still had its cache. */
+  private isCached = false
+  private crash: (number: number) => SimulatedDisk.Fault | undefined = () => undefined
 
   constructor(plan: Plan, options: RunOptions) {
     this.plan = plan
@@ -98,34 +119,33 @@ class Run {
   }
 
   private life(life: Life, isFirst: boolean): void {
-    const { disk, watch } = this
+    const { watch } = this
     watch.hasFaults = false
     this.isSuspect = false
     this.calm()
-    if (!isFirst && !this.load()) return
-    const cutAt = life.crashAfter === undefined ? Infinity : disk.requests + life.crashAfter
-    watch.log(
-      `a life with faults "${life.fault}"${life.crashAfter === undefined ? "" : `, ${life.crash} after ${life.crashAfter} requests`}`
-    )
+    const end =
+      life.crashAfter === undefined ? "" : `, ${life.crash} after ${life.crashAfter} requests of its ${life.crashFrom}`
+    watch.log(`a life with faults "${life.fault}"${end}`)
     const outcome = this.within(
       Effect.gen({ self: this }, function* () {
-        const store = isFirst ? yield* this.init : yield* Blobstore.load()
-        if (isFirst && this.plan.fillPages) yield* this.fillPages(store)
-        const keys = this.plan.work === "blobs" ? undefined : yield* this.openKeys(store)
-        const work = new BlobWork(store, this.blobs, watch)
-        this.stir(life, cutAt)
+        if (!isFirst) yield* this.check("before the load", "error")
+        if (life.crashFrom === "load" && !isFirst) this.arm(life)
+        const { keys, store, work } = yield* this.start(isFirst)
+        if (isFirst && this.plan.fillPages) yield* this.fillPages(work)
+        watch.log("work")
+        this.stir(life, life.crashFrom === "work" || isFirst)
         yield* Effect.forEach(life.fibers, (steps) => this.fiber(steps, work, keys), {
           concurrency: "unbounded",
           discard: true
         })
         this.calm()
         watch.log("calm")
-        const isSuspect = this.isSuspect
         yield* work.verify(isOfKeys)
         if (keys !== undefined) yield* keys.verify
-        if (!isSuspect && !work.hasLost && work.allocated !== work.used) {
-          watch.violated(`${work.used} clusters are taken, and ${work.allocated} of them are a blob's`)
-        }
+        // Compaction of a key-value store goes on behind it.
+        const isComplete = !this.isSuspect && !work.hasLost && keys === undefined
+        if (isComplete) this.compareSpace(work, "at the end of the work")
+        return store
       })
     )
     this.calm()
@@ -133,6 +153,7 @@ class Run {
       watch.log(`the end by ${life.crash}`)
       this.blobs.crash()
       this.keys.crash()
+      this.isCached = life.crash === "kill"
       return
     }
     this.judge("a life", outcome)
@@ -143,42 +164,36 @@ class Run {
       this.blobs.crash()
       this.keys.crash()
     }
+    this.isCached = false
   }
 
-  /** What a load makes of the image: nothing is made to fail. */
-  private load(): boolean {
-    const { watch } = this
-    watch.log("load and verify")
-    this.judge(
-      "the check",
-      this.within(
-        Effect.map(Check.check, (report) => {
-          for (const { message, severity } of report.findings) {
-            if (severity === "error") watch.violated(`check before the load: ${message}`)
-          }
-        }),
-        false
-      )
-    )
-    let work: BlobWork | undefined
-    this.judge(
-      "the load",
-      this.within(
-        Effect.gen({ self: this }, function* () {
-          const store = yield* Blobstore.load()
-          work = new BlobWork(store, this.blobs, watch)
-          yield* work.verify(isOfKeys)
-          if (work.allocated !== work.used) {
-            watch.violated(`after a load ${work.used} clusters are taken, and ${work.allocated} of them are a blob's`)
-          }
-          if (this.plan.work === "blobs") return
-          const keys = yield* this.openKeys(store)
-          if (keys !== undefined) yield* keys.verify
-        })
-      )
-    )
-    this.blobs.settled()
-    return watch.violations.length === 0
+  /** The store, made or loaded, and what a load made of the image: nothing is made to fail. */
+  private readonly start = Effect.fnUntraced(function* (this: Run, isFirst: boolean) {
+    const store = isFirst ? yield* this.init : yield* Blobstore.load()
+    const work = new BlobWork(store, this.blobs, this.watch)
+    if (!isFirst) {
+      yield* work.verify(isOfKeys)
+      this.compareSpace(work, "after a load")
+    }
+    const keys = this.plan.work === "blobs" ? undefined : yield* this.openKeys(store)
+    if (!isFirst && keys !== undefined) yield* keys.verify
+    // After a power cut there is no cache whose content could still be lost.
+    if (!isFirst && !this.isCached) this.blobs.settled()
+    return { store, work, keys }
+  })
+
+  private compareSpace({ allocated, used }: BlobWork, when: string): void {
+    if (allocated !== used) {
+      this.watch.violated(`${when} ${used} clusters are taken, and ${allocated} of them are a blob's`)
+    }
+  }
+
+  private check(when: string, most: "error" | "warning") {
+    return Effect.map(Check.check, (report) => {
+      for (const { message, severity } of report.findings) {
+        if (severity === "error" || severity === most) this.watch.violated(`check ${when}: ${message}`)
+      }
+    })
   }
 
   /** Everything is loaded once more, found clean, and given back. */
@@ -186,20 +201,57 @@ class Run {
     const { watch } = this
     this.calm()
     watch.hasFaults = false
-    if (!this.load()) return
     this.judge(
-      "the last check",
+      "the last load",
       this.within(
-        Effect.map(Check.check, (report) => {
-          for (const { message, severity } of report.findings) {
-            if (severity !== "info") watch.violated(`check after an unload: ${message}`)
-          }
-        }),
-        false
+        Effect.andThen(
+          this.check("before the load", "error"),
+          Effect.suspend(() => this.start(false))
+        )
       )
     )
-    if (this.options.image === true || watch.violations.length > 0) return
-    this.judge("the last life", this.within(Effect.flatMap(Blobstore.load(), removeAll(watch))))
+    if (watch.violations.length > 0) return
+    this.decay()
+    const last = this.options.image === true ? Effect.void : Effect.flatMap(Blobstore.load(), removeAll(watch))
+    this.judge("the last life", this.within(Effect.andThen(this.check("after an unload", "warning"), last)))
+  }
+
+  /** One bit of the first page of a blob is another: no check calls that clean. */
+  private decay(): void {
+    const { blobs, disk, simulation, watch } = this
+    const chance = simulation.chance("decay")
+    const found = [...blobs.blobs.values()].flatMap(({ exists, id }) =>
+      id !== undefined && exists.possible().every(Boolean) ? [id] : []
+    )
+    if (found.length === 0 || chance.is(0.5)) return
+    const image = disk.contents()
+    if (chance.is(0.5)) this.leaveDirty()
+    const firstPage = new DataView(image.buffer).getUint32(mdStartOffset, true)
+    const id = chance.pick(found)
+    disk.flipBit((firstPage + (id % 2 ** 32)) * 4096 + chance.below(4096), chance.below(8))
+    watch.log(`one bit of the first page of blob ${id} is flipped`)
+    this.judge(
+      "the check of a flipped bit",
+      this.within(
+        Effect.map(Check.check, ({ isClean }) => {
+          if (isClean) watch.violated(`check calls a store clean although a bit of blob ${id} is flipped`)
+        })
+      )
+    )
+    disk.restore(image)
+  }
+
+  /** The store is loaded and not unloaded: the masks are those of before. */
+  private leaveDirty(): void {
+    const { disk } = this
+    this.within(
+      Effect.gen(function* () {
+        const store = yield* Blobstore.load()
+        yield* Effect.exit(store.createId({ clusters: 0 }))
+        disk.killProcess()
+        return yield* Effect.never
+      })
+    )
   }
 
   private readonly init = Effect.suspend(() =>
@@ -222,9 +274,8 @@ class Run {
     )
   }
 
-  /** Leaves one page of metadata or two. */
-  private readonly fillPages = Effect.fnUntraced(function* (this: Run, store: Blobstore.Blobstore) {
-    const work = new BlobWork(store, this.blobs, this.watch)
+  /** Leaves a few pages of metadata. */
+  private readonly fillPages = Effect.fnUntraced(function* (this: Run, work: BlobWork) {
     for (let i = 0; i < this.plan.metadataPages - 6; i++) {
       yield* work.perform({
         _tag: "Create",
@@ -274,7 +325,7 @@ class Run {
         if (count !== start) watch.violated(`usage: ${name} was ${start}, and is ${count}`)
       }
       return result
-    }).pipe(Effect.provide(engine), Effect.provideService(References.MinimumLogLevel, "None"))
+    }).pipe(Effect.provide(engine), quiet)
     return simulation.run(body, { maxSteps, maxTime: bound })
   }
 
@@ -299,14 +350,29 @@ class Run {
   private calm(): void {
     const { disk, simulation } = this
     disk.onRequest = undefined
+    this.crash = () => undefined
     disk.faults.error = disk.faults.retry = disk.faults.delay = 0
     simulation.memoryFailureChance = 0
   }
 
-  private stir(life: Life, cutAt: number): void {
+  /** Power or process go after so many requests from here on. */
+  private arm(life: Life): void {
+    const { disk } = this
+    const cutAt = life.crashAfter === undefined ? Infinity : disk.requests + life.crashAfter
+    this.crash = (number) => {
+      if (number !== cutAt) return undefined
+      if (life.crash === "cut") return { _tag: "Cut" }
+      disk.killProcess()
+      return undefined
+    }
+    disk.onRequest = ({ number }) => this.crash(number)
+  }
+
+  private stir(life: Life, arms: boolean): void {
     const { disk, plan, simulation, watch } = this
     const chance = simulation.chance("faults")
     const { fault, faultChance } = life
+    if (arms) this.arm(life)
     if (fault === "memory") {
       simulation.memoryFailureChance = faultChance
       watch.hasFaults = true
@@ -316,11 +382,8 @@ class Run {
     if (fault === "delay") disk.faults.delay = faultChance
     const metadataBytes = metadataBytesOf(plan)
     disk.onRequest = ({ number, offsetBytes, operation }) => {
-      if (number === cutAt) {
-        if (life.crash === "cut") return { _tag: "Cut" }
-        disk.killProcess()
-        return undefined
-      }
+      const crash = this.crash(number)
+      if (crash !== undefined) return crash
       const isData = offsetBytes >= metadataBytes && operation !== "flush"
       if ((fault === "errors" || (fault === "data" && isData)) && chance.is(faultChance)) {
         watch.hasFaults = true

@@ -74,7 +74,10 @@ export const describePlan = (plan: Plan): string => {
       `yields ${plan.yieldChance}${plan.fillPages ? ", pages filled" : ""}`
   ]
   for (const [i, life] of plan.lives.entries()) {
-    const end = life.crashAfter === undefined ? "a clean end" : `${life.crash} after ${life.crashAfter} requests`
+    const end =
+      life.crashAfter === undefined
+        ? "a clean end"
+        : `${life.crash} after ${life.crashAfter} requests of its ${life.crashFrom}`
     lines.push(`life ${i + 1}: faults ${life.fault} (${life.faultChance}), ${end}`)
     for (const [f, steps] of life.fibers.entries()) {
       for (const { action, delayMicros, interruptMicros } of steps) {
