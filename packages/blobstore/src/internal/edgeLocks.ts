@@ -20,16 +20,14 @@ export class EdgeLocks {
   }
 
   private holdOne<A, E, R>(unit: number, use: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> {
-    return Effect.suspend(() => {
+    return Effect.uninterruptibleMask((restore) => {
       const lock = this.locks.get(unit) ?? { semaphore: Semaphore.makeUnsafe(1), users: 0 }
       this.locks.set(unit, lock)
       lock.users++
-      return Effect.ensuring(
-        lock.semaphore.withPermit(use),
-        Effect.sync(() => {
-          if (--lock.users === 0) this.locks.delete(unit)
-        })
-      )
+      return Effect.onExit(restore(lock.semaphore.withPermit(use)), () => {
+        if (--lock.users === 0) this.locks.delete(unit)
+        return Effect.void
+      })
     })
   }
 }

@@ -157,16 +157,14 @@ export class OpenBlobs {
   }
 
   private claim<A>(id: BlobId, use: (entry: Entry) => Effect.Effect<A, SpdkError>): Effect.Effect<A, SpdkError> {
-    return Effect.suspend(() => {
+    return Effect.uninterruptibleMask((restore) => {
       const entry = this.entries.get(id) ?? newEntry()
       this.entries.set(id, entry)
       entry.claims++
-      return Effect.ensuring(
-        use(entry),
-        Effect.sync(() => {
-          if (--entry.claims === 0 && entry.shared === undefined) this.entries.delete(id)
-        })
-      )
+      return Effect.onExit(restore(Effect.suspend(() => use(entry))), () => {
+        if (--entry.claims === 0 && entry.shared === undefined) this.entries.delete(id)
+        return Effect.void
+      })
     })
   }
 }

@@ -10,15 +10,15 @@ export const sharedFlush = <E>(flush: Effect.Effect<void, E>): Effect.Effect<voi
   const turn = Semaphore.makeUnsafe(1)
   /** How the flush ends that waits for the one before it; undefined when none waits. */
   let next: Deferred.Deferred<void, E> | undefined
-  return Effect.suspend(() => {
-    if (next !== undefined) return Deferred.await(next)
+  // For the others, too: it does not end with the fiber that was first, not even before it began.
+  return Effect.uninterruptibleMask((restore) => {
+    if (next !== undefined) return restore(Deferred.await(next))
     const mine = Deferred.makeUnsafe<void, E>()
     next = mine
     const submit = Effect.suspend(() => {
       next = undefined
       return flush
     })
-    // For the others, too: it does not end with the fiber that was first.
-    return Effect.uninterruptible(Effect.onExit(turn.withPermit(submit), (exit) => Deferred.done(mine, exit)))
+    return Effect.onExit(turn.withPermit(submit), (exit) => Deferred.done(mine, exit))
   })
 }

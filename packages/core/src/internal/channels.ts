@@ -78,21 +78,19 @@ export class BdevChannels {
 
   /** Fibers that come together on a thread share one opening. */
   open(thread: SpdkThread | undefined, operation: string): Effect.Effect<void, IoError> {
-    return Effect.suspend(() => {
+    return Effect.uninterruptibleMask((restore) => {
       const running = this.opening.get(thread)
-      if (running !== undefined) return Deferred.await(running)
+      if (running !== undefined) return restore(Deferred.await(running))
       if (this.byThread.get(thread)?.isUsable() === true) return Effect.void
       const done = Deferred.makeUnsafe<void, IoError>()
       this.opening.set(thread, done)
-      return Effect.uninterruptible(
-        Effect.flatMap(
-          Effect.exit(openChannel(this.bdev, thread, operation, (channel) => this.add(channel))),
-          (exit) => {
-            this.opening.delete(thread)
-            Deferred.doneUnsafe(done, Exit.asVoid(exit))
-            return Exit.asVoid(exit)
-          }
-        )
+      return Effect.flatMap(
+        Effect.exit(openChannel(this.bdev, thread, operation, (channel) => this.add(channel))),
+        (exit) => {
+          this.opening.delete(thread)
+          Deferred.doneUnsafe(done, Exit.asVoid(exit))
+          return Exit.asVoid(exit)
+        }
       )
     })
   }
@@ -135,7 +133,7 @@ export const openChannel = (
   operation: string,
   keep: (channel: Channel) => void
 ): Effect.Effect<Channel, IoError> =>
-  Effect.suspend(() => {
+  Effect.uninterruptibleMask(() => {
     if (bdev.allowed === 0) return Effect.fail(removedOrClosed(bdev, operation))
     const engineThread = engineThreadOf(bdev.engine, thread)
     if (engineThread === undefined) return Effect.fail(releasedThread(operation, thread))

@@ -103,10 +103,9 @@ export const openDescriptor = <E, E2>(
         return blocks.close().pipe(
           Effect.andThen(Scope.close(scope, Exit.void)),
           Effect.andThen(Effect.suspend(() => closed)),
-          Effect.onExit((exit) => Deferred.done(ended, exit)),
-          Effect.uninterruptible
+          Effect.onExit((exit) => Deferred.done(ended, exit))
         )
-      })
+      }).pipe(Effect.uninterruptible)
       return { blocks, close }
     })
   )

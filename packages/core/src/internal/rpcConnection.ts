@@ -192,10 +192,10 @@ export class RpcConnection {
 
   /** The open socket; whoever comes first makes the attempt, and all who come meanwhile wait for the same one. */
   private get connected(): Effect.Effect<Net.Socket, SpdkError<RpcUnreachable | Released>> {
-    return Effect.suspend(() => {
+    return Effect.uninterruptibleMask((restore) => {
       if (this.closed) return Effect.fail(released("Rpc.connect", "RPC client"))
       if (this.socket !== undefined) return Effect.succeed(this.socket)
-      if (this.attempt !== undefined) return Deferred.await(this.attempt)
+      if (this.attempt !== undefined) return restore(Deferred.await(this.attempt))
       const attempt = Deferred.makeUnsafe<Net.Socket, SpdkError<RpcUnreachable | Released>>()
       const retried = Effect.retry(this.connectOnce, {
         schedule: this.options.reconnect,
@@ -212,11 +212,9 @@ export class RpcConnection {
         )
       )
       this.attempt = attempt
-      return Effect.uninterruptibleMask((restore) =>
-        Effect.andThen(
-          Effect.forkIn(establish, this.scope, { startImmediately: true }),
-          restore(Deferred.await(attempt))
-        )
+      return Effect.andThen(
+        Effect.forkIn(establish, this.scope, { startImmediately: true }),
+        restore(Deferred.await(attempt))
       )
     })
   }

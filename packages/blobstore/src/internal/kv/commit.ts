@@ -2,7 +2,7 @@
  * Writes: whatever fibers want to change waits in one queue, and one committer at a time takes what has gathered there,
  * writes it as one batch, syncs once, and only then shows it in the index and lets the fibers go on.
  */
-import { type SpdkError, released } from "@effect-spdk/core/SpdkError"
+import type { SpdkError } from "@effect-spdk/core/SpdkError"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import { batchHeaderBytes, type Draft, draftBytes, encodeBatch, Kind } from "./codec.ts"
@@ -14,9 +14,10 @@ import {
   ensureSpare,
   isNoSpace,
   type Log,
-  operationOf,
+  rebase,
   retireSegment,
-  sealSegment
+  sealSegment,
+  unusable
 } from "./log.ts"
 
 /** "stale": the key's value is not the one that `expected` names; nothing was written. */
@@ -60,33 +61,40 @@ export const makeCommitter = (log: Log): Committer => {
       const first = queue[0]
       if (first?._tag === "Clear") {
         queue.shift()
-        yield* clear(log, first)
-      } else yield* commit(log, takeGroup(queue))
+        yield* answering([first], clear(log, first))
+      } else {
+        const group = takeGroup(queue)
+        yield* answering(group, commit(log, group))
+      }
       if (mayHaveGarbage(log) && isCompactionDue(log)) yield* Effect.forkIn(compact(log), log.scope)
     }
-  }).pipe(
-    Effect.ensuring(
-      Effect.sync(() => {
-        running = false
-      })
-    ),
-    Effect.uninterruptible
-  )
+    // In the step that has seen the queue empty: who comes later must not count on this fiber.
+    running = false
+  }).pipe(Effect.uninterruptible)
 
   return {
     submit: (request) =>
-      Effect.suspend(() => {
-        if (log.closed) return Effect.fail(released(operationOf(log.name), "key-value store"))
+      // From the step on that says so, somebody has to be running.
+      Effect.uninterruptibleMask((restore) => {
+        const refused = unusable(log)
+        if (refused !== undefined) return Effect.fail(refused)
         queue.push(request)
-        if (running) return Deferred.await(request.done)
+        const answered = restore(Deferred.await(request.done))
+        if (running) return answered
         running = true
         return Effect.andThen(
           Effect.forkIn(run, log.scope, { startImmediately: true, uninterruptible: true }),
-          Deferred.await(request.done)
+          answered
         )
       })
   }
 }
+
+/** A broken invariant ends those who wait for it, and not those who come after them. */
+const answering = (requests: ReadonlyArray<Change | Clear>, work: Effect.Effect<void>): Effect.Effect<void> =>
+  Effect.catchCause(work, (cause) =>
+    Effect.forEach(requests, ({ done }) => Deferred.failCause(done, cause), { discard: true })
+  )
 
 /** Looking at all segments takes time when there are thousands: it is worth it when as many changes have come. */
 const mayHaveGarbage = (log: Log): boolean => {
@@ -130,6 +138,11 @@ const number = (log: Log, group: ReadonlyArray<Change>): ReadonlyArray<Numbered>
 }
 
 const commit = Effect.fnUntraced(function* (log: Log, group: ReadonlyArray<Change>) {
+  const refused = unusable(log)
+  if (refused !== undefined) {
+    for (const { done } of group) yield* Deferred.fail(done, refused)
+    return
+  }
   const numbered = number(log, group)
   if (numbered.length === 0) return
   const failure = yield* makeRoom(log, numbered)
@@ -221,24 +234,33 @@ const write = Effect.fnUntraced(function* (log: Log, changes: ReadonlyArray<Numb
   }
 })
 
-/** A new segment says that whatever has a lower sequence is void; after that the old ones can go. */
+/**
+ * A new segment comes to say that whatever has a lower sequence is void; after that the old ones can go. It is made first,
+ * saying nothing, so that all that decides is one write in its place, which is taken back when nobody knows whether it is there.
+ */
 const clear = (log: Log, { done }: Clear): Effect.Effect<void> =>
   Effect.gen(function* () {
-    const before = log.baseSequence
+    const refused = unusable(log)
+    if (refused !== undefined) return yield* Effect.asVoid(Deferred.fail(done, refused))
     const old = [...log.segments]
-    log.baseSequence = log.nextSequence
     const created = yield* Effect.exit(createSegment(log, true))
-    if (created._tag === "Failure") {
-      log.baseSequence = before
-      yield* Deferred.failCause(done, created.cause)
-      return
+    if (created._tag === "Failure") return yield* Effect.asVoid(Deferred.failCause(done, created.cause))
+    const segment = created.value
+    const before = log.baseSequence
+    const raised = yield* Effect.exit(rebase(segment, log.nextSequence))
+    if (raised._tag === "Failure") {
+      const lowered = yield* Effect.exit(rebase(segment, before))
+      if (lowered._tag === "Success") yield* retireSegment(log, segment)
+      else log.failure = raised.cause
+      return yield* Effect.asVoid(Deferred.failCause(done, raised.cause))
     }
-    log.active = created.value
+    log.baseSequence = log.nextSequence
+    log.active = segment
     const blobs = log.index.clear()
-    for (const segment of old) {
-      segment.keys.length = 0
-      segment.liveBytes = 0
-      yield* retireSegment(log, segment)
+    for (const one of old) {
+      one.keys.length = 0
+      one.liveBytes = 0
+      yield* retireSegment(log, one)
     }
     for (const blob of blobs) yield* deleteValue(log, blob)
     yield* ensureSpare(log)

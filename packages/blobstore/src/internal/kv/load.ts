@@ -78,6 +78,7 @@ const emptyLog = (blobs: KvBlobs, name: string, limits: Limits, found: Found, sc
   baseSequence: found.segments.reduce((base, { mark }) => Math.max(base, mark.baseSequence), 0),
   lookedAt: 0,
   closed: false,
+  failure: undefined,
   scope,
   structure: Semaphore.makeUnsafe(1)
 })

@@ -1,13 +1,22 @@
 /** The state of one key-value store, and the life of its segments: made, sealed, retired. */
 import { Host } from "@effect-spdk/core/Engine"
-import { Corrupted, SpdkError } from "@effect-spdk/core/SpdkError"
+import { Corrupted, IoFailed, released, SpdkError } from "@effect-spdk/core/SpdkError"
+import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type * as Semaphore from "effect/Semaphore"
 import type { Damage } from "../format/damage.ts"
 import { saltBytes } from "./codec.ts"
 import type { KvIndex, Segment, ValueBlob } from "./index.ts"
-import { encodeEnd, encodeSegmentMark, endXattr, segmentXattr, spareXattr, storeXattr } from "./marks.ts"
+import {
+  encodeEnd,
+  encodeSegmentMark,
+  endXattr,
+  segmentXattr,
+  type SegmentMark,
+  spareXattr,
+  storeXattr
+} from "./marks.ts"
 import type { KvBlob, KvBlobs } from "./port.ts"
 
 export interface Limits {
@@ -35,6 +44,8 @@ export interface Log {
   /** `nextSequence` when segments were last searched for garbage. */
   lookedAt: number
   closed: boolean
+  /** Why nobody knows what the next load will find: nothing is answered any more. */
+  failure: Cause.Cause<SpdkError> | undefined
   /** Of what runs in the background; its end waits for it. */
   readonly scope: Scope.Scope
   /** Held by who makes or retires segments beside the committer: compaction and clear. */
@@ -52,6 +63,16 @@ export const corrupted = (name: string, { rule, where }: Damage, place?: string)
     })
   })
 
+/** Why the store answers nothing, or nothing any more. */
+export const unusable = (log: Log): SpdkError | undefined => {
+  const operation = operationOf(log.name)
+  if (log.closed) return released(operation, "key-value store")
+  if (log.failure === undefined) return undefined
+  const detail =
+    "a clear failed half way, and only the next load knows whether there is anything left: close it and load it"
+  return new SpdkError({ reason: new IoFailed({ operation, detail, cause: Cause.squash(log.failure) }) })
+}
+
 /** No clusters, or no pages of metadata, which SPDK calls memory. */
 export const isNoSpace = (error: SpdkError): boolean =>
   error.reason._tag === "NoSpace" || error.reason._tag === "NoMemory"
@@ -60,10 +81,7 @@ const encoder = new TextEncoder()
 
 export const storeMark = (name: string): readonly [string, Uint8Array] => [storeXattr, encoder.encode(name)]
 
-export const openedSegment = (
-  blob: KvBlob,
-  mark: { readonly number: number; readonly salt: Uint8Array; readonly alignmentBytes: number }
-): Segment => ({
+export const openedSegment = (blob: KvBlob, mark: Omit<SegmentMark, "baseSequence">): Segment => ({
   number: mark.number,
   salt: mark.salt,
   alignmentBytes: mark.alignmentBytes,
@@ -102,7 +120,8 @@ export const createSegment = Effect.fnUntraced(function* (log: Log, mayUseSpare:
   const encoded = encodeSegmentMark(mark)
   const { spare } = log
   const blob = yield* log.blobs.create(log.limits.segmentBytes, [storeMark(log.name), [segmentXattr, encoded]]).pipe(
-    Effect.flatMap((id) => log.blobs.open(id)),
+    // What nobody has open stays until the next load.
+    Effect.flatMap((id) => Effect.onError(log.blobs.open(id), () => Effect.ignore(log.blobs.delete(id)))),
     Effect.catch((error) => {
       if (!isNoSpace(error) || !mayUseSpare || spare === undefined) return Effect.fail(error)
       log.spare = undefined
@@ -113,6 +132,13 @@ export const createSegment = Effect.fnUntraced(function* (log: Log, mayUseSpare:
   log.segments.add(segment)
   return segment
 }, Effect.uninterruptible)
+
+/** From now on, and durably, records with a lower sequence than `baseSequence` are void. */
+export const rebase = ({ alignmentBytes, blob, number, salt }: Segment, baseSequence: number) =>
+  Effect.andThen(
+    blob.setXattr(segmentXattr, encodeSegmentMark({ number, salt, baseSequence, alignmentBytes })),
+    blob.sync
+  )
 
 /** Makes the spare where there is room for one. */
 export const ensureSpare = (log: Log): Effect.Effect<void> =>
@@ -143,16 +169,14 @@ export const sealSegment = (segment: Segment): Effect.Effect<void> =>
 
 type Read = Segment | ValueBlob
 
-/** Runs a read that keeps its segment, or blob, from being deleted. */
-export const reading = <A, E>(read: Read, effect: Effect.Effect<A, E>): Effect.Effect<A, E> => {
+/** From here on the segment, or blob, is not deleted. In the step in which it was found, and paired with `endRead`. */
+export const startRead = (read: Read): void => {
   read.readers++
-  return Effect.ensuring(
-    effect,
-    Effect.sync(() => {
-      read.readers--
-      if (read.readers === 0) read.onIdle?.()
-    })
-  )
+}
+
+export const endRead = (read: Read): void => {
+  read.readers--
+  if (read.readers === 0) read.onIdle?.()
 }
 
 const idle = (read: Read): Effect.Effect<void> =>

@@ -1,6 +1,6 @@
 /** The operations of Effect's `KeyValueStore` on a log. */
 import { Host } from "@effect-spdk/core/Engine"
-import { invalid, type SpdkError, released } from "@effect-spdk/core/SpdkError"
+import { invalid, type SpdkError } from "@effect-spdk/core/SpdkError"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Base64 from "effect/encoding/Base64"
@@ -20,7 +20,7 @@ import {
 } from "./codec.ts"
 import { makeCommitter, type Outcome } from "./commit.ts"
 import type { Entry, Segment, ValueBlob } from "./index.ts"
-import { corrupted, type Log, operationOf, reading, storeMark } from "./log.ts"
+import { corrupted, endRead, type Log, operationOf, startRead, storeMark, unusable } from "./log.ts"
 import { valueXattr } from "./marks.ts"
 
 /** What one read of a blob returns at most. */
@@ -59,45 +59,47 @@ const explain =
     )
 
 const readInline = (log: Log, key: string, entry: Entry, segment: Segment): Effect.Effect<Stored, SpdkError> =>
-  reading(
-    segment,
-    Effect.flatMap(segment.blob.read(entry.offsetBytes, entry.recordBytes), (bytes) => {
-      const decoded = decodeRecord(bytes, 0)
-      const place = `segment ${segment.number}, offset ${entry.offsetBytes}`
-      if (Result.isFailure(decoded)) return Effect.fail(corrupted(log.name, decoded.failure, place))
-      const { record } = decoded.success
-      if (record.key !== key || record.sequence !== entry.sequence) {
-        return Effect.fail(corrupted(log.name, { where: "record", rule: "is another one" }, place))
-      }
-      return Effect.succeed({ encoding: record.encoding, bytes: record.value.slice() })
-    })
-  )
+  Effect.flatMap(segment.blob.read(entry.offsetBytes, entry.recordBytes), (bytes) => {
+    const decoded = decodeRecord(bytes, 0)
+    const place = `segment ${segment.number}, offset ${entry.offsetBytes}`
+    if (Result.isFailure(decoded)) return Effect.fail(corrupted(log.name, decoded.failure, place))
+    const { record } = decoded.success
+    if (record.key !== key || record.sequence !== entry.sequence) {
+      return Effect.fail(corrupted(log.name, { where: "record", rule: "is another one" }, place))
+    }
+    return Effect.succeed({ encoding: record.encoding, bytes: record.value.slice() })
+  })
 
 const readLarge = (log: Log, key: string, entry: Entry, blob: ValueBlob): Effect.Effect<Stored, SpdkError> =>
-  reading(
-    blob,
-    Effect.acquireUseRelease(
-      log.blobs.open(blob.id),
-      (opened) => opened.read(0, blob.lengthBytes),
-      (opened) => opened.close
-    ).pipe(
-      Effect.flatMap((bytes) => {
-        if (crc32c(bytes) === blob.crc) return Effect.succeed({ encoding: entry.encoding, bytes })
-        const where = `the value of ${JSON.stringify(key)} in blob ${blob.id}`
-        return Effect.fail(corrupted(log.name, { where, rule: "has a wrong checksum" }))
-      })
-    )
+  Effect.acquireUseRelease(
+    log.blobs.open(blob.id),
+    (opened) => opened.read(0, blob.lengthBytes),
+    (opened) => opened.close
+  ).pipe(
+    Effect.flatMap((bytes) => {
+      if (crc32c(bytes) === blob.crc) return Effect.succeed({ encoding: entry.encoding, bytes })
+      const where = `the value of ${JSON.stringify(key)} in blob ${blob.id}`
+      return Effect.fail(corrupted(log.name, { where, rule: "has a wrong checksum" }))
+    })
   )
 
 /** The value that is durable now, with its sequence. */
 const read = (log: Log, key: string): Effect.Effect<(Stored & { readonly sequence: number }) | undefined, SpdkError> =>
-  Effect.suspend(() => {
-    if (log.closed) return Effect.fail(released(operationOf(log.name), "key-value store"))
+  // One step finds the entry and counts the reader, and no interruption comes before the promise to count it back.
+  Effect.uninterruptibleMask((restore) => {
+    const refused = unusable(log)
+    if (refused !== undefined) return Effect.fail(refused)
     const entry = log.index.find(key)
     if (entry === undefined || entry.segment === undefined) return Effect.succeed(undefined)
+    const held = entry.blob ?? entry.segment
     const stored =
       entry.blob === undefined ? readInline(log, key, entry, entry.segment) : readLarge(log, key, entry, entry.blob)
-    return Effect.map(stored, (found) => ({ ...found, sequence: entry.sequence }))
+    startRead(held)
+    const counted = Effect.onExit(restore(stored), () => {
+      endRead(held)
+      return Effect.void
+    })
+    return Effect.map(counted, (found) => ({ ...found, sequence: entry.sequence }))
   })
 
 /** A blob that holds the value, durable, and that nothing refers to yet. */
@@ -149,7 +151,8 @@ export const makeStore = (log: Log): KeyValueStore.KeyValueStore => {
         const rule = `has ${stored.bytes.length} bytes, more than ${maxValueBytes}`
         return Effect.fail(invalid(operationOf(log.name), "value", rule))
       }
-      if (log.closed) return Effect.fail(released(operationOf(log.name), "key-value store"))
+      const refused = unusable(log)
+      if (refused !== undefined) return Effect.fail(refused)
       return Effect.andThen(
         checkKey(log, draft),
         isLarge ? putLarge(key, stored, expected) : change(draft, undefined, expected)
@@ -179,9 +182,10 @@ export const makeStore = (log: Log): KeyValueStore.KeyValueStore => {
     })
 
   const look = <A>(f: () => A): Effect.Effect<A, SpdkError> =>
-    Effect.suspend(() =>
-      log.closed ? Effect.fail(released(operationOf(log.name), "key-value store")) : Effect.sync(f)
-    )
+    Effect.suspend(() => {
+      const refused = unusable(log)
+      return refused === undefined ? Effect.sync(f) : Effect.fail(refused)
+    })
 
   const clearPrefix = (prefix: string): Effect.Effect<void, SpdkError> =>
     prefix === ""

@@ -31,14 +31,13 @@ export class BlobBatch implements BdevBatch {
     this.length = entries.length
     this.offsetsBytes = Float64Array.from(entries, (entry) => entry.offsetBytes)
     this.statuses = new Int32Array(entries.length)
-    this.run = Effect.suspend(() => {
+    this.run = Effect.uninterruptibleMask((restore) => {
       if (this.running) return Effect.fail(busy(this.operation, io.blob.name, "the batch is running already"))
       this.running = true
-      return Effect.onExit(this.start(), () =>
-        Effect.sync(() => {
-          this.running = false
-        })
-      )
+      return Effect.onExit(restore(this.start()), () => {
+        this.running = false
+        return Effect.void
+      })
     })
   }
 

@@ -28,22 +28,21 @@ export const allocate = (
   index: number,
   fill: Fill | undefined
 ): Effect.Effect<boolean, IoError> =>
-  Effect.suspend(() => {
+  // Others wait for an allocation from the step on in which they can see it.
+  Effect.uninterruptibleMask((restore) => {
     if (blob.clusters[index] !== 0) return Effect.succeed(false)
     const pending = blob.allocations.get(index)
     // Whoever waits tries again by itself, so the end of the other one counts, not how it ended.
     if (pending !== undefined) {
-      return Effect.andThen(Effect.exit(Deferred.await(pending)), allocate(store, blob, index, fill))
+      return restore(Effect.andThen(Effect.exit(Deferred.await(pending)), allocate(store, blob, index, fill)))
     }
     const deferred = Deferred.makeUnsafe<void, IoError>()
     blob.allocations.set(index, deferred)
-    return Effect.uninterruptible(
-      Effect.onExit(insertNew(store, blob, index, fill), () =>
-        Effect.sync(() => {
-          blob.allocations.delete(index)
-          Deferred.doneUnsafe(deferred, Exit.void)
-        })
-      )
+    return Effect.onExit(insertNew(store, blob, index, fill), () =>
+      Effect.sync(() => {
+        blob.allocations.delete(index)
+        Deferred.doneUnsafe(deferred, Exit.void)
+      })
     )
   })
 

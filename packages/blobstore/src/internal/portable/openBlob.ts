@@ -12,6 +12,7 @@ import { busy, closed, notFound, readOnly } from "./errors.ts"
 import { closeUnflushed } from "./open.ts"
 import { flushLater, persistUnflushed } from "./persist.ts"
 import { resize } from "./resize.ts"
+import { locking } from "./snapshot.ts"
 import type { Store } from "./store.ts"
 
 type Next = Effect.Effect<number | undefined, SpdkError>
@@ -52,8 +53,8 @@ export class PortableBlob implements OpenBlob {
       if (this.handle.isClosed) return Effect.void
       this.handle.isClosed = true
       const closing = blob.gate.exclusive(store.change(closeUnflushed(store, blob)))
-      return Effect.uninterruptible(Effect.flatMap(closing, (isDue) => (isDue ? flushLater(store, blob) : Effect.void)))
-    })
+      return Effect.flatMap(closing, (isDue) => (isDue ? flushLater(store, blob) : Effect.void))
+    }).pipe(Effect.uninterruptible)
   }
 
   readonly resize = (clusters: number): Effect.Effect<void, SpdkError> =>
@@ -64,12 +65,8 @@ export class PortableBlob implements OpenBlob {
       if (blob.locked) return Effect.fail(busy("Blob.resize", blob.name, "another operation is under way"))
       const change = store.change(resize(store, blob, clusters, "Blob.resize"))
       if (clusters > blob.clusterCount) return change
-      blob.locked = true
-      return Effect.ensuring(
-        blob.gate.exclusive(change),
-        Effect.sync(() => {
-          blob.locked = false
-        })
+      return locking(blob, blob.gate.exclusive(change), () =>
+        busy("Blob.resize", blob.name, "another operation is under way")
       )
     })
 

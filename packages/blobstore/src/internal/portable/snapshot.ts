@@ -11,6 +11,21 @@ import { closeBlob, openBlob } from "./open.ts"
 import { persist, settle } from "./persist.ts"
 import type { Store } from "./store.ts"
 
+/** Runs `use` with the blob marked, or fails with `whenLocked` where another operation has marked it. */
+export const locking = <A, E, E2>(
+  blob: BlobState,
+  use: Effect.Effect<A, E>,
+  whenLocked: () => E2
+): Effect.Effect<A, E | E2> =>
+  Effect.uninterruptibleMask((restore): Effect.Effect<A, E | E2> => {
+    if (blob.locked) return Effect.fail(whenLocked())
+    blob.locked = true
+    return Effect.onExit(restore(use), () => {
+      blob.locked = false
+      return Effect.void
+    })
+  })
+
 /** One operation of several steps at a time on a blob: `use` runs with the blob open and marked. */
 export const locked = <A, E>(
   store: Store,
@@ -21,16 +36,11 @@ export const locked = <A, E>(
   Effect.acquireUseRelease(
     store.change(openBlob(store, id)),
     (blob) =>
-      Effect.suspend((): Effect.Effect<A, E | IoError> => {
-        if (blob.locked) return Effect.fail(busy(operation, store.nameOf(id), "another operation is under way"))
-        blob.locked = true
-        return Effect.ensuring(
-          Effect.suspend(() => Effect.andThen(unmarked(store, blob), use(blob))),
-          Effect.sync(() => {
-            blob.locked = false
-          })
-        )
-      }),
+      locking(
+        blob,
+        Effect.suspend(() => Effect.andThen(unmarked(store, blob), use(blob))),
+        () => busy(operation, store.nameOf(id), "another operation is under way")
+      ),
     // What `use` did is synced; a failure here is of something else that was dirty.
     (blob) => Effect.ignore(store.change(closeBlob(store, blob)))
   )

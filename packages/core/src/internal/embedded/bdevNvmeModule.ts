@@ -45,7 +45,7 @@ export class NvmeModule {
     return Effect.flatMap(
       Effect.mapError(addressOf("bdev_nvme_attach_controller", path.transportId, path.settings), faultOf),
       (address) =>
-        Effect.suspend(() => {
+        Effect.uninterruptibleMask((restore) => {
           const controller = new NvmeBdevController(
             this.registry,
             name,
@@ -53,7 +53,7 @@ export class NvmeModule {
             () => this.forget(controller)
           )
           this.controllers.set(name, controller)
-          return Effect.mapError(controller.connect, () => errnoFault(-EIO)).pipe(
+          return Effect.mapError(restore(controller.connect), () => errnoFault(-EIO)).pipe(
             Effect.as(controller),
             Effect.onExit((exit) => (exit._tag === "Failure" ? controller.remove : Effect.void))
           )

@@ -117,14 +117,14 @@ export class HostController implements QueueOwner {
   )
 
   /** Connects again. One at a time: who comes later waits for the one that runs. */
-  readonly reset: Effect.Effect<void, SpdkError> = Effect.suspend(() => {
+  readonly reset: Effect.Effect<void, SpdkError> = Effect.uninterruptibleMask((restore) => {
     if (this.state === "closed") return Effect.fail(lost("NvmeController.reset", this.resource, "is disconnected"))
-    if (this.resetting !== undefined) return Deferred.await(this.resetting)
+    if (this.resetting !== undefined) return restore(Deferred.await(this.resetting))
     const done = Deferred.makeUnsafe<void, SpdkError>()
     this.resetting = done
     this.takeDown("down")
     this.state = "connecting"
-    return this.establish("NvmeController.reset").pipe(
+    return restore(this.establish("NvmeController.reset")).pipe(
       Effect.onExit((exit) =>
         Effect.suspend(() => {
           this.resetting = undefined
@@ -139,7 +139,7 @@ export class HostController implements QueueOwner {
   })
 
   /** Tells the controller to shut down when that is possible, and closes. What is in flight is answered as aborted. */
-  readonly disconnect: Effect.Effect<void> = Effect.suspend(() => {
+  readonly disconnect: Effect.Effect<void> = Effect.uninterruptibleMask((restore) => {
     if (this.state === "closed") return Effect.void
     const isReady = this.state === "ready"
     this.state = "closed"
@@ -148,7 +148,7 @@ export class HostController implements QueueOwner {
     const shutdown =
       !isReady || facts === undefined || this.isDiscovery ? Effect.void : Effect.ignore(this.shutdown(facts.cc))
     return Effect.ensuring(
-      Effect.asVoid(Outside.timeoutOption(shutdown, "2 seconds")),
+      restore(Effect.asVoid(Outside.timeoutOption(shutdown, "2 seconds"))),
       Effect.sync(() => this.shut())
     )
   })

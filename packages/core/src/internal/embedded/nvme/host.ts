@@ -82,7 +82,7 @@ export class NvmeHost implements EngineNvme {
     })
 
   readonly admin: EngineNvme["admin"] = (handle, command, data) =>
-    Effect.suspend(() => {
+    Effect.uninterruptibleMask((restore) => {
       const operation = "NvmeController.admin"
       const open = this.find(handle)
       if (open === undefined) return Effect.fail(released(operation, "controller"))
@@ -112,7 +112,7 @@ export class NvmeHost implements EngineNvme {
           }
         }
       )
-      return run.pipe(
+      return restore(run).pipe(
         Effect.map((answer) => {
           const bytes = new Uint8Array(cqeBytes)
           completionBytes(answer, bytes, 0)
