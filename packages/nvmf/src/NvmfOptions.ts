@@ -60,7 +60,10 @@ export interface NamespaceOptions {
   readonly eui64?: string | undefined
   /** Default: as `nsid`. Only with ANA reporting. */
   readonly anaGroup?: number | undefined
-  /** A file that reservations persist in, as seen by the target. Default: they do not. */
+  /**
+   * A file that reservations persist in, as seen by the target. Default: they do not. Hosts have reservations only where the
+   * transport does not mask them: see `maskedCommands`.
+   */
   readonly persistReservationsIn?: string | undefined
   /** The hosts that see it, by name. Default: all that are let in. */
   readonly visibleTo?: ReadonlyArray<string> | undefined

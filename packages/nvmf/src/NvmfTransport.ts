@@ -38,7 +38,10 @@ export interface CommonTransportOptions {
   readonly keepAliveGranularity?: number | undefined
   /** The shortest keep-alive that hosts may ask for, in milliseconds. Default 10000. */
   readonly minKeepAliveMillis?: number | undefined
-  /** Default: none. */
+  /**
+   * Default: none, and on SPDK 26.05 and later `["reservs"]`: there one Reservation Acquire of a host that is let in, to preempt and
+   * abort, ends the target's process. Who trusts the hosts and needs reservations gives a list without it; `[]` masks none.
+   */
   readonly maskedCommands?: ReadonlyArray<MaskedCommand> | undefined
   /** Default false: compare and write may be fused where the bdev can do it. */
   readonly maskFusedCompareAndWrite?: boolean | undefined

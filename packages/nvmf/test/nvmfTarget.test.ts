@@ -130,6 +130,35 @@ describe("NvmfTarget", () => {
     })
   )
 
+  it.effect(
+    "reservations are masked where a command of theirs ends the target, unless all commands are asked for",
+    () =>
+      Effect.gen(function* () {
+        const masked = Effect.fnUntraced(function* (version: string, options?: NvmfTarget.TransportOptions) {
+          let params: Record<string, unknown> = {}
+          const { client } = world({
+            spdk_get_version: () => ({ version, fields: { major: 1, minor: 1, patch: 0, suffix: "" } }),
+            nvmf_get_transports: () => [],
+            nvmf_create_transport: (given) => {
+              params = given
+              return true
+            }
+          })
+          const transports = options === undefined ? {} : { transports: [options] }
+          yield* run(client, () => Effect.void, transports)
+          return params["masked_oncs"]
+        })
+        assert.deepStrictEqual(yield* masked("SPDK v26.05 git sha1 d519b163cb"), ["reservs"])
+        assert.deepStrictEqual(yield* masked("SPDK v26.09-pre"), ["reservs"])
+        assert.isUndefined(yield* masked("SPDK v25.09"))
+        assert.isUndefined(yield* masked("effect-spdk embedded 0.1.0"))
+        assert.deepStrictEqual(yield* masked("SPDK v26.05", { trtype: "TCP", maskedCommands: [] }), [])
+        assert.deepStrictEqual(yield* masked("SPDK v26.05", { trtype: "TCP", maskedCommands: ["nvmcpys"] }), [
+          "nvmcpys"
+        ])
+      })
+  )
+
   it.effect("a transport that somebody else makes in the same moment is shared", () =>
     Effect.gen(function* () {
       let made = false

@@ -3,6 +3,7 @@
  * initiator waits in its reactor for what it asks when namespaces change, so that a target on the same reactor could not answer.
  */
 import * as Bdev from "@effect-spdk/core/Bdev"
+import * as Nvme from "@effect-spdk/core/Nvme"
 import * as NvmeBdev from "@effect-spdk/core/NvmeBdev"
 import * as Rpc from "@effect-spdk/core/Rpc"
 import { assert } from "@effect/vitest"
@@ -48,6 +49,26 @@ export const suite = (name: string, layer: EngineLayer, capabilities: Capabiliti
           assert.isAbove(controller?.ioQpairs ?? 0, 0)
         })
       )
+    )
+
+    check("a host that preempts and aborts a reservation does not end the target", () =>
+      Effect.gen(function* () {
+        const other = yield* startTarget
+        const made = yield* other.run(exported())
+        const controller = yield* Nvme.connect({
+          trtype: "TCP",
+          traddr: "127.0.0.1",
+          trsvcid: made.port,
+          subnqn: made.subsystem.nqn
+        })
+        const disk = yield* controller.namespace(1)
+        for (const action of [0, 1, 2]) {
+          const acquire = disk.io({ opcode: 0x11, cdw10: action, data: new Uint8Array(16) })
+          yield* failsWith(within("the answer", acquire), "NotSupported")
+        }
+        yield* disk.readBytes(0, 512)
+        assert.lengthOf((yield* made.subsystem.info).namespaces, 1)
+      })
     )
 
     check("a namespace that a host uses is removed: the host hears of it, its I/O is answered, and it comes back", () =>

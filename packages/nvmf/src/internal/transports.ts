@@ -118,13 +118,40 @@ export const ensureTransport = Effect.fnUntraced(function* (
   const find = Effect.map(listTransports(rpc), (all) => all.find((one) => one.trtype === options.trtype))
   const running = yield* find
   if (running !== undefined) return yield* compare(params, running)
-  const exit = yield* Effect.result(Rpc.callWith(rpc, "nvmf_create_transport", params))
+  const exit = yield* Effect.result(Rpc.callWith(rpc, "nvmf_create_transport", yield* withDefaultMask(rpc, params)))
   if (Result.isSuccess(exit)) return
   // Somebody else was faster, or it failed.
   const made = yield* find
   if (made === undefined) return yield* Effect.fail(exit.failure)
   yield* compare(params, made)
 })
+
+/** The release in which a Reservation Acquire that preempts and aborts, without a registration, became the target's end. */
+const firstFaulty = 2605
+
+/**
+ * One command of any host that is let in kills such a target, so that reservations are not offered unless somebody asks for all
+ * commands. Releases before have neither the fault nor the mask.
+ */
+const withDefaultMask = (rpc: Client, params: Params): Effect.Effect<Params, SpdkError<RpcReason>> => {
+  if (params.masked_oncs !== undefined) return Effect.succeed(params)
+  const asked = Effect.map(Rpc.callWith(rpc, "spdk_get_version"), ({ version }) => version)
+  // Who does not know its version is no SPDK.
+  const known = Effect.catch(asked, (error) =>
+    error.reason._tag === "MethodNotFound" ? Effect.succeed("") : Effect.fail(error)
+  )
+  return Effect.flatMap(known, (version) => {
+    const [, major, minor] = /^SPDK v(\d+)\.(\d+)/.exec(version) ?? []
+    if (major === undefined || Number(major) * 100 + Number(minor) < firstFaulty) return Effect.succeed(params)
+    return Effect.as(
+      Effect.logInfo(
+        `${operation}: the ${params.trtype} transport offers no reservations, because one command of a host ends a target ` +
+          `of ${version}; maskedCommands: [] offers them`
+      ),
+      { ...params, masked_oncs: ["reservs"] }
+    )
+  })
+}
 
 const compare = (params: Params, running: Info.TransportInfo): Effect.Effect<void, SpdkError<OptionsClash>> => {
   for (const [name, requested] of Object.entries(params)) {
