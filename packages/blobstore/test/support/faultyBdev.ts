@@ -4,6 +4,7 @@
  * not flushed when power is lost is on the device or not, request by request.
  */
 import type { Bdev, IoError } from "@effect-spdk/core/Bdev"
+import { isDmaBuffer } from "@effect-spdk/core/DmaBuffer"
 import { IoFailed, SpdkError } from "@effect-spdk/core/SpdkError"
 import * as Effect from "effect/Effect"
 
@@ -14,6 +15,8 @@ export interface Faults {
   failAt: number | undefined
   /** Only that one fails, and not all after it. */
   once: boolean
+  /** So many bytes of the first one that fails are written. */
+  tornBytes: number
   /**
    * Loses power: the device has what it had at the last flush, and of the requests since those that `keeps` chooses.
    * Only with a cache.
@@ -46,6 +49,13 @@ const lengthOf = (argument: unknown): number => {
   return argument !== null && typeof argument === "object" && "byteLength" in argument ? Number(argument.byteLength) : 0
 }
 
+/** The same request, shorter. */
+const cutOff = ([offsetBytes, what]: ReadonlyArray<unknown>, bytes: number): ReadonlyArray<unknown> => {
+  const length = Math.min(bytes, lengthOf(what))
+  if (what instanceof Uint8Array) return [offsetBytes, what.subarray(0, length)]
+  return [offsetBytes, isDmaBuffer(what) ? what.slice(0, length) : length]
+}
+
 /** Flushes fail once power is lost. They are counted where there is a cache, because without one they change nothing. */
 export const faultyBdev = (
   bdev: Bdev,
@@ -58,6 +68,7 @@ export const faultyBdev = (
     changes: 0,
     failAt: undefined,
     once: false,
+    tornBytes: 0,
     powerCut: (keeps) =>
       Effect.suspend(() => {
         if (durable === undefined) return Effect.void
@@ -84,7 +95,10 @@ export const faultyBdev = (
       faults.changes++
       const { changes, failAt, once } = faults
       const fails = failAt !== undefined && (once ? changes === failAt : changes >= failAt)
-      if (fails) return Effect.fail(failure(operation))
+      if (fails) {
+        const torn = changes === failAt && faults.tornBytes > 0 ? call(...cutOff(args, faults.tornBytes)) : Effect.void
+        return Effect.andThen(torn, Effect.fail(failure(operation)))
+      }
       return options.cache === true ? remember(call(...args), args) : call(...args)
     })
   const flush = (call: Call, args: ReadonlyArray<unknown>): Effect.Effect<unknown, IoError> =>
