@@ -82,10 +82,11 @@ export class OpenBlobs {
 
   /**
    * Before a snapshot: SPDK takes for granted that the device has what memory has. After an unsynced change of size it writes
-   * past the end of its memory, or makes a snapshot that has lost clusters after the next load.
+   * past the end of its memory, or makes a snapshot that has lost clusters after the next load. A close that is under way
+   * syncs as well, and is waited for.
    */
   syncIfOpen(id: BlobId): Effect.Effect<void, SpdkError> {
-    return Effect.suspend(() => this.entries.get(id)?.shared?.open.sync ?? Effect.void)
+    return this.inTurn(id, ({ shared }) => shared?.open.sync ?? Effect.void)
   }
 
   /** One more user of the blob, which is opened for the first one. `detach` is called if the store closes before `release`. */

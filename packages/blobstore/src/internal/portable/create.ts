@@ -10,7 +10,7 @@ import { BlobState } from "./blob.ts"
 import { busy, noMemory, notFound, refused } from "./errors.ts"
 import { exclusively } from "./exclusively.ts"
 import { closeBlob, openBlob, pageOf } from "./open.ts"
-import { erase, persist, persistUnflushed, settle, writeExtentPage } from "./persist.ts"
+import { erase, erased, persist, persistUnflushed, settle, writeExtentPage } from "./persist.ts"
 import { disown } from "./recover.ts"
 import { resize } from "./resize.ts"
 import { dropCluster } from "./space.ts"
@@ -59,13 +59,21 @@ export const discard = (store: Store, blob: BlobState): Effect.Effect<void> =>
     return Effect.catch(erase(store, blob), () => (blob.unsure ? lose(store, blob) : Effect.void))
   })
 
-/** What the device may have of it is claimed until a recovery has looked. */
-export const lose = (store: Store, blob: BlobState): Effect.Effect<void> =>
+/**
+ * The device may have it still. It goes, after `before`, before anything else of the metadata changes, and what it has stays claimed
+ * until then, or until a recovery has looked.
+ */
+export const lose = (
+  store: Store,
+  blob: BlobState,
+  before: Effect.Effect<void, IoError> = Effect.void
+): Effect.Effect<void> =>
   Effect.suspend(() => {
     store.usedBlobIds.delete(blob.rootPage)
     store.unsettled.delete(blob)
-    store.fail()
-    const text = "could not be taken from the device; what it has stays claimed until the store is loaded again"
+    store.doomed.set(blob.rootPage, { before, after: Effect.ignore(erased(store, blob)) })
+    const text =
+      "could not be taken from the device; what it has stays claimed until the device takes it, or the next load"
     return Effect.logWarning(`${blob.name} ${text}`)
   })
 
@@ -211,11 +219,7 @@ export const unmark = (store: Store, snapshot: BlobState): Effect.Effect<void, I
   Effect.suspend(() => {
     const mark = snapshot.internalXattrs.get(L.internalXattr.snapshotPendingRemoval)
     if (mark === undefined) return Effect.void
-    // The blob above may have closed without being written.
-    if (store.suspect) return Effect.fail(busy("Blobstore", snapshot.name, "its removal failed; load the store again"))
-    const above = [...store.open.values()].filter(
-      ({ backing }) => backing?._tag === "Blob" && backing.blob === snapshot
-    )
+    const above = [...store.open.values(), ...store.kept.values()].filter(({ parentId }) => parentId === snapshot.id)
     const settled = Effect.forEach([...above, snapshot], (blob) => settle(store, blob), { discard: true })
     return Effect.flatMap(settled, () => {
       const { dirty } = snapshot

@@ -22,6 +22,7 @@ import {
 import { Device } from "./device.ts"
 import { corrupted, noMemory, noSpace } from "./errors.ts"
 import { grow, hasGrown } from "./grow.ts"
+import { pageOf } from "./open.ts"
 import { fixLeftover, fixResized } from "./recover.ts"
 import { scan, type Scanned } from "./scan.ts"
 import { Store } from "./store.ts"
@@ -122,12 +123,14 @@ export const load = (bdev: Bdev, options: LoadOptions): Effect.Effect<Store, Spd
       // Nobody knows what was written before the stop and never came to be a blob's.
       if (recovers) addFree(store, store.soiled)
       store.isVerified = recovers
-      // Before their clusters are given to anybody.
-      yield* Effect.forEach(resized, (id) => fixResized(store, id), { discard: true })
       const kept = yield* Effect.forEach(
         leftovers.toSorted((a, b) => a.id - b.id),
         (leftover) => fixLeftover(store, leftover, scanned)
       )
+      // Not those that are gone: their extent pages are the pages of the blobs they were snapshots of.
+      const cutShort = resized.filter((id) => pageOf(store, id) !== undefined)
+      // Before their clusters are given to anybody.
+      yield* Effect.forEach(cutShort, (id) => fixResized(store, id), { discard: true })
       // What no leftover explains.
       if (scanned.sharedClusters.size > 0 || scanned.sharedPages.size > 0) yield* dispute(store, scanned)
       const all = [...parents, ...kept.flat()].toSorted((a, b) => a.id - b.id)

@@ -159,18 +159,18 @@ export const openBlob: (store: Store, id: BlobId, options?: OpenOptions) => Effe
       open.openCount++
       return open
     }
-    const { meta } = yield* readMeta(store, root)
-    const blob = blobOf(store, meta, options?.clearMethod ?? "default")
-    yield* openBacking(store, blob, meta, options ?? {})
+    const kept = store.kept.get(id)
+    const blob = kept ?? blobOf(store, (yield* readMeta(store, root)).meta, options?.clearMethod ?? "default")
+    yield* openBacking(store, blob, options ?? {})
     blob.openCount = 1
     store.open.set(id, blob)
+    store.kept.delete(id)
     return blob
   })
 
 const openBacking = Effect.fnUntraced(function* (
   store: Store,
   blob: BlobState,
-  meta: ChainMeta,
   { backing = true, needsExternal = false }: OpenOptions
 ) {
   if (blob.isExternalClone) {
@@ -178,7 +178,7 @@ const openBacking = Effect.fnUntraced(function* (
     if (backing) yield* openExternal(store, blob, needsExternal)
     return
   }
-  const parent = blob.isThin ? yield* orFail(store, idXattr(meta, L.internalXattr.snapshot)) : undefined
+  const parent = blob.isThin ? yield* orFail(store, idXattr(blob, L.internalXattr.snapshot)) : undefined
   if (parent === undefined) return
   blob.parentId = parent
   if (!backing) return
@@ -258,12 +258,13 @@ export const closeUnflushed = (store: Store, blob: BlobState): Effect.Effect<boo
 
 const closeWith = <A>(store: Store, blob: BlobState, write: Effect.Effect<A, IoError>): Effect.Effect<A, IoError> =>
   Effect.ensuring(
-    // What it claimed and could not write down is lost until a recovery, unless others have it open still.
-    Effect.onError(write, () => Effect.sync(() => (blob.openCount > 1 ? undefined : store.fail()))),
+    write,
     Effect.suspend(() => {
       if (--blob.openCount > 0) return Effect.void
-      if (store.open.get(blob.id) === blob) store.open.delete(blob.id)
-      store.unsettled.delete(blob)
+      const isOpen = store.open.get(blob.id) === blob
+      if (isOpen) store.open.delete(blob.id)
+      // What could not be written stays in memory: the device may have nothing that can be read.
+      if (isOpen && (blob.dirty || blob.isUnsettled)) store.kept.set(blob.id, blob)
       return Effect.ignore(closeBacking(store, blob))
     })
   )

@@ -69,6 +69,16 @@ const chainWrites = (store: Store, blob: BlobState, areas: ReadonlyArray<Uint8Ar
 export const settle = (store: Store, blob: BlobState): Effect.Effect<void, IoError> =>
   Effect.suspend(() => (blob.isUnsettled ? persist(store, blob) : Effect.void))
 
+/** What could not be written when it closed. */
+export const settleKept = (store: Store): Effect.Effect<void, IoError> =>
+  Effect.suspend(() =>
+    Effect.forEach(
+      [...store.kept.values()],
+      (blob) => Effect.map(persist(store, blob), () => void store.kept.delete(blob.id)),
+      { discard: true }
+    )
+  )
+
 /** So that clusters that wait for their blobs are free. The first failure ends it. */
 export const settleOthers = (store: Store): Effect.Effect<void, IoError> =>
   Effect.suspend(() => Effect.forEach([...store.unsettled], (blob) => settle(store, blob), { discard: true }))
@@ -94,10 +104,13 @@ export const flushLater = (store: Store, blob: BlobState): Effect.Effect<void, I
           if (blob.unflushed === unflushed) blob.unflushed = 0
           return
         }
-        // Nobody comes back to a blob that has closed.
-        if (store.open.get(blob.id) !== blob) store.fail()
-        blob.dirty = true
-        blob.unsure = true
+        const now = store.open.get(blob.id) ?? store.kept.get(blob.id) ?? blob
+        now.dirty = true
+        now.unsure = true
+        // It has closed, and nobody else has it; nor is it deleted.
+        if (now === blob && !store.open.has(blob.id) && store.usedBlobIds.has(blob.rootPage)) {
+          store.kept.set(blob.id, blob)
+        }
       })
     )
   }).pipe(Effect.uninterruptible)
@@ -225,14 +238,20 @@ export const erase: (store: Store, blob: BlobState) => Effect.Effect<void, IoErr
       blob.unsure = true
     })
   )
-  blob.clusterCount = 0
-  blob.extentPageCount = 0
-  blob.allocatedClusters = 0
-  blob.dirty = false
-  blob.unsure = false
-  store.usedBlobIds.delete(blob.rootPage)
-  blob.stale.push(...blob.chain)
-  // A new blob has no chain yet.
-  if (!blob.stale.includes(blob.rootPage)) blob.stale.push(blob.rootPage)
-  yield* tidy(store, blob)
+  yield* erased(store, blob)
 })
+
+/** Its first page is gone, and so all that it had is free. */
+export const erased = (store: Store, blob: BlobState): Effect.Effect<void, IoError> =>
+  Effect.suspend(() => {
+    blob.clusterCount = 0
+    blob.extentPageCount = 0
+    blob.allocatedClusters = 0
+    blob.dirty = false
+    blob.unsure = false
+    store.usedBlobIds.delete(blob.rootPage)
+    blob.stale.push(...blob.chain)
+    // A new blob has no chain yet.
+    if (!blob.stale.includes(blob.rootPage)) blob.stale.push(blob.rootPage)
+    return tidy(store, blob)
+  })

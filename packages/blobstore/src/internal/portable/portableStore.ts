@@ -13,7 +13,7 @@ import { grow, writeClean } from "./grow.ts"
 import { openBlob, openFitting, withBlob } from "./open.ts"
 import { PortableBlob } from "./openBlob.ts"
 import { inflate, setExternalParent, setParent, shallowCopy } from "./parents.ts"
-import { persist } from "./persist.ts"
+import { persist, settleKept } from "./persist.ts"
 import { verify } from "./scan.ts"
 import { clone, snapshot } from "./snapshot.ts"
 import type { Store } from "./store.ts"
@@ -34,6 +34,7 @@ export class PortableStore implements D.StoreDriver {
     this.ids = store.change(
       Effect.suspend(() =>
         Effect.forEach(openInOrder(store), (blob) => persist(store, blob), { discard: true }).pipe(
+          Effect.andThen(settleKept(store)),
           Effect.andThen(store.isVerified ? Effect.void : verify(store)),
           Effect.andThen(Effect.suspend(() => refuseUnreadable(store))),
           Effect.andThen(Effect.sync(() => idsOf(store)))
@@ -121,12 +122,16 @@ export class PortableStore implements D.StoreDriver {
       Effect.suspend(() => {
         const [open] = store.open.keys()
         return open === undefined
-          ? Effect.ensuring(write, Scope.close(store.scope, Exit.void))
+          ? Effect.ensuring(Effect.andThen(lastTry(store), write), Scope.close(store.scope, Exit.void))
           : Effect.fail(busy(operation, store.nameOf(open), "blobs are open"))
       })
     )
   }
 }
+
+/** Who closed these was told. What still cannot be written is left to the recovery of the next load. */
+const lastTry = (store: Store): Effect.Effect<void> =>
+  Effect.catch(Effect.andThen(store.execute, settleKept(store)), () => Effect.sync(() => store.fail()))
 
 const openInOrder = (store: Store): ReadonlyArray<BlobState> => [...store.open.values()].toSorted((a, b) => a.id - b.id)
 

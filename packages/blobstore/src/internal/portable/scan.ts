@@ -100,7 +100,9 @@ export const verify: (store: Store) => Effect.Effect<void, SpdkError> = Effect.f
   const look = (window: Window) =>
     Effect.sync(() => {
       for (let page = window.first; page < window.first + window.count; page++) {
-        if (!store.usedBlobIds.has(page) || store.open.has(L.blobIdOfPage(page)) || store.unreadable.has(page)) continue
+        const id = L.blobIdOfPage(page)
+        if (!store.usedBlobIds.has(page) || store.unreadable.has(page)) continue
+        if (store.open.has(id) || store.kept.has(id)) continue
         const found = readIn(store, window, page)
         if (found === "elsewhere") elsewhere.push(page)
         else if (Result.isFailure(found)) store.unreadable.set(page, found.failure)

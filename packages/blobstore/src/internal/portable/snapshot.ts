@@ -87,7 +87,7 @@ const makeSnapshot = Effect.fnUntraced(function* (store: Store, blob: BlobState,
     // The device may have the blob on top of the snapshot: first it must not.
     return Effect.matchEffect(settle(store, blob), {
       onSuccess: () => discard(store, made),
-      onFailure: () => lose(store, made)
+      onFailure: () => lose(store, made, settle(store, blob))
     })
   })
   // The blob holds its snapshot open.

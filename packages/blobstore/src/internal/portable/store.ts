@@ -39,9 +39,17 @@ export class Store {
   superBytes: Uint8Array | undefined
   /** Blobs that cannot be opened, by their first page, as far as somebody has looked. */
   readonly unreadable = new Map<number, Damage>()
+  /** First pages that the device may have and must not, and what comes before and after they are cleared. */
+  readonly doomed = new Map<
+    number,
+    { readonly before: Effect.Effect<void, IoError>; readonly after: Effect.Effect<void> }
+  >()
+  private isExecuting = false
   /** Whether all blobs have been looked at. */
   isVerified = false
   readonly open = new Map<BlobId, BlobState>()
+  /** Blobs that nobody has open, and that could not be written when they closed. Whoever opens them gets them from here. */
+  readonly kept = new Map<BlobId, BlobState>()
   /** Blobs whose parents are being opened: chains that go round stop here. */
   readonly opening = new Set<BlobId>()
   /** Per snapshot, in the order they became its clones. SPDK keeps a snapshot here when its last clone has gone. */
@@ -189,12 +197,38 @@ export class Store {
     return this.superBlock.clean && !this.superUnsure
   }
 
-  /** Before anything else of the metadata changes: from now on a load has to recover. */
+  /**
+   * Before anything else of the metadata changes: from now on a load has to recover, and what is doomed goes first, because it may
+   * lead to pages that others are about to change.
+   */
   get markDirty(): Effect.Effect<void, IoError> {
-    return Effect.suspend(() =>
-      this.superBlock.clean || this.superUnsure ? this.writeSuper({ clean: false }) : Effect.void
-    )
+    return Effect.suspend(() => {
+      const unclean = this.superBlock.clean || this.superUnsure ? this.writeSuper({ clean: false }) : Effect.void
+      return this.doomed.size === 0 || this.isExecuting ? unclean : Effect.andThen(unclean, this.execute)
+    })
   }
+
+  /** Takes from the device what is not to be there. The first failure ends it. */
+  readonly execute: Effect.Effect<void, IoError> = Effect.suspend(() => {
+    this.isExecuting = true
+    return Effect.forEach(
+      [...this.doomed],
+      ([root, { before, after }]) =>
+        before.pipe(
+          Effect.andThen(this.zeroPages([root])),
+          Effect.andThen(this.device.flush),
+          Effect.andThen(Effect.sync(() => void this.doomed.delete(root))),
+          Effect.andThen(after)
+        ),
+      { discard: true }
+    ).pipe(
+      Effect.ensuring(
+        Effect.sync(() => {
+          this.isExecuting = false
+        })
+      )
+    )
+  })
 
   fail(): void {
     this.suspect = true
