@@ -71,8 +71,9 @@ export class RpcClient extends Context.Service<
     readonly address: string
     /**
      * Calls any method by name. `call` of this module checks parameters and decodes results. Here only what cannot be sent, and
-     * what SPDK 26.05 is known not to survive, is `InvalidArgument`: a block size of 0, a split into more parts than blocks or
-     * with parts whose names are taken.
+     * what SPDK 26.05 is known not to survive, is refused: `InvalidArgument` for a null bdev of block size 0, a split into more
+     * parts than blocks, an NVMe command that moves more than its buffer has; `AlreadyExists` for a name or UUID that is taken
+     * where a module does not survive that (split, passthru, zone_block); `Busy` for the store of a volume that is being deleted.
      */
     readonly call: (
       method: string,

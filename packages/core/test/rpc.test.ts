@@ -134,6 +134,50 @@ describe("calls", () => {
   )
 })
 
+describe("NVMe commands by RPC", () => {
+  it.effect("are not sent with less memory than they move", () =>
+    Effect.gen(function* () {
+      const server = yield* fakeServer((request) =>
+        request.succeed(
+          request.method === "bdev_get_bdevs" ? [{ name: "n1", block_size: 4096, num_blocks: 8, claimed: false }] : true
+        )
+      )
+      const client = yield* connect(server.path)
+      const send = (kind: "admin" | "io", words: Readonly<Record<number, number>>, more: object) => {
+        const entry = new DataView(new ArrayBuffer(64))
+        for (const [number, word] of Object.entries(words)) entry.setUint32(4 * Number(number), word, true)
+        return client.call("bdev_nvme_send_cmd", {
+          name: "n1",
+          cmd_type: kind,
+          data_direction: "c2h",
+          cmdbuf: Buffer.from(entry.buffer).toString("base64url"),
+          ...more
+        })
+      }
+      for (const [call, field, bytes] of [
+        [send("admin", { 0: 0x06 }, { data_len: 64 }), "data_len", 4096],
+        [send("admin", { 0: 0x06 }, {}), "data_len", 4096],
+        [send("io", { 0: 0x0e, 10: 1023 }, { data_len: 4092 }), "data_len", 4096],
+        [send("io", { 0: 0x02, 12: 1 }, { data_len: 4096 }), "data_len", 8192],
+        [send("io", { 0: 0x11 }, { data: Buffer.alloc(8).toString("base64url") }), "data", 16]
+      ] as const) {
+        const { reason } = yield* Effect.flip(call)
+        if (reason._tag !== "InvalidArgument") return assert.fail(reason.message)
+        assert.strictEqual(reason.field, field)
+        assert.include(reason.rule, `${bytes} bytes`)
+      }
+      assert.isFalse(server.requests.some(({ method }) => method === "bdev_nvme_send_cmd"))
+      yield* send("admin", { 0: 0x06 }, { data_len: 4096 })
+      yield* send("io", { 0: 0x11 }, { data: Buffer.alloc(16).toString("base64url") })
+      yield* send("io", { 0: 0x00 }, {})
+      assert.lengthOf(
+        server.requests.filter(({ method }) => method === "bdev_nvme_send_cmd"),
+        3
+      )
+    })
+  )
+})
+
 describe("a call that is given up", () => {
   it.effect("by interruption leaves the connection usable, and its late answer is dropped", () =>
     Effect.gen(function* () {

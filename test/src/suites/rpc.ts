@@ -280,6 +280,34 @@ export const suite = (name: string, layer: EngineLayer, capabilities: Capabiliti
     )
 
     if (capabilities.engine === "libspdk") {
+      check("finds the errno of stores of logical volumes", () =>
+        Effect.gen(function* () {
+          const client = yield* Rpc.RpcClient
+          const base = yield* Bdev.createMalloc({ blockSize: 512, size: "8 MiB" })
+          const store = fresh("store")
+          const make = client.call("bdev_lvol_create_lvstore", { bdev_name: base, lvs_name: store, cluster_sz: 65_536 })
+          yield* failsWith(
+            client.call("bdev_lvol_create_lvstore", { bdev_name: fresh("missing"), lvs_name: store }),
+            "NotFound",
+            { errno: "ENODEV" }
+          )
+          yield* Effect.acquireRelease(make, () =>
+            Effect.orDie(client.call("bdev_lvol_delete_lvstore", { lvs_name: store }))
+          )
+          const volume = (lvol_name: string, size_in_mib: number) =>
+            client.call("bdev_lvol_create", { lvs_name: store, lvol_name, size_in_mib })
+          yield* failsWith(volume("large", 100), "NoSpace", { errno: "ENOSPC" })
+          yield* volume("v", 1)
+          yield* failsWith(volume("v", 1), "AlreadyExists", { errno: "EEXIST" })
+          yield* failsWith(client.call("bdev_lvol_resize", { name: `${store}/v`, size_in_mib: 100 }), "NoSpace")
+          yield* failsWith(client.call("bdev_lvol_delete", { name: `${store}/w` }), "NotFound")
+          yield* failsWith(
+            client.call("bdev_lvol_create_lvstore", { bdev_name: base, lvs_name: fresh("store") }),
+            "PermissionDenied"
+          )
+        })
+      )
+
       // SPDK asks for the end of the volume again and again, until its stack is full.
       check("a store of logical volumes stays while one of them is on its way out", () =>
         Effect.gen(function* () {

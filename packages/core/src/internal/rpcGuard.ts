@@ -6,6 +6,9 @@
 import * as Effect from "effect/Effect"
 import type * as Schema from "effect/Schema"
 import { AlreadyExists, Busy, fail, failInvalid, type RpcReason, type SpdkError } from "../SpdkError.ts"
+import { sqeBytes } from "./nvme/command.ts"
+import { adminDataBytes, ioDataBytes } from "./nvme/dataLength.ts"
+import { viewOf } from "./nvme/struct.ts"
 import { type SplitBase, splitIssue } from "./splitParts.ts"
 
 type Params = { readonly [name: string]: unknown }
@@ -110,10 +113,45 @@ const deletedLvstore: Guard = ({ lvs_name, uuid }, ask) =>
     return yield* fail(new Busy({ operation: method, resource: String(lvs_name ?? uuid), detail, errno: "EBUSY" }))
   })
 
+/** As text of base64url; undefined when it is none. */
+const bytesOf = (text: unknown): Uint8Array | undefined =>
+  typeof text === "string" && /^[A-Za-z0-9_-]*=*$/.test(text) ? Buffer.from(text, "base64url") : undefined
+
+const smallestBlock = 512
+
+/** A device moves what the command says, also past the end of SPDK's buffer. */
+const sendCommand: Guard = (params, ask) =>
+  Effect.gen(function* () {
+    const { cmd_type: kind, cmdbuf, data, data_len: dataLength, name } = params
+    const entry = bytesOf(cmdbuf)
+    // SPDK refuses what is no command.
+    if (entry === undefined || entry.length !== sqeBytes) return
+    const view = viewOf(entry)
+    const word = (number: number) => view.getUint32(4 * number, true)
+    const command = {
+      opcode: view.getUint8(0),
+      nsid: word(1),
+      cdw10: word(10),
+      cdw11: word(11),
+      cdw12: word(12),
+      cdw13: word(13)
+    }
+    // The name of a controller tells no size of blocks: then at least the smallest one is moved.
+    const blockSize = kind === "io" ? ((yield* find(ask, name))?.block_size ?? smallestBlock) : smallestBlock
+    const neededBytes =
+      kind === "io" ? ioDataBytes(command, { blockSize, extendedBlockSize: blockSize }) : adminDataBytes(command)
+    const isGiven = data !== undefined
+    const length = isGiven ? (bytesOf(data)?.length ?? neededBytes) : typeof dataLength === "number" ? dataLength : 0
+    if (length >= neededBytes) return
+    const rule = `is less than the ${neededBytes} bytes that the command moves`
+    yield* failInvalid("bdev_nvme_send_cmd", isGiven ? "data" : "data_len", rule, length, String(name))
+  })
+
 const guards: { readonly [method: string]: Guard } = {
   bdev_split_create: split,
   bdev_null_create: blockSize("bdev_null_create"),
   bdev_lvol_delete_lvstore: deletedLvstore,
+  bdev_nvme_send_cmd: sendCommand,
   bdev_passthru_create: freeNames("bdev_passthru_create", ["name", "uuid"]),
   bdev_zone_block_create: freeNames("bdev_zone_block_create", ["name"])
 }
