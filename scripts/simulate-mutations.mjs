@@ -33,18 +33,27 @@ const makeCopy = () => {
 const readPatch = (name) => {
   const text = readFileSync(join(folder, name), "utf8")
   const field = (key) => new RegExp(`^${key}: (.*)$`, "m").exec(text)?.[1] ?? ""
-  return { name, fault: field("fault"), seeds: Number(field("seeds")), options: field("options").split(" ").filter(Boolean) }
+  return {
+    name,
+    fault: field("fault"),
+    seeds: Number(field("seeds")),
+    options: field("options").split(" ").filter(Boolean)
+  }
 }
 
 const apply = async (copy, { name }, ...options) =>
-  (await exec("git", ["apply", "--unsafe-paths", ...options, join(folder, name)], { cwd: copy, capture: true })).code === 0
+  (await exec("git", ["apply", "--unsafe-paths", ...options, join(folder, name)], { cwd: copy, capture: true }))
+    .code === 0
 
-const compile = async (copy) => (await node(toolEntry("typescript", "tsc"), ["-b", join(copy, "test")], { capture: true })).code === 0
+const compile = async (copy) =>
+  (await node(toolEntry("typescript", "tsc"), ["-b", join(copy, "test")], { capture: true })).code === 0
 
 /** How many seeds it took; undefined when it was not found. */
 const find = async (copy, { options, seeds }) => {
   const main = join(copy, "test", "dist", "simulate", "main.js")
-  const { output } = await node(main, ["--seed", "1", "--seeds", String(seeds), "--no-shrink", ...options], { capture: true })
+  const { output } = await node(main, ["--seed", "1", "--seeds", String(seeds), "--no-shrink", ...options], {
+    capture: true
+  })
   const count = /^(\d+) seeds from 1 on, (\d+) failed/m.exec(output)
   if (count === null) throw new Error(`the simulation did not end:\n${output.slice(-2000)}`)
   return count[2] === "0" ? undefined : Number(count[1])
@@ -63,7 +72,9 @@ try {
     const needed = isApplied ? await find(copy, patch) : undefined
     const verdict = !isApplied ? "DOES NOT APPLY" : needed === undefined ? "MISSED" : `found in ${needed}`
     if (needed === undefined) missed++
-    console.log(`${verdict} of ${patch.seeds} seeds, ${((performance.now() - start) / 1000).toFixed(0)} s: ${patch.name}: ${patch.fault}`)
+    console.log(
+      `${verdict} of ${patch.seeds} seeds, ${((performance.now() - start) / 1000).toFixed(0)} s: ${patch.name}: ${patch.fault}`
+    )
     await apply(copy, patch, "--reverse")
   }
 } finally {
