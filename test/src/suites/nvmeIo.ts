@@ -1,4 +1,5 @@
 /** I/O to NVMe namespaces: what bdevs have too, and what only NVMe has. */
+import * as Nvme from "@effect-spdk/core/Nvme"
 import * as DmaBuffer from "@effect-spdk/core/DmaBuffer"
 import * as SpdkThread from "@effect-spdk/core/SpdkThread"
 import { assert } from "@effect/vitest"
@@ -6,14 +7,18 @@ import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
 import { long } from "../support/engines.ts"
 import { contract, failsWith, pattern, sameBytes, within } from "../support/harness.ts"
+import { makeProxy } from "../support/nvmeProxy.ts"
+import { exported } from "../support/nvmfTarget.ts"
 import { type NvmeSuite, opened, sharedTarget } from "../support/nvmeSuite.ts"
+import { readsLimits } from "../support/spdkVersion.ts"
 import { seeded } from "../support/random.ts"
 
 const block = 512
+const writeZeroes = 0x08
 /** Of the long form of the random workload. */
 const longMillis = 10 * 60_000
 
-export const suite: NvmeSuite = (name, layer, _capabilities, factory) => {
+export const suite: NvmeSuite = (name, layer, capabilities, factory) => {
   const target = sharedTarget(factory)
   contract(name, layer, (check) => {
     check("reads what was written, in sizes from one block to beyond one command", () =>
@@ -32,6 +37,30 @@ export const suite: NvmeSuite = (name, layer, _capabilities, factory) => {
         }
       })
     )
+
+    // The embedded host takes no notice of limits, and its target none of its own.
+    if (capabilities.engine === "libspdk") {
+      check("zeroes are written in commands as large as the controller takes", () =>
+        Effect.gen(function* () {
+          yield* readsLimits
+          const { port, subnqn } = yield* exported(yield* target, { wzsl: 1 })
+          const proxy = yield* makeProxy(port)
+          const controller = yield* Nvme.connect(
+            `trtype:TCP adrfam:IPv4 traddr:127.0.0.1 trsvcid:${proxy.port} subnqn:${subnqn}`
+          )
+          const disk = yield* controller.namespace(1)
+          yield* disk.writeBytes(0, pattern(65_536, 1))
+          let commands = 0
+          proxy.decide = ({ opcode, queueId }) => {
+            if (queueId > 0 && opcode === writeZeroes) commands++
+            return "pass"
+          }
+          yield* disk.writeZeroes(0, 65_536)
+          assert.strictEqual(commands, 8)
+          sameBytes(yield* disk.readBytes(0, 65_536), new Uint8Array(65_536), "the zeroes")
+        })
+      )
+    }
 
     check("reads and writes scattered memory in any pieces", () =>
       Effect.gen(function* () {

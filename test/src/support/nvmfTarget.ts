@@ -106,6 +106,8 @@ export interface ExportOptions {
   readonly discovery?: boolean | undefined
   readonly serial?: string | undefined
   readonly model?: string | undefined
+  /** The most that one Write Zeroes takes: 4 KiB by two to the power of it. */
+  readonly wzsl?: number | undefined
   /** Default: any host may connect. */
   readonly hosts?: ReadonlyArray<string> | undefined
 }
@@ -124,7 +126,8 @@ export const exported = (
     const bdevs = new Map<number, string>()
     const listen = { trtype: "TCP", adrfam: "IPv4", traddr: "127.0.0.1", trsvcid: `${port}` }
     const create = { nqn: subnqn, serial_number: serial, model_number: model, allow_any_host: hosts === undefined }
-    yield* target.rpc("nvmf_create_subsystem", { ...create, ana_reporting: true })
+    const limits = options.wzsl === undefined ? {} : { wzsl: options.wzsl }
+    yield* target.rpc("nvmf_create_subsystem", { ...create, ...limits, ana_reporting: true })
     yield* Effect.addFinalizer(() =>
       Effect.gen(function* () {
         yield* target.rpc("nvmf_delete_subsystem", { nqn: subnqn })

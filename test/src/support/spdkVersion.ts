@@ -19,3 +19,6 @@ export const speaksAsEmbedded = since2605("does not know all the fields that SPD
 export const watchesVolumes = since2605(
   "does not show the controllers under NVMe bdevs, so that nobody compares volumes"
 )
+
+/** What the addon cuts large commands of NVMe namespaces by. */
+export const readsLimits = since2605("does not read the limits of NVMe controllers")
