@@ -25,7 +25,7 @@ import {
   until,
   within
 } from "../support/harness.ts"
-import { arrived, errorBdev } from "../support/held.ts"
+import { arrived, errorBdev, needsResume } from "../support/held.ts"
 import { seeded } from "../support/random.ts"
 
 const usage = Effect.flatMap(Effect.service(Spdk.Spdk), (spdk) => spdk.usage)
@@ -138,6 +138,7 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
 
     check("a device that keeps I/O is removed: the I/O ends, the memory comes back, nothing hangs", () =>
       Effect.gen(function* () {
+        yield* needsResume
         const device = yield* errorBdev()
         yield* device.inject({ ioType: "read", errorType: "pending" })
         const buffer = yield* DmaBuffer.make(blockSize)

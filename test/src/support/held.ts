@@ -9,6 +9,7 @@ import * as Spdk from "@effect-spdk/core/Spdk"
 import type * as SpdkThread from "@effect-spdk/core/SpdkThread"
 import * as Effect from "effect/Effect"
 import { blockSize, fresh, skipTest, until } from "./harness.ts"
+import { injectsStatus } from "./spdkVersion.ts"
 
 /** Requests of this program that have not been answered. */
 export const inFlight = Effect.flatMap(Effect.service(Spdk.Spdk), (spdk) =>
@@ -19,7 +20,9 @@ export const inFlight = Effect.flatMap(Effect.service(Spdk.Spdk), (spdk) =>
 export const errorBdev = (numBlocks = 4096) =>
   Effect.gen(function* () {
     const base = yield* Bdev.createMalloc({ name: fresh("base"), blockSize, numBlocks })
-    const { inject, name } = yield* Bdev.createError({ base })
+    const { inject: injectNow, name } = yield* Bdev.createError({ base })
+    const inject = (options: Bdev.Injection) =>
+      Effect.andThen(options.errorType === "nvme_failure" ? injectsStatus : Effect.void, injectNow(options))
     const bdev = yield* Bdev.open(name, { write: true })
     return { name, base, bdev, inject, letGo: letGoOf(name) }
   })

@@ -20,5 +20,11 @@ export const watchesVolumes = since2605(
   "does not show the controllers under NVMe bdevs, so that nobody compares volumes"
 )
 
+/** `nvme_failure` of the error bdev. */
+export const injectsStatus = since2605("has no error bdev that fails with an NVMe status")
+
+/** Its target answers a compare that differs as a failure without a cause before. */
+export const tellsMiscompare = since2605("does not say that a compare found a difference")
+
 /** What the addon cuts large commands of NVMe namespaces by. */
 export const readsLimits = since2605("does not read the limits of NVMe controllers")
