@@ -52,7 +52,14 @@ export type {
 export type DriverKind = "libspdk" | "portable"
 
 /** What the store is and has, as of now. @since 0.1.0 @category models */
-export interface StoreInfo extends DriverStoreInfo {}
+export interface StoreInfo extends DriverStoreInfo {
+  /**
+   * Whether a flush reaches the device below. False where it has a volatile write cache and the NVMe bdev answers flushes
+   * without sending them, because somebody has set `enable_flush: false` by `bdev_nvme_set_options`: then nothing that is called
+   * durable here survives a power cut for sure. Known since the load.
+   */
+  readonly isFlushed: boolean
+}
 
 /** Why a store is not made. @since 0.1.0 @category errors */
 export type InitError = SpdkErrorOf<

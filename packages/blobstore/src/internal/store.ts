@@ -13,6 +13,7 @@ import type { DriverFactory, StoreDriver } from "./driver.ts"
 import { libspdkDriver } from "./libspdk/driver.ts"
 import { checkDriver, checkInit, checkLoad } from "./options.ts"
 import { portableDriver } from "./portable/driver.ts"
+import { isFlushed } from "./flushed.ts"
 import { hasStore } from "./hasStore.ts"
 import { checkIoUnits } from "./ioUnits.ts"
 import { isEmpty } from "./probe.ts"
@@ -136,11 +137,20 @@ const scoped = (
       const buffers = yield* Scope.fork(scope)
       const store = Effect.gen(function* () {
         const letGo = yield* claim(place, engine, bdev)
+        const flushes = yield* isFlushed(engine.rpc, bdev)
+        if (!flushes) {
+          yield* Effect.logWarning(
+            `${bdev.name} has a volatile write cache, and no flush reaches it (bdev_nvme_set_options with enable_flush: false): ` +
+              "what this blobstore calls durable may be lost in a power cut"
+          )
+        }
         return yield* Effect.acquireRelease(
           Effect.flatMap(Effect.provideService(driver, EngineService, engine), (native) =>
             native.info.pipe(
               Effect.onError(() => Effect.ignore(native.unload)),
-              Effect.map((info) => new BlobstoreImpl(engine, bdev, native, info, buffers, letGo))
+              Effect.map(
+                (info) => new BlobstoreImpl(engine, bdev, native, { ...info, isFlushed: flushes }, buffers, letGo)
+              )
             )
           ),
           (opened) => withinLimit("Blobstore.close", bdev.name, opened.close)

@@ -14,7 +14,7 @@ import type * as Public from "../Blobstore.ts"
 import { blobName } from "./blobName.ts"
 import { BlobImpl, type StoreContext } from "./blobHandle.ts"
 import { BufferPool } from "./bufferPool.ts"
-import type { BlobId, ClearMethod, Parent, StoreDriver, StoreInfo } from "./driver.ts"
+import type { BlobId, ClearMethod, Parent, StoreDriver } from "./driver.ts"
 import { adopt, failBusy, fitsItsParent, isRelated, removing } from "./guards.ts"
 import { OpenBlobs } from "./openBlobs.ts"
 import { checkBdevName, checkClearMethod, checkCreate, checkId } from "./options.ts"
@@ -55,6 +55,7 @@ export class BlobstoreImpl implements Public.Blobstore {
   private readonly native: StoreDriver
   private readonly blobs: OpenBlobs
   private readonly context: StoreContext
+  private readonly isFlushed: boolean
   /**
    * What changes who is whose parent takes turns. SPDK crashes when, for one, a snapshot is deleted while its clone is inflated,
    * and two blobs that are given parents at once could become each other's.
@@ -70,7 +71,7 @@ export class BlobstoreImpl implements Public.Blobstore {
     engine: Engine,
     bdev: Bdev,
     native: StoreDriver,
-    { clusterSizeBytes, ioUnitBytes }: StoreInfo,
+    { clusterSizeBytes, ioUnitBytes, isFlushed }: Public.StoreInfo,
     buffers: Scope.Scope,
     letGo: () => void
   ) {
@@ -79,6 +80,7 @@ export class BlobstoreImpl implements Public.Blobstore {
     this.engine = engine
     this.below = bdev
     this.native = native
+    this.isFlushed = isFlushed
     this.blobs = new OpenBlobs(native)
     this.context = {
       ioUnitBytes,
@@ -92,9 +94,11 @@ export class BlobstoreImpl implements Public.Blobstore {
     return this.native.kind
   }
 
-  get info(): Effect.Effect<StoreInfo, Public.InfoError> {
+  get info(): Effect.Effect<Public.StoreInfo, Public.InfoError> {
     return Effect.suspend(() =>
-      this.closed ? Effect.fail(releasedStore("Blobstore.info", this.bdev)) : onlyLooks(this.native.info)
+      this.closed
+        ? Effect.fail(releasedStore("Blobstore.info", this.bdev))
+        : Effect.map(onlyLooks(this.native.info), (info) => ({ ...info, isFlushed: this.isFlushed }))
     )
   }
 

@@ -192,6 +192,15 @@ void Runtime::InitializeWithoutStarter() {
 }
 
 // The thread that SPDK pins and calls its first reactor.
+// SPDK's NVMe bdevs answer a flush without sending it, unless they are told otherwise before the first of them is there. All that
+// is called durable above them rests on it. A configuration or bdev_nvme_set_options can turn it off again, by name.
+static void SendNvmeFlushes() {
+  spdk_bdev_nvme_opts opts = {};
+  spdk_bdev_nvme_get_opts(&opts, sizeof opts);
+  opts.enable_flush = true;
+  if (const int rc = spdk_bdev_nvme_set_opts(&opts); rc != 0) SPDK_ERRLOG("NVMe bdevs will not flush: %s\n", spdk_strerror(-rc));
+}
+
 void Runtime::RunApp() {
   pthread_setname_np(pthread_self(), "effect-spdk");
   // Of this thread and of the reactors that it starts: their naps are shorter than the 50 us by which a timer may be late.
@@ -226,6 +235,7 @@ void Runtime::RunApp() {
   // SPDK opens the log itself, but only after it has said hello on stderr.
   spdk_log_set_print_level(opts.print_level);
   spdk_log_open(LogCallback);
+  SendNvmeFlushes();
   const int rc = spdk_app_start(&opts, OnStarted, this);
   std::string reason;
   {

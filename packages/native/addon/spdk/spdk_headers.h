@@ -11,6 +11,7 @@ extern "C" {
 #include <spdk/event.h>
 #include <spdk/keyring.h>
 #include <spdk/log.h>
+#include <spdk/module/bdev/nvme.h>
 #include <spdk/nvme.h>
 #include <spdk/nvme_spec.h>
 #include <spdk/scheduler.h>

@@ -1,0 +1,4 @@
+import { suite } from "./suites/nvmeFlush.ts"
+import { embeddedNvme } from "./support/nvmeEngines.ts"
+
+embeddedNvme("nvme flush", suite)
