@@ -239,13 +239,33 @@ export class TimedOut extends Schema.TaggedError<TimedOut>("SpdkError/TimedOut")
   }
 }
 
-/** The device failed the I/O. Retryable when its NVMe status is one that passes. @since 0.1.0 @category errors */
+/** What a connection says that is not there, or not any more. Whoever is at its other end may come back. */
+const connectionErrnos: ReadonlySet<string> = new Set([
+  "ECONNABORTED",
+  "ECONNREFUSED",
+  "ECONNRESET",
+  "EHOSTDOWN",
+  "EHOSTUNREACH",
+  "ENETDOWN",
+  "ENETRESET",
+  "ENETUNREACH",
+  "ENOTCONN",
+  "EPIPE"
+])
+
+/**
+ * The device failed the I/O, or there is no connection to it. Retryable when its NVMe status is one that passes, and when the errno
+ * is a connection's: ECONNREFUSED, ECONNRESET, ENOTCONN and the like.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export class IoFailed extends Schema.TaggedError<IoFailed>("SpdkError/IoFailed")("IoFailed", common) {
   override get message(): string {
     return describe(this, this.detail ?? "the device failed it")
   }
   get isRetryable(): boolean {
-    return this.nvme !== undefined && isTransient(this.nvme)
+    return this.nvme === undefined ? connectionErrnos.has(this.errno ?? "") : isTransient(this.nvme)
   }
 }
 

@@ -1,6 +1,7 @@
 /** The embedded NVMe/TCP host against peers that lie, are broken, and send noise. */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
+import * as Stream from "effect/Stream"
 import * as net from "node:net"
 import * as Nvme from "../src/Nvme.ts"
 import * as Spdk from "../src/Spdk.ts"
@@ -212,6 +213,26 @@ describe("the embedded NVMe host", () => {
         const silent = yield* peer(icResp(), answer)
         const { reason } = yield* Effect.flip(connect(silent.port, 2000))
         assert.include(reason, { _tag: "TimedOut", limitMillis: 2000 })
+        silent.close()
+      }).pipe(Effect.provide(Spdk.layerEmbedded()))
+    )
+  }
+
+  for (const [name, run] of [
+    ["probe", (id: string) => Effect.asVoid(Nvme.probe(id))],
+    ["connect", (id: string) => Effect.scoped(Effect.asVoid(Nvme.connect(id)))],
+    ["discover", (id: string) => Stream.runDrain(Nvme.discover(id))]
+  ] as const) {
+    it.live(`${name} of a peer that says nothing ends when it is given up, and hangs up`, () =>
+      Effect.gen(function* () {
+        const silent = yield* peer(never(), never)
+        const started = performance.now()
+        const exit = yield* Effect.exit(
+          Effect.timeout(run(`trtype:TCP adrfam:IPv4 traddr:127.0.0.1 trsvcid:${silent.port}`), 100)
+        )
+        assert.strictEqual(exit._tag, "Failure")
+        assert.isBelow(performance.now() - started, 5000)
+        yield* silent.ended
         silent.close()
       }).pipe(Effect.provide(Spdk.layerEmbedded()))
     )

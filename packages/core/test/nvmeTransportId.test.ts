@@ -51,7 +51,7 @@ describe("NvmeTransportId", () => {
       ["trtype:TCP traddr:1.2.3.4 trsvcid:0", /^trsvcid is not the number of a port/],
       ["trtype:TCP traddr:1.2.3.4 trsvcid:65536", /^trsvcid is not the number of a port/],
       ["trtype:TCP traddr:1.2.3.4 trsvcid:http", /^trsvcid is not the number of a port/],
-      ["trtype:TCP traddr:1.2.3.4 subnqn:disk", /^subnqn is shorter/],
+      [`trtype:TCP traddr:1.2.3.4 subnqn:${"n".repeat(224)}`, /^subnqn is longer than 223 bytes/],
       ["trtype:TCP traddr:1.2.3.4 priority:1000", /^priority is not a whole number/],
       [`trtype:TCP traddr:${"x".repeat(256)}`, /^traddr is longer than 255 bytes/],
       ["trtype:PCIe traddr:5e", /^traddr is not a PCI address/],
@@ -83,6 +83,11 @@ describe("NvmeTransportId", () => {
   })
 
   it("constructors check and fill in", () => {
+    // A subsystem's name is its target's choice.
+    for (const foreign of ["testnqn", "n", "n".repeat(223)]) {
+      const parsed = Result.getOrThrow(NvmeTransportId.parse(`trtype:TCP traddr:1.2.3.4 subnqn:${foreign}`))
+      assert.strictEqual(parsed.subnqn, foreign)
+    }
     const tcp = Result.getOrThrow(NvmeTransportId.tcp({ address: "::1", port: 8009, subnqn }))
     assert.strictEqual(NvmeTransportId.format(tcp), `trtype:TCP adrfam:IPv6 traddr:::1 trsvcid:8009 subnqn:${subnqn}`)
     const rdma = Result.getOrThrow(NvmeTransportId.rdma({ address: "mlx5_0", adrfam: "IB" }))

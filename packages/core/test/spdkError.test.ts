@@ -160,7 +160,17 @@ describe("fromErrno", () => {
     [-108, "DeviceRemoved", false],
     [-110, "TimedOut", true],
     [-125, "Aborted", true],
-    [-99_999, "IoFailed", false]
+    [-99_999, "IoFailed", false],
+    [-5, "IoFailed", false],
+    [-32, "IoFailed", true],
+    [-100, "IoFailed", true],
+    [-101, "IoFailed", true],
+    [-103, "IoFailed", true],
+    [-104, "IoFailed", true],
+    [-107, "IoFailed", true],
+    [-111, "IoFailed", true],
+    [-112, "IoFailed", true],
+    [-113, "IoFailed", true]
   ]
   it.each(cases)("makes of %i %s", (errno, tag, isRetryable) => {
     const { reason } = fromErrno(errno, context)

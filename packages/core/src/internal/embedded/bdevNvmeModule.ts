@@ -12,7 +12,7 @@ import { describePath } from "./bdevNvmeInfo.ts"
 import { defaultOptions, type NvmeOptions, optionsCall } from "./bdevNvmeOptions.ts"
 import type { BdevRegistry } from "./bdevRegistry.ts"
 import { addressOf } from "./nvme/address.ts"
-import { errnoFault, RpcFault } from "./rpcTable.ts"
+import { RpcFault } from "./rpcTable.ts"
 import { EINVAL, EIO, ENOTSUP } from "./status.ts"
 
 export interface AttachRequest {
@@ -53,7 +53,7 @@ export class NvmeModule {
             () => this.forget(controller)
           )
           this.controllers.set(name, controller)
-          return Effect.mapError(restore(controller.connect), () => errnoFault(-EIO)).pipe(
+          return Effect.mapError(restore(controller.connect), notConnected).pipe(
             Effect.as(controller),
             Effect.onExit((exit) => (exit._tag === "Failure" ? controller.remove : Effect.void))
           )
@@ -92,6 +92,10 @@ export class NvmeModule {
     for (const service of this.discoveries.values()) service.controllerGone(controller.name)
   }
 }
+
+/** Where SPDK says EIO to everything, the errno of a connection, and what was wrong. */
+const notConnected = ({ message, reason }: SpdkError): RpcFault =>
+  new RpcFault(-(reason._tag === "IoFailed" ? (reason.errnoCode ?? EIO) : EIO), reason.detail ?? message)
 
 const faultOf = ({ message, reason }: SpdkError): RpcFault =>
   new RpcFault(reason._tag === "NotSupported" ? -ENOTSUP : -EINVAL, message)

@@ -9,8 +9,11 @@ import type { NvmeController, QueryError } from "../../NvmeController.ts"
 import type { DiscoveredSubsystem } from "../../NvmeData.ts"
 import { DeviceRemoved, SpdkError } from "../../SpdkError.ts"
 import type { EngineNvme, NvmeConnectSettings, NvmeTransportIdFields } from "../engineNvme.ts"
+import * as Outside from "../outside.ts"
 import { type ControlError, controlReasons } from "./controllerHandle.ts"
 import { formatTransportId } from "./transportId.ts"
+
+const busyMillis = 50
 
 /** What came and what went between two looks, by key; what is in both is as it was. */
 const changes = <A, Event>(
@@ -60,7 +63,12 @@ export const discoveries = (
   return Stream.mergeAll([noticed, ticks, first], { concurrency: "unbounded" }).pipe(
     // Several notices while one look runs are one more look.
     Stream.buffer({ capacity: 1, strategy: "sliding" }),
-    Stream.mapEffect(() => controller.logPages.discovery),
+    // It may change while it is read, for as long as somebody changes it.
+    Stream.mapEffect(() =>
+      Effect.retry(controller.logPages.discovery, {
+        while: (error) => Effect.as(Outside.sleep(busyMillis), error.reason._tag === "Busy")
+      })
+    ),
     Stream.mapAccum(
       (): ReadonlyMap<string, DiscoveredSubsystem> => new Map(),
       (before, subsystems) => {

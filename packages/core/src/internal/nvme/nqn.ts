@@ -16,6 +16,19 @@ const maxLabelCharacters = 63
 export const isUuid = (uuid: unknown): uuid is string =>
   typeof uuid === "string" && /^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$/.test(uuid)
 
+/**
+ * The rule that the name of a subsystem breaks which somebody else has made: it fits into the Connect command. Targets have any
+ * names, Linux's those of directories.
+ */
+export const dialedNqnRule = (nqn: unknown): string | undefined => {
+  if (typeof nqn !== "string") return "is not a string"
+  if (/\p{Surrogate}/u.test(nqn)) return "is not UTF-8: it has half of a surrogate pair"
+  if (nqn.includes("\0")) return "contains a NUL character"
+  const bytes = Buffer.byteLength(nqn)
+  if (bytes === 0) return "is empty"
+  return bytes > maxNqnBytes ? `is longer than ${maxNqnBytes} bytes: it has ${bytes}` : undefined
+}
+
 /** The rule that the name breaks, as the end of a sentence about it; undefined when it breaks none. */
 export const nqnRule = (nqn: unknown): string | undefined => {
   if (typeof nqn !== "string") return "is not a string"

@@ -5,7 +5,7 @@
 import * as net from "node:net"
 import * as Result from "effect/Result"
 import type { NvmeTransportIdFields } from "../engineNvme.ts"
-import { discoveryNqn, nqnRule } from "./nqn.ts"
+import { dialedNqnRule, discoveryNqn } from "./nqn.ts"
 
 /** The field at fault, and the rule that goes on after field and value. */
 export interface FieldIssue {
@@ -54,7 +54,7 @@ const textRule = (value: string, maxBytes: number): string | undefined => {
 type Common = Pick<NvmeTransportIdFields, "trtype" | "traddr" | "subnqn" | "priority">
 
 const resolveFabrics = (input: Input, common: Common): Result.Result<NvmeTransportIdFields, FieldIssue> => {
-  const rule = nqnRule(common.subnqn)
+  const rule = dialedNqnRule(common.subnqn)
   if (rule !== undefined) return bad("subnqn", rule, common.subnqn)
   const version = net.isIP(common.traddr)
   const wanted = input.adrfam ?? (version === 6 ? "IPv6" : "IPv4")

@@ -57,10 +57,10 @@ export class NvmeHost implements EngineNvme {
       const id = { ...transportId, subnqn }
       const address = yield* addressOf(operation, id, settings)
       const controller = new HostController(this.state.hostContext, id, address, settings, () => {})
-      return yield* Effect.acquireUseRelease(
-        limited(operation, controller.resource, settings.connectTimeoutMillis, controller.connect),
-        () => Effect.map(readDiscoveryEntries(controller, operation), transportIdsOf),
-        () => controller.disconnect
+      // Interruptible all the way: who has given up leaves nothing, and is not waited for.
+      return yield* limited(operation, controller.resource, settings.connectTimeoutMillis, controller.connect).pipe(
+        Effect.andThen(Effect.map(readDiscoveryEntries(controller, operation), transportIdsOf)),
+        Effect.ensuring(controller.disconnect)
       )
     })
 

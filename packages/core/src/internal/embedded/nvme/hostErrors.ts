@@ -9,7 +9,7 @@ import type { Malformed } from "../../nvme/struct.ts"
 
 /** No connection, or none any more. */
 export const lost = (operation: string, resource: string, detail: string): SpdkError =>
-  new SpdkError({ reason: new IoFailed({ operation, resource, detail }) })
+  new SpdkError({ reason: new IoFailed({ operation, resource, detail, errno: "ENOTCONN", errnoCode: 107 }) })
 
 /** What a controller sent, decoded, or `Corrupted`. */
 export const decodedOr = <A>(
