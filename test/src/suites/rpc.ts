@@ -49,7 +49,6 @@ export const suite = (name: string, layer: EngineLayer, capabilities: Capabiliti
           "bdev_error_create",
           "bdev_error_delete",
           "bdev_error_inject_error",
-          "bdev_error_resume_pending",
           "bdev_split_create",
           "bdev_split_delete"
         ])
