@@ -16,6 +16,7 @@ import {
 import { HostNvme } from "./HostNvme.ts"
 import { Drainer } from "./internal/drainer.ts"
 import { following } from "./internal/numbers.ts"
+import { Control } from "./Layout.ts"
 import { RingQueue } from "./RingQueue.ts"
 
 const sqEntries = 1024
@@ -328,12 +329,30 @@ export type HostResult =
   | { readonly _tag: "Loaded"; readonly host: Host; readonly path: string }
   | Extract<LoadResult, { _tag: "Missing" }>
 
-let host: HostResult | undefined
+/**
+ * Where the host of a thread is kept. Not in this module: a hot reload, or a test runner that resets its modules, evaluates it once
+ * more in the same thread, and the addon attaches only once.
+ */
+const place = Symbol.for("@effect-spdk/native/Host")
 
-/** The host of this JavaScript thread; the addon attaches once to each. */
+interface Kept {
+  /** Of the rings and calls that its copy of this module knows. */
+  readonly layout: number
+  readonly result: HostResult
+}
+
+/** The host of this JavaScript thread, one for all copies of this module in it; the addon attaches once to each thread. */
 export const get = (): HostResult => {
-  if (host !== undefined) return host
-  const result = load()
-  host = result._tag === "Loaded" ? { _tag: "Loaded", host: new Host(result.addon), path: result.path } : result
-  return host
+  const kept: Kept | undefined = Reflect.get(globalThis, place)
+  if (kept?.layout === Control.magic) return kept.result
+  if (kept?.result._tag === "Loaded") {
+    const reason =
+      "another version of @effect-spdk/native has the addon in this thread; restart the process to use this one"
+    return { _tag: "Missing", lookedFor: [kept.result.path], reason }
+  }
+  const loaded = load()
+  const result: HostResult =
+    loaded._tag === "Loaded" ? { _tag: "Loaded", host: new Host(loaded.addon), path: loaded.path } : loaded
+  Reflect.set(globalThis, place, { layout: Control.magic, result } satisfies Kept)
+  return result
 }
