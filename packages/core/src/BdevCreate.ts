@@ -4,8 +4,9 @@
  * @since 0.1.0
  */
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import type * as Schema from "effect/Schema"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
 import type { BdevErrorInjectErrorType, BdevErrorInjectIoType } from "./generated/RpcTypes.ts"
 import { requireBase, requireFree, untilGone } from "./internal/bdevBase.ts"
 import {
@@ -15,7 +16,8 @@ import {
   checkInjection,
   checkMalloc,
   checkUuid,
-  fileOf
+  fileOf,
+  type FileParams
 } from "./internal/bdevOptions.ts"
 import { checkName } from "./internal/names.ts"
 import { withinLimitByRpc } from "./internal/release.ts"
@@ -158,23 +160,29 @@ export interface AioOptions extends FileOptions {
 /**
  * A bdev on a file or a block device (`bdev_aio_create`). Writes survive a power cut once a `flush` after them has completed.
  *
+ * Unless it is `readonly`, the bdev holds an exclusive lock on the file (flock) until it is deleted: `Busy` names the process that has
+ * it already, on either engine and by any name of the file. The kernel releases the lock when the process dies. A machine without
+ * the flock program gets a warning in the log and no lock, and bdevs that a configuration or a call of `bdev_aio_create` makes
+ * are not locked.
+ *
  * @since 0.1.0
  * @category creation
  */
 export const createFile: (options: AioOptions) => Effect.Effect<string, CreateError, RpcClient | Scope.Scope> =
   Effect.fn("Bdev.createFile")(function* (options: AioOptions) {
     const name = yield* checkIdentity("Bdev.createFile", options, "file")
-    const file = yield* fileOf("Bdev.createFile", options)
-    return yield* scoped(
-      (rpc) =>
-        Rpc.callWith(rpc, "bdev_aio_create", {
-          ...file,
-          name,
-          uuid: options.uuid,
-          readonly: options.readonly,
-          fallocate: options.fallocate
-        }),
-      (rpc, created) => Rpc.callWith(rpc, "bdev_aio_delete", { name: created })
+    return yield* onFile("Bdev.createFile", options, (file) =>
+      scoped(
+        (rpc) =>
+          Rpc.callWith(rpc, "bdev_aio_create", {
+            ...file,
+            name,
+            uuid: options.uuid,
+            readonly: options.readonly,
+            fallocate: options.fallocate
+          }),
+        (rpc, created) => Rpc.callWith(rpc, "bdev_aio_delete", { name: created })
+      )
     )
   })
 
@@ -188,10 +196,11 @@ export const createFile: (options: AioOptions) => Effect.Effect<string, CreateEr
 export const createUring: (options: FileOptions) => Effect.Effect<string, CreateError, RpcClient | Scope.Scope> =
   Effect.fn("Bdev.createUring")(function* (options: FileOptions) {
     const name = yield* checkIdentity("Bdev.createUring", options, "uring")
-    const file = yield* fileOf("Bdev.createUring", options)
-    return yield* scoped(
-      (rpc) => Rpc.callWith(rpc, "bdev_uring_create", { ...file, name, uuid: options.uuid }),
-      (rpc, created) => Rpc.callWith(rpc, "bdev_uring_delete", { name: created })
+    return yield* onFile("Bdev.createUring", options, (file) =>
+      scoped(
+        (rpc) => Rpc.callWith(rpc, "bdev_uring_create", { ...file, name, uuid: options.uuid }),
+        (rpc, created) => Rpc.callWith(rpc, "bdev_uring_delete", { name: created })
+      )
     )
   })
 
@@ -427,6 +436,20 @@ const nameIn = (result: Schema.Json): string | undefined => {
 }
 
 /** Deletes at the end of the scope, with the time limit of releases. */
+/** Prepares the file, locked, for what `make` makes on it. The lock goes after the bdev, or at once when there is none. */
+const onFile = (
+  operation: string,
+  options: AioOptions,
+  make: (file: FileParams) => Effect.Effect<string, CreateError, RpcClient | Scope.Scope>
+): Effect.Effect<string, CreateError, RpcClient | Scope.Scope> =>
+  Effect.uninterruptibleMask((restore) =>
+    Effect.flatMap(Effect.flatMap(Effect.scope, Scope.fork), (scope) =>
+      restore(Scope.provide(Effect.flatMap(fileOf(operation, options), make), scope)).pipe(
+        Effect.onExit((exit) => (Exit.isFailure(exit) ? Scope.close(scope, exit) : Effect.void))
+      )
+    )
+  )
+
 const scoped = <A>(
   acquire: (rpc: RpcClient["Service"]) => Effect.Effect<A, CreateError>,
   remove: (rpc: RpcClient["Service"], created: A) => Effect.Effect<unknown, CreateError>

@@ -3,6 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { execFileSync } from "node:child_process"
 import * as fs from "node:fs"
+import { createRequire, syncBuiltinESMExports } from "node:module"
 import * as path from "node:path"
 import {
   control,
@@ -20,6 +21,9 @@ import {
   write
 } from "./support/embeddedEngine.ts"
 import { scratchFolder } from "./support/scratch.ts"
+
+/** What `syncBuiltinESMExports` copies into the module that everybody imports. */
+const mutableFs: { fdatasync: typeof fs.fdatasync } = createRequire(import.meta.url)("node:fs")
 
 const disk = Effect.fnUntraced(function* (
   options: { readonly bytes?: Uint8Array; readonly params?: object; readonly write?: boolean } = {}
@@ -74,6 +78,34 @@ describe("a file bdev", () => {
           bytes.subarray(at * 512, at * 512 + 512).equals(memory.view.subarray(offsetBytes, offsetBytes + 512))
         )
       }
+    }).pipe(Effect.scoped)
+  )
+
+  it.live("fails every flush after one that failed, until it is made anew", () =>
+    Effect.gen(function* () {
+      const { filename, opened } = yield* disk()
+      const flush = control(opened, Opcode.Flush, 0, 64)
+      assert.deepStrictEqual(yield* flush, ok)
+      const { fdatasync } = mutableFs
+      const failOnce = (_fd: number, callback: fs.NoParamCallback) => {
+        restore()
+        callback(Object.assign(new Error("EIO"), { errno: -5, code: "EIO" }))
+      }
+      const restore = () => {
+        mutableFs.fdatasync = fdatasync
+        syncBuiltinESMExports()
+      }
+      mutableFs.fdatasync = Object.assign(failOnce, fdatasync)
+      syncBuiltinESMExports()
+      yield* Effect.addFinalizer(() => Effect.sync(restore))
+      const failure = yield* flush
+      assert.notDeepEqual(failure, ok)
+      // Linux has reported the failure, and would report nothing more.
+      assert.deepStrictEqual(yield* flush, failure)
+      assert.deepStrictEqual(yield* flush, failure)
+      const again = yield* makeEngine()
+      yield* again.rpc.call("bdev_aio_create", { name: "a", filename, block_size: 512 })
+      assert.deepStrictEqual(yield* control(yield* open(again, "a"), Opcode.Flush, 0, 64), ok)
     }).pipe(Effect.scoped)
   )
 

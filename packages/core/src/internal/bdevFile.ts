@@ -2,25 +2,39 @@
  * The file below an AIO or io_uring bdev, made and extended before SPDK opens it.
  */
 import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
 import * as fs from "node:fs/promises"
 import type { FileCreation } from "../BdevCreate.ts"
 import { type ErrnoReason, failInvalid, fromErrno, IoFailed, SpdkError } from "../SpdkError.ts"
+import { lockFile } from "./fileLock.ts"
 
 type FileError = SpdkError<ErrnoReason>
 
 /**
- * See `FileOptions.create`. Returns the length of the file afterwards, or undefined for what is no regular file: a block
+ * See `FileOptions.create`. What is to be written is locked first, until the scope closes, so that nobody's file is emptied. Returns the length of the file afterwards, or undefined for what is no regular file: a block
  * device, or something that only the server can see.
  */
 export const prepareFile = (
   operation: string,
   path: string,
   sizeBytes: number | undefined,
-  creation: FileCreation
-): Effect.Effect<number | undefined, FileError> =>
-  Effect.flatMap(whyNotDisk(path), (rule) =>
-    rule !== undefined ? failInvalid(operation, "path", rule, path) : prepare(operation, path, sizeBytes, creation)
-  )
+  creation: FileCreation,
+  isReadonly: boolean
+): Effect.Effect<number | undefined, FileError, Scope.Scope> =>
+  Effect.gen(function* () {
+    const rule = yield* whyNotDisk(path)
+    if (rule !== undefined) return yield* failInvalid(operation, "path", rule, path)
+    if (isReadonly) return yield* prepare(operation, path, sizeBytes, creation)
+    if (sizeBytes !== undefined && creation !== "never") yield* attempt(operation, path, () => touch(path))
+    yield* lockFile(operation, path)
+    return yield* prepare(operation, path, sizeBytes, creation)
+  })
+
+/** Makes the file when it is missing. */
+const touch = async (path: string): Promise<void> => {
+  const file = await fs.open(path, fs.constants.O_RDWR | fs.constants.O_CREAT, 0o600)
+  await file.close()
+}
 
 /** What is there can be read and written at any place. Nothing is said of what is not there, or only on the server. */
 const whyNotDisk = (path: string): Effect.Effect<string | undefined> =>
@@ -34,7 +48,12 @@ const whyNotDisk = (path: string): Effect.Effect<string | undefined> =>
     )
   )
 
-const prepare: typeof prepareFile = (operation, path, sizeBytes, creation) =>
+const prepare = (
+  operation: string,
+  path: string,
+  sizeBytes: number | undefined,
+  creation: FileCreation
+): Effect.Effect<number | undefined, FileError> =>
   sizeBytes === undefined
     ? Effect.promise(() => lengthOf(path).catch(() => undefined))
     : creation === "never"

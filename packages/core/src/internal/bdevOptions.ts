@@ -2,6 +2,7 @@
  * Options for the creation of bdevs, checked before anything is sent, in the words of the caller rather than SPDK's.
  */
 import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
 import * as crypto from "node:crypto"
 import * as path from "node:path"
 import type {
@@ -157,11 +158,17 @@ const pathIssue = (file: string): string | undefined => {
   return textRule(file)
 }
 
-/** The file below a bdev, made and extended as the options say. */
+/** As `bdev_aio_create` and `bdev_uring_create` take it. */
+export interface FileParams {
+  readonly filename: string
+  readonly block_size: number | undefined
+}
+
+/** The file below a bdev, made and extended as the options say, and locked until the scope closes. */
 export const fileOf = Effect.fnUntraced(function* (
   operation: string,
   options: AioOptions
-): Effect.fn.Return<{ readonly filename: string; readonly block_size: number | undefined }, SpdkError<ErrnoReason>> {
+): Effect.fn.Return<FileParams, SpdkError<ErrnoReason>, Scope.Scope> {
   const pathRule = pathIssue(options.path)
   if (pathRule !== undefined) return yield* failInvalid(operation, "path", pathRule, options.path)
   const filename = path.resolve(options.path)
@@ -198,7 +205,7 @@ export const fileOf = Effect.fnUntraced(function* (
     )
   }
   const sizeBytes = options.size === undefined ? undefined : yield* sizeOf(operation, options.size, blockSize)
-  const lengthBytes = yield* prepareFile(operation, filename, sizeBytes, create)
+  const lengthBytes = yield* prepareFile(operation, filename, sizeBytes, create, isReadonly)
   // A block device, or what only the server sees: SPDK knows better.
   if (lengthBytes === undefined) return { filename, block_size: options.blockSize }
   if (lengthBytes === 0 || lengthBytes % blockSize !== 0) {

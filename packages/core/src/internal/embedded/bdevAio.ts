@@ -3,7 +3,8 @@
  * caller's memory.
  *
  * Durability: a write that has completed is in the page cache, where it survives the process but not the machine. A
- * flush that has completed means fdatasync: everything that had completed before it is on disk.
+ * flush that has completed means fdatasync: everything that had completed before it is on disk. Once one has failed, all later ones
+ * fail, too.
  */
 import { Opcode } from "@effect-spdk/native/Layout"
 import * as fs from "node:fs"
@@ -42,6 +43,11 @@ class AioBdev extends Bdev {
   private nextGroup: Array<BdevIo> = []
   private inFlight = 0
   private resets: Array<BdevIo> = []
+  /**
+   * Linux reports a failed write-back once, and may have dropped the pages: a flush that succeeds after that says nothing of them. So
+   * every flush fails from then on, until the bdev is made anew.
+   */
+  private lostWrites: IoStatus | undefined = undefined
 
   constructor(registry: BdevRegistry, properties: BdevProperties, options: AioOptions, fd: number) {
     super(registry.context.reactor, properties)
@@ -61,7 +67,10 @@ class AioBdev extends Bdev {
         return this.options.isReadonly ? io.finish(failed) : this.transfer(io)
       case Opcode.Flush:
         this.inFlight++
-        return fs.fdatasync(this.fd, (error) => this.ended(io, error === null ? success : errnoFailure(errnoOf(error))))
+        return fs.fdatasync(this.fd, (error) => {
+          if (error !== null) this.lostWrites ??= errnoFailure(errnoOf(error))
+          this.ended(io, this.lostWrites ?? success)
+        })
       case Opcode.Reset:
         this.resets.push(io)
         return this.finishResets()

@@ -1,0 +1,4 @@
+import { suite } from "./suites/bdevFileLock.ts"
+import { embedded } from "./support/engines.ts"
+
+embedded("bdev file lock", suite)
