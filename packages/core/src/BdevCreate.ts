@@ -218,10 +218,10 @@ export const createPassthru: (options: PassthruOptions) => Effect.Effect<string,
   Effect.fn("Bdev.createPassthru")(function* (options: PassthruOptions) {
     const operation = "Bdev.createPassthru"
     const name = yield* checkIdentity(operation, options, "passthru")
-    yield* requireBase(operation, options.base)
+    const { name: base } = yield* requireBase(operation, options.base)
     yield* requireFree(operation, [name], options.uuid)
     return yield* scoped(
-      (rpc) => Rpc.callWith(rpc, "bdev_passthru_create", { name, base_bdev_name: options.base, uuid: options.uuid }),
+      (rpc) => Rpc.callWith(rpc, "bdev_passthru_create", { name, base_bdev_name: base, uuid: options.uuid }),
       (rpc, created) => Rpc.callWith(rpc, "bdev_passthru_delete", { name: created })
     )
   })
@@ -248,13 +248,13 @@ export const createDelay: (options: DelayOptions) => Effect.Effect<string, Creat
     const operation = "Bdev.createDelay"
     const name = yield* checkIdentity(operation, options, "delay")
     const latencies = yield* checkDelay(operation, options)
-    yield* requireBase(operation, options.base)
+    const { name: base } = yield* requireBase(operation, options.base)
     yield* requireFree(operation, [name], options.uuid)
     const created = yield* scoped(
       (rpc) =>
         Rpc.callWith(rpc, "bdev_delay_create", {
           name,
-          base_bdev_name: options.base,
+          base_bdev_name: base,
           uuid: options.uuid,
           avg_read_latency: 0,
           p99_read_latency: 0,
@@ -332,10 +332,10 @@ export const createError: (options: ErrorOptions) => Effect.Effect<ErrorBdev, Cr
   Effect.fn("Bdev.createError")(function* (options: ErrorOptions) {
     const client = yield* RpcClient
     const operation = "Bdev.createError"
-    yield* requireBase(operation, options.base)
-    yield* requireFree(operation, [`EE_${options.base}`], undefined)
+    const { name: base } = yield* requireBase(operation, options.base)
+    yield* requireFree(operation, [`EE_${base}`], undefined)
     const name = yield* scoped(
-      (rpc) => Effect.as(Rpc.callWith(rpc, "bdev_error_create", { base_name: options.base }), `EE_${options.base}`),
+      (rpc) => Effect.as(Rpc.callWith(rpc, "bdev_error_create", { base_name: base }), `EE_${base}`),
       (rpc, created) => Rpc.callWith(rpc, "bdev_error_delete", { name: created })
     )
     return {
@@ -379,15 +379,18 @@ export const createSplit: (
 ) => Effect.Effect<ReadonlyArray<string>, CreateError, RpcClient | Scope.Scope> = Effect.fn("Bdev.createSplit")(
   function* (options: SplitOptions) {
     const operation = "Bdev.createSplit"
-    const { base, count } = options
-    const issue = splitIssue(yield* requireBase(operation, base), { count, sizeMiB: options.sizeMiB })
+    const { count } = options
+    const found = yield* requireBase(operation, options.base)
+    // SPDK does not survive an alias, a UUID among them.
+    const base = found.name
+    const issue = splitIssue(found, { count, sizeMiB: options.sizeMiB })
     if (issue !== undefined) return yield* failInvalid(operation, issue.field, issue.rule, options[issue.field], base)
     const parts = Array.from({ length: count }, (_, part) => `${base}p${part}`)
     yield* requireFree(operation, parts, undefined)
     return yield* scoped(
       (rpc) =>
         Rpc.callWith(rpc, "bdev_split_create", {
-          base_bdev: options.base,
+          base_bdev: base,
           split_count: options.count,
           split_size_mb: options.sizeMiB
         }),

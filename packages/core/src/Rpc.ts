@@ -16,7 +16,7 @@ import type * as Scope from "effect/Scope"
 import { type RpcMethods, rpcMethods } from "./generated/RpcMethods.ts"
 import { defaultLimits } from "./internal/jsonFrames.ts"
 import { type RpcAddress, RpcConnection } from "./internal/rpcConnection.ts"
-import { guarded } from "./internal/rpcGuard.ts"
+import { makeGuard } from "./internal/rpcGuard.ts"
 import { invalidFromIssue, protocolFromIssue } from "./internal/schemaIssue.ts"
 import { rpcResults } from "./RpcResults.ts"
 import {
@@ -112,6 +112,7 @@ export const make = Effect.fnUntraced(function* (
   )
   const call: RpcClient["Service"]["call"] = (method, params, callOptions) =>
     connection.call(method, params, callOptions?.timeout)
+  const guarded = makeGuard()
   return RpcClient.of({
     address: connection.address,
     call: (method, params, callOptions) => guarded(method, params, call, call(method, params, callOptions))

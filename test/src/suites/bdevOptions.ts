@@ -193,6 +193,26 @@ export const suite = (name: string, layer: EngineLayer, capabilities: Capabiliti
       })
     )
 
+    check("an alias or a UUID as base is as good as the name", () =>
+      Effect.gen(function* () {
+        const base = yield* Bdev.createMalloc({ name: fresh("base"), size: "4 MiB" })
+        const { uuid = "" } = yield* Bdev.find(base)
+        assert.deepStrictEqual(yield* Effect.scoped(Bdev.createSplit({ base: uuid, count: 2 })), [
+          `${base}p0`,
+          `${base}p1`
+        ])
+        yield* failsWith(Rpc.call("bdev_split_create", { base_bdev: uuid, split_count: 2 }), "InvalidArgument", {
+          field: "base_bdev"
+        })
+        for (const make of [Bdev.createPassthru, Bdev.createDelay]) {
+          const over = yield* make({ base: uuid })
+          yield* Effect.scoped(Bdev.open(over))
+          yield* Rpc.call(make === Bdev.createDelay ? "bdev_delay_delete" : "bdev_passthru_delete", { name: over })
+        }
+        yield* Effect.scoped(Effect.flatMap(Bdev.createError({ base: uuid }), ({ name }) => Bdev.open(name)))
+      })
+    )
+
     check("split: the base is removed before the scope of the split ends", () =>
       Effect.gen(function* () {
         const base = fresh("base")

@@ -4,6 +4,7 @@
  * that there are cannot be known here: see `RpcClient.call`.
  */
 import * as Effect from "effect/Effect"
+import * as Semaphore from "effect/Semaphore"
 import type * as Schema from "effect/Schema"
 import { AlreadyExists, Busy, fail, failInvalid, type RpcReason, type SpdkError } from "../SpdkError.ts"
 import { sqeBytes } from "./nvme/command.ts"
@@ -58,6 +59,9 @@ const split: Guard = (params, ask) =>
     if (size * MiB >= beyond64Bits) return yield* refuse("split_size_mb", "is more bytes than 64 bits hold", size)
     const base = yield* find(ask, name)
     if (base === undefined || count === 0) return
+    // SPDK looks for the parts of the bdev's own name, finds none of an alias, and reads at 0.
+    if (base.name !== name)
+      return yield* refuse("base_bdev", `is an alias of "${base.name}", whose name is needed`, name)
     // More parts of a size than fit are left away; SPDK makes those that do.
     const fit = size === 0 ? count : Math.min(count, Math.floor((base.num_blocks * base.block_size) / (size * MiB)))
     const issue = splitIssue(base, { count: Math.max(fit, 1), sizeMiB: size === 0 ? undefined : size })
@@ -156,13 +160,26 @@ const guards: { readonly [method: string]: Guard } = {
   bdev_zone_block_create: freeNames("bdev_zone_block_create", ["name"])
 }
 
-/** `call` runs when nothing speaks against it. */
-export const guarded = <A>(
+/** While a store of logical volumes goes or comes, SPDK lists it with a blobstore that is freed already: one after the other. */
+const oneByOne: ReadonlySet<string> = new Set([
+  "bdev_lvol_create_lvstore",
+  "bdev_lvol_delete_lvstore",
+  "bdev_lvol_get_lvstores"
+])
+
+type Guarded = <A>(
   method: string,
   params: Params | undefined,
   ask: Ask,
   call: Effect.Effect<A, SpdkError<RpcReason>>
-): Effect.Effect<A, SpdkError<RpcReason>> => {
-  const guard = Object.hasOwn(guards, method) ? guards[method] : undefined
-  return guard === undefined ? call : Effect.andThen(guard(params ?? {}, ask), call)
+) => Effect.Effect<A, SpdkError<RpcReason>>
+
+/** For one client: `call` runs when nothing speaks against it. */
+export const makeGuard = (): Guarded => {
+  const lvstores = Semaphore.makeUnsafe(1)
+  return (method, params, ask, call) => {
+    const guard = Object.hasOwn(guards, method) ? guards[method] : undefined
+    const checked = guard === undefined ? call : Effect.andThen(guard(params ?? {}, ask), call)
+    return oneByOne.has(method) ? lvstores.withPermits(1)(checked) : checked
+  }
 }

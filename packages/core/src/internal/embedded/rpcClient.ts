@@ -9,7 +9,7 @@ import type * as Schema from "effect/Schema"
 import type { RpcCallOptions, RpcClient, RpcParams } from "../../Rpc.ts"
 import { fail, fromRpcCode, MethodNotFound, type RpcReason, SpdkError, TimedOut } from "../../SpdkError.ts"
 import { resourceOf } from "../rpcConnection.ts"
-import { guarded } from "../rpcGuard.ts"
+import { makeGuard } from "../rpcGuard.ts"
 import { currentLimits, encodeParams, exceeds } from "../rpcConnectionMessages.ts"
 import { methodNotFound, type RpcFault, type RpcTable } from "./rpcTable.ts"
 
@@ -17,16 +17,15 @@ export const address = "embedded"
 
 const defaultTimeout = Duration.seconds(60)
 
-export const makeClient = (table: RpcTable): RpcClient["Service"] => ({
-  address,
-  call: (method, params, options) =>
-    guarded(
-      method,
-      params,
-      (asked, askedParams) => call(table, asked, askedParams, options),
-      call(table, method, params, options)
-    )
-})
+export const makeClient = (table: RpcTable): RpcClient["Service"] => {
+  const guarded = makeGuard()
+  const ask: RpcClient["Service"]["call"] = (method, params, options) => call(table, method, params, options)
+  return {
+    address,
+    call: (method, params, options) =>
+      guarded(method, params, (asked, askedParams) => ask(asked, askedParams, options), ask(method, params, options))
+  }
+}
 
 /** "This SPDK" would be the wrong one to blame for a method that only this engine lacks. */
 const faultError = (fault: RpcFault, method: string, resource: string | undefined): SpdkError<RpcReason> =>
