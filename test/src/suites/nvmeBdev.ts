@@ -13,6 +13,7 @@ import { type Capabilities, type EngineLayer, long } from "../support/engines.ts
 import { blockSize, contract, failsWith, fresh, pattern, sameBytes, until, within } from "../support/harness.ts"
 import { attachedBdev, exported, freePort, freshNqn, pathTo, untilConnected, verifiedRounds } from "../support/nvmf.ts"
 import { seeded } from "../support/random.ts"
+import { attachesWithPolicy } from "../support/spdkVersion.ts"
 import { authentication, keyring } from "./nvmeBdevKeys.ts"
 
 const badOptions: ReadonlyArray<readonly [Partial<NvmeBdev.AttachOptions>, string]> = [
@@ -279,6 +280,7 @@ export const suite = (name: string, layer: EngineLayer, capabilities: Capabiliti
     if (capabilities.multipath) {
       check("statistics by path: PermissionDenied while they are off, counts of both paths when they are on", () =>
         Effect.gen(function* () {
+          yield* attachesWithPolicy
           const made = yield* exported()
           yield* Effect.scoped(
             Effect.gen(function* () {

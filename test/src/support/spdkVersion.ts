@@ -23,6 +23,9 @@ export const watchesVolumes = since2605(
 /** `nvme_failure` of the error bdev. */
 export const injectsStatus = since2605("has no error bdev that fails with an NVMe status")
 
+/** `multipath_opts` of an attach. */
+export const attachesWithPolicy = since2605("does not take the policy of several paths when it attaches")
+
 /** Its target answers a compare that differs as a failure without a cause before. */
 export const tellsMiscompare = since2605("does not say that a compare found a difference")
 

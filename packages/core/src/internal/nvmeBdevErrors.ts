@@ -6,9 +6,10 @@ import { AlreadyExists, fail, IoFailed, NotFound, PermissionDenied, type RpcReas
 
 type Failed = SpdkError<RpcReason>
 
-/** "Controller Nvme0 does not exist" comes with EINVAL. */
-const isMissing = (error: Failed): boolean =>
-  error.reason._tag === "InvalidArgument" && /does not exist/.test(error.reason.detail ?? "")
+/** "Controller Nvme0 does not exist" comes with EINVAL, and before SPDK 26.05 with that number without its sign. */
+const isMissing = ({ reason }: Failed): boolean =>
+  (reason._tag === "InvalidArgument" && /does not exist/.test(reason.detail ?? "")) ||
+  (reason._tag === "RpcFailed" && /does not exist/.test(reason.rpcMessage))
 
 export const missingIsNotFound = (name: string) => Effect.mapError((error: Failed) => missing(error, name))
 
