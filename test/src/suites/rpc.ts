@@ -312,21 +312,15 @@ export const suite = (name: string, layer: EngineLayer, capabilities: Capabiliti
         Effect.gen(function* () {
           const client = yield* Rpc.RpcClient
           const base = yield* Bdev.createMalloc({ blockSize: 512, size: "8 MiB" })
-          const slow = yield* Bdev.createDelay({ base })
+          const held = yield* Bdev.createError({ base })
           const store = fresh("store")
-          yield* client.call("bdev_lvol_create_lvstore", { bdev_name: slow, lvs_name: store, cluster_sz: 65_536 })
+          yield* client.call("bdev_lvol_create_lvstore", { bdev_name: held.name, lvs_name: store, cluster_sz: 65_536 })
           yield* client.call("bdev_lvol_create", { lvs_name: store, lvol_name: "v", size_in_mib: 1 })
           const deletion = yield* Effect.scoped(
             Effect.gen(function* () {
               const volume = yield* Bdev.open(`${store}/v`)
-              for (const latency_type of ["avg_read", "p99_read"] as const) {
-                yield* Rpc.call("bdev_delay_update_latency", {
-                  delay_bdev_name: slow,
-                  latency_type,
-                  latency_us: 300_000
-                })
-              }
-              yield* Effect.forkChild(volume.readBytes(0, 512), { startImmediately: true })
+              yield* held.inject({ ioType: "read", errorType: "pending" })
+              const reading = yield* Effect.forkChild(Effect.exit(volume.readBytes(0, 512)), { startImmediately: true })
               const deleting = yield* Effect.forkChild(client.call("bdev_lvol_delete", { name: `${store}/v` }), {
                 startImmediately: true
               })
@@ -335,6 +329,8 @@ export const suite = (name: string, layer: EngineLayer, capabilities: Capabiliti
                 Effect.sync(() => volume.isRemoved)
               )
               yield* failsWith(client.call("bdev_lvol_delete_lvstore", { lvs_name: store }), "Busy")
+              yield* client.call("bdev_error_resume_pending", { name: held.name })
+              yield* Fiber.join(reading)
               return deleting
             })
           )

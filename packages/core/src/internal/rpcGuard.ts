@@ -101,10 +101,14 @@ const freeNames =
 const listOf = (answer: Schema.Json): ReadonlyArray<object> =>
   Array.isArray(answer) ? answer.filter((one): one is object => typeof one === "object" && one !== null) : []
 
+const busyStore = ({ lvs_name, uuid }: Params, detail: string) => {
+  const resource = typeof lvs_name === "string" ? lvs_name : typeof uuid === "string" ? uuid : undefined
+  return fail(new Busy({ operation: "bdev_lvol_delete_lvstore", resource, detail, errno: "EBUSY", errnoCode: 16 }))
+}
+
 /** While one of its lvols is on its way out, SPDK asks for the same lvol's end again and again, until the stack is full. */
 const deletedLvstore: Guard = ({ lvs_name, uuid }, ask) =>
   Effect.gen(function* () {
-    const method = "bdev_lvol_delete_lvstore"
     const store = lvs_name === undefined ? { lvs_uuid: uuid } : { lvs_name }
     // Whatever is wrong with the store's name, SPDK says it better.
     const lvols = yield* Effect.orElseSucceed(ask("bdev_lvol_get_lvols", store), () => [])
@@ -114,7 +118,7 @@ const deletedLvstore: Guard = ({ lvs_name, uuid }, ask) =>
     )
     if (going === undefined) return
     const detail = `lvol ${String(Reflect.get(going, "name"))} is being deleted, and somebody has it open`
-    return yield* fail(new Busy({ operation: method, resource: String(lvs_name ?? uuid), detail, errno: "EBUSY" }))
+    return yield* busyStore({ lvs_name, uuid }, detail)
   })
 
 /** As text of base64url; undefined when it is none. */
@@ -177,9 +181,23 @@ type Guarded = <A>(
 /** For one client: `call` runs when nothing speaks against it. */
 export const makeGuard = (): Guarded => {
   const lvstores = Semaphore.makeUnsafe(1)
+  let deletions = 0
+  /** A store that is deleted while one of its lvols still is stays half deleted for good. */
+  const counted = <A, E>(call: Effect.Effect<A, E>) =>
+    Effect.suspend(() => {
+      deletions++
+      return Effect.ensuring(
+        call,
+        Effect.sync(() => void deletions--)
+      )
+    })
+  const unlessDeleting = <A>(params: Params, call: Effect.Effect<A, SpdkError<RpcReason>>) =>
+    Effect.suspend(() => (deletions === 0 ? call : busyStore(params, "lvols are being deleted")))
   return (method, params, ask, call) => {
     const guard = Object.hasOwn(guards, method) ? guards[method] : undefined
     const checked = guard === undefined ? call : Effect.andThen(guard(params ?? {}, ask), call)
-    return oneByOne.has(method) ? lvstores.withPermits(1)(checked) : checked
+    if (method === "bdev_lvol_delete") return counted(checked)
+    const waiting = oneByOne.has(method) ? lvstores.withPermits(1)(checked) : checked
+    return method === "bdev_lvol_delete_lvstore" ? unlessDeleting(params ?? {}, waiting) : waiting
   }
 }
