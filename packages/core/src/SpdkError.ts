@@ -376,6 +376,10 @@ const nvmeReason = (nvme: R.NvmeStatus, context: ErrorContext): IoReason => {
   }
 }
 
+/** Of a blobstore that has stopped. */
+export const stoppedDetail =
+  "a write of the blobstore's metadata has failed: nothing is written any more until the store is loaded anew"
+
 const detailReason = (status: number, detail: number, context: ErrorContext): IoReason => {
   const argument = (field: string, rule: string) => new R.InvalidArgument({ ...context, field, rule })
   switch (detail) {
@@ -402,6 +406,8 @@ const detailReason = (status: number, detail: number, context: ErrorContext): Io
       return argument("buffers", "are more than one request can carry")
     case Detail.UnknownTarget:
       return new R.NotFound(context)
+    case Detail.Stopped:
+      return new R.IoFailed({ ...context, detail: stoppedDetail })
     case Detail.LengthMismatch:
       return argument("lengthBytes", "differs from the length of the range in blocks")
     default:

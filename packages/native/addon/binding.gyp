@@ -37,6 +37,7 @@
         "spdk/runtime.cc",
         "spdk/runtime_census.cc",
         "spdk/runtime_exit.cc",
+        "spdk/store_device.cc",
         "spdk/target.cc"
       ],
       # The last one: a worker that is being terminated takes no exception, and the process must not end for that.

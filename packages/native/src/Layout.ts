@@ -49,7 +49,8 @@ export const Detail = {
   TooManySegments: 10,
   UnknownTarget: 11,
   Closing: 12,
-  LengthMismatch: 13
+  LengthMismatch: 13,
+  Stopped: 14
 } as const
 export type Detail = (typeof Detail)[keyof typeof Detail]
 

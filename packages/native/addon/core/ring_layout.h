@@ -33,6 +33,7 @@ enum class Detail : uint32_t {
   kUnknownTarget = 11,
   kClosing = 12,
   kLengthMismatch = 13,
+  kStopped = 14,
 };
 
 enum class CompletionKind : uint32_t {

@@ -10,7 +10,7 @@
 namespace effect_spdk {
 
 Blob::Blob(std::shared_ptr<Blobstore> store, spdk_blob* blob, uint32_t slot, std::shared_ptr<Mailbox> mailbox)
-    : Target(!spdk_blob_is_read_only(blob), slot, std::move(mailbox)), store_(std::move(store)), blob_(blob) {
+    : Target(!spdk_blob_is_read_only(blob), slot, std::move(mailbox)), store_(std::move(store)), blob_(blob), read_only_(!write()) {
   block_size_ = static_cast<uint32_t>(spdk_bs_get_io_unit_size(store_->bs()));
   buffer_alignment_ = spdk_bdev_get_buf_align(store_->dev()->get_base_bdev(store_->dev()));
   Resize(spdk_blob_get_num_io_units(blob));
@@ -59,7 +59,7 @@ void Blob::Run(bool exclusive, Done done, std::function<void(Done)> operation) {
   if (refusal != 0) return done(refusal);
   operations_++;
   const auto self = shared_from_this();
-  store_->Run(
+  store_->RunChange(
       exclusive,
       [this, self, done = std::move(done)](int status) {
         done(status);
@@ -178,16 +178,20 @@ int Blob::SetReadOnly() {
   const int status = spdk_blob_set_read_only(blob_);
   if (status != 0) return status;
   write_ = false;
+  read_only_ = true;
   changed_ = true;
   return 0;
 }
 
 void Blob::CloseNow() {
   const auto self = shared_from_this();
-  if (sync_failed_) MarkDirtyAgain();
-  store_->CloseBlob(this, [this, self](int status) {
+  const bool stopped = store_->stopped();
+  // Of a store that has stopped only that is news which nobody has tried to sync.
+  const int lost = changed_ ? -ENOTRECOVERABLE : 0;
+  if (sync_failed_ && !stopped) MarkDirtyAgain();
+  store_->CloseBlob(this, [this, self, stopped, lost](int status) {
     Runtime::Get().blob_count.fetch_sub(1);
-    Closed(status);
+    Closed(stopped && status != -ESHUTDOWN ? lost : status);
   });
 }
 

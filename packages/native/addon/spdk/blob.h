@@ -43,9 +43,11 @@ class Blob final : public Target {
   int SetXattr(const std::string& name, const std::string& value);
   int RemoveXattr(const std::string& name);
   // Also after SetReadOnly, which SPDK heeds only once that is synced.
-  bool read_only() const { return !write(); }
+  bool read_only() const { return read_only_; }
   // Of the store: its device is gone.
   void OnStoreRemoved() { Remove(); }
+  // Of the store: it does not write any more.
+  void OnStoreStopped() { Stop(); }
 
  private:
   Blob(std::shared_ptr<Blobstore> store, spdk_blob* blob, uint32_t slot, std::shared_ptr<Mailbox> mailbox);
@@ -59,6 +61,7 @@ class Blob final : public Target {
 
   const std::shared_ptr<Blobstore> store_;
   spdk_blob* const blob_;
+  bool read_only_;
   uint32_t operations_ = 0;
   std::vector<Done> waiting_for_sync_;
   bool syncing_ = false;

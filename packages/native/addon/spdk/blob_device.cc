@@ -1,28 +1,19 @@
 #include "blob_device.h"
 
-#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <map>
 #include <memory>
 #include <utility>
-#include <vector>
 
 namespace effect_spdk {
 
 namespace {
 
-constexpr size_t kSuperBlockBytes = 4096;
-
 struct Watched {
   void (*destroy)(spdk_bs_dev* dev) = nullptr;
   std::function<void()> destroyed;
-  std::vector<char> super_block;
-  // While write failures are hidden.
-  void (*write)(spdk_bs_dev*, spdk_io_channel*, void*, uint64_t, uint32_t, spdk_bs_dev_cb_args*) = nullptr;
-  void (*write_zeroes)(spdk_bs_dev*, spdk_io_channel*, uint64_t, uint64_t, spdk_bs_dev_cb_args*) = nullptr;
-  int write_failure = 0;
-  // Of an external snapshot: it is not closed yet, whoever destroys it; and whether it was destroyed.
+  // It is not closed yet, whoever destroys it; and whether it was destroyed.
   bool is_held = false;
   bool is_unwanted = false;
 };
@@ -42,50 +33,6 @@ void DestroyWatched(spdk_bs_dev* dev) {
 }
 
 void Answer(spdk_bs_dev_cb_args* args, int status) { args->cb_fn(args->channel, args->cb_arg, status); }
-
-void FillDisconnected(spdk_bs_dev* dev, void* payload, uint64_t lba, uint64_t length_bytes, uint64_t done_bytes) {
-  std::memset(payload, 0, length_bytes);
-  const std::vector<char>& super_block = AllWatched()[dev].super_block;
-  if (lba != 0 || done_bytes >= super_block.size()) return;
-  std::memcpy(payload, super_block.data() + done_bytes, std::min<uint64_t>(length_bytes, super_block.size() - done_bytes));
-}
-
-void ReadDisconnected(spdk_bs_dev* dev, spdk_io_channel*, void* payload, uint64_t lba, uint32_t lba_count,
-                      spdk_bs_dev_cb_args* args) {
-  FillDisconnected(dev, payload, lba, uint64_t{lba_count} * dev->blocklen, 0);
-  Answer(args, 0);
-}
-
-void ReadvDisconnected(spdk_bs_dev* dev, spdk_io_channel*, iovec* iov, int count, uint64_t lba, uint32_t,
-                       spdk_bs_dev_cb_args* args) {
-  uint64_t done = 0;
-  for (int i = 0; i < count; i++) {
-    FillDisconnected(dev, iov[i].iov_base, lba, iov[i].iov_len, done);
-    done += iov[i].iov_len;
-  }
-  Answer(args, 0);
-}
-
-struct HiddenWrite {
-  spdk_bs_dev* dev;
-  spdk_bs_dev_cb_args* wanted;
-  spdk_bs_dev_cb_args args;
-};
-
-void OnHiddenWrite(spdk_io_channel*, void* context, int status) {
-  const std::unique_ptr<HiddenWrite> write(static_cast<HiddenWrite*>(context));
-  int& failure = AllWatched()[write->dev].write_failure;
-  if (failure == 0) failure = status;
-  Answer(write->wanted, 0);
-}
-
-spdk_bs_dev_cb_args* Hide(spdk_bs_dev* dev, spdk_bs_dev_cb_args* wanted) {
-  auto* write = new HiddenWrite{dev, wanted, {}};
-  write->args = *wanted;
-  write->args.cb_fn = OnHiddenWrite;
-  write->args.cb_arg = write;
-  return &write->args;
-}
 
 // The functions of every device that SPDK makes of a bdev. Kept once for all: reads come on any thread, where nobody may look
 // a device up.
@@ -261,77 +208,6 @@ void DestroyNothing(void*, void*) {}
 
 }  // namespace
 
-void WatchDevice(spdk_bs_dev* dev, std::function<void()> destroyed) {
-  AllWatched()[dev] = {std::exchange(dev->destroy, DestroyWatched), std::move(destroyed), {}};
-}
-
-void KeepSuperBlock(spdk_bs_dev* dev, std::function<void()> done) {
-  struct Reading {
-    spdk_bs_dev* dev;
-    std::function<void()> done;
-    spdk_bs_dev_cb_args args;
-    void* memory;
-  };
-  auto* reading = new Reading{dev, std::move(done), {}, spdk_dma_zmalloc(kSuperBlockBytes, kSuperBlockBytes, nullptr)};
-  spdk_io_channel* channel = reading->memory == nullptr ? nullptr : dev->create_channel(dev);
-  const auto end = [](spdk_io_channel* io_channel, void* context, int status) {
-    auto* ended = static_cast<Reading*>(context);
-    std::vector<char>& super_block = AllWatched()[ended->dev].super_block;
-    const auto* bytes = static_cast<const char*>(ended->memory);
-    super_block.assign(bytes, status == 0 ? bytes + kSuperBlockBytes : bytes);
-    spdk_dma_free(ended->memory);
-    if (io_channel != nullptr) ended->dev->destroy_channel(ended->dev, io_channel);
-    const std::function<void()> next = std::move(ended->done);
-    delete ended;
-    next();
-  };
-  reading->args = {end, channel, reading};
-  if (channel == nullptr) return end(nullptr, reading, -ENOMEM);
-  dev->read(dev, channel, reading->memory, 0, static_cast<uint32_t>(kSuperBlockBytes / dev->blocklen), &reading->args);
-}
-
-void HideWriteFailures(spdk_bs_dev* dev) {
-  Watched& watched = AllWatched()[dev];
-  watched.write = std::exchange(dev->write, [](spdk_bs_dev* self, spdk_io_channel* channel, void* payload, uint64_t lba,
-                                               uint32_t lba_count, spdk_bs_dev_cb_args* args) {
-    Watched& hidden = AllWatched()[self];
-    const auto* bytes = static_cast<const char*>(payload);
-    if (lba == 0) hidden.super_block.assign(bytes, bytes + kSuperBlockBytes);
-    hidden.write(self, channel, payload, lba, lba_count, Hide(self, args));
-  });
-  watched.write_zeroes = std::exchange(dev->write_zeroes, [](spdk_bs_dev* self, spdk_io_channel* channel, uint64_t lba,
-                                                             uint64_t lba_count, spdk_bs_dev_cb_args* args) {
-    AllWatched()[self].write_zeroes(self, channel, lba, lba_count, Hide(self, args));
-  });
-}
-
-int TakeWriteFailure(spdk_bs_dev* dev) {
-  Watched& watched = AllWatched()[dev];
-  if (watched.write != nullptr) {
-    dev->write = std::exchange(watched.write, nullptr);
-    dev->write_zeroes = std::exchange(watched.write_zeroes, nullptr);
-  }
-  return std::exchange(watched.write_failure, 0);
-}
-
-void DisconnectDevice(spdk_bs_dev* dev) {
-  dev->read = ReadDisconnected;
-  dev->readv = ReadvDisconnected;
-  dev->readv_ext = [](spdk_bs_dev* self, spdk_io_channel* channel, iovec* iov, int count, uint64_t lba, uint32_t lba_count,
-                      spdk_bs_dev_cb_args* args, spdk_blob_ext_io_opts*) {
-    ReadvDisconnected(self, channel, iov, count, lba, lba_count, args);
-  };
-  dev->write = [](spdk_bs_dev*, spdk_io_channel*, void*, uint64_t, uint32_t, spdk_bs_dev_cb_args* args) { Answer(args, 0); };
-  dev->writev = [](spdk_bs_dev*, spdk_io_channel*, iovec*, int, uint64_t, uint32_t, spdk_bs_dev_cb_args* args) {
-    Answer(args, 0);
-  };
-  dev->writev_ext = [](spdk_bs_dev*, spdk_io_channel*, iovec*, int, uint64_t, uint32_t, spdk_bs_dev_cb_args* args,
-                       spdk_blob_ext_io_opts*) { Answer(args, 0); };
-  dev->write_zeroes = [](spdk_bs_dev*, spdk_io_channel*, uint64_t, uint64_t, spdk_bs_dev_cb_args* args) { Answer(args, 0); };
-  dev->unmap = dev->write_zeroes;
-  dev->copy = nullptr;
-}
-
 int OpenExternalSnapshot(const std::string& bdev, std::function<void(spdk_bs_dev*)> removed, spdk_bs_dev** out) {
   struct External {
     std::function<void(spdk_bs_dev*)> removed;
@@ -356,7 +232,7 @@ int OpenExternalSnapshot(const std::string& bdev, std::function<void(spdk_bs_dev
   (*out)->destroy_channel = [](spdk_bs_dev*, spdk_io_channel* channel) { spdk_put_io_channel(channel); };
   // Asked for a place on the device of the blobstore: SPDK would copy from there, when a blob has this under its snapshot.
   (*out)->translate_lba = [](spdk_bs_dev*, uint64_t, uint64_t*) { return false; };
-  WatchDevice(*out, [external] { delete external; });
+  AllWatched()[*out] = {(*out)->destroy, [external] { delete external; }};
   (*out)->destroy = DestroyExternal;
   return 0;
 }

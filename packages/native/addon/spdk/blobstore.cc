@@ -11,6 +11,7 @@
 #include "blob_device.h"
 #include "runtime.h"
 #include "spdk_calls.h"
+#include "store_device.h"
 
 namespace effect_spdk {
 
@@ -42,11 +43,12 @@ Blobstore::~Blobstore() = default;
 
 void Blobstore::Open(BlobstoreOptions options, std::function<void(int, std::shared_ptr<Blobstore>)> opened) {
   const std::shared_ptr<Blobstore> self(new Blobstore);
-  const int rc = spdk_bdev_create_bs_dev_ext(options.bdev.c_str(), OnEvent, self.get(), &self->dev_);
+  spdk_bs_dev* below = nullptr;
+  const int rc = spdk_bdev_create_bs_dev_ext(options.bdev.c_str(), OnEvent, self.get(), &below);
   if (rc != 0) return opened(rc, nullptr);
-  spdk_bdev* const base = self->dev_->get_base_bdev(self->dev_);
+  spdk_bdev* const base = below->get_base_bdev(below);
   if (!BasesInUse().insert(base).second) {
-    self->dev_->destroy(self->dev_);
+    below->destroy(below);
     return opened(-EBUSY, nullptr);
   }
   self->self_ = self;
@@ -54,10 +56,11 @@ void Blobstore::Open(BlobstoreOptions options, std::function<void(int, std::shar
   self->on_progress_ = std::move(options.on_progress);
   Runtime::Get().blobstore_count.fetch_add(1);
   Runtime::Get().Remember(self);
-  WatchDevice(self->dev_, [store = self.get(), base] {
+  const auto destroyed = [store = self.get(), base] {
     BasesInUse().erase(base);
     store->OnDeviceClosed();
-  });
+  };
+  self->dev_ = MakeStoreDevice(below, {destroyed, [store = self.get()] { store->OnMetadataFailed(); }});
   self->Start(options);
 }
 
@@ -101,12 +104,20 @@ void Blobstore::OnOpened(spdk_blob_store* bs, int status) {
   }
   bs_ = bs;
   open_status_ = TakeWriteFailure(dev_);
+  if (stopped_) open_status_ = -EIO;
   if (open_status_ != 0) return GiveUp();
-  KeepSuperBlock(dev_, [this, self = self_] {
+  KeepSuperBlock(dev_, [this, self = self_](int read) {
+    open_status_ = read;
+    if (read != 0) return GiveUp();
     const auto opened = std::exchange(opened_, nullptr);
     opened(0, self);
     if (removed_ || going_) UnloadWhenEmpty();
   });
+}
+
+void Blobstore::OnMetadataFailed() {
+  stopped_ = true;
+  for (const auto& blob : blobs_) blob->OnStoreStopped();
 }
 
 // Initialised in memory, and not on the device. It is answered when the bdev is closed.
@@ -165,6 +176,14 @@ void Blobstore::Run(bool exclusive, Done done, std::function<void(Done)> operati
   });
 }
 
+void Blobstore::RunChange(bool exclusive, Done done, std::function<void(Done)> operation) {
+  // Within the run: it may stop while this waits for its turn.
+  Run(exclusive, std::move(done), [this, operation = std::move(operation)](const Done& ended) {
+    if (stopped_) return ended(-ENOTRECOVERABLE);
+    operation([this, ended](int status) { ended(stopped_ ? -ENOTRECOVERABLE : status); });
+  });
+}
+
 void Blobstore::Enter(bool exclusive, std::function<void()> run) {
   waiting_.push_back({exclusive, std::move(run)});
   RunNext();
@@ -200,6 +219,8 @@ void Blobstore::Unload(Done done) {
 // What cannot be written is given up, so that memory and bdev come back; `ended` tells that it was.
 void Blobstore::UnloadAnyway(const Done& ended) {
   CloseStuck([this, self = shared_from_this(), ended] {
+    // Whoever needed it was told. It stays marked as in use, and the next load recovers what lies there.
+    if (stopped_) DisconnectDevice(dev_);
     UnloadOnce([this, self, ended](int status) {
       if (unload_status_ == 0) unload_status_ = status;
       if (gone()) return ended(unload_status_);
@@ -216,10 +237,10 @@ void Blobstore::UnloadOnce(Done ended) { spdk_bs_unload(bs_, OnStatus::Run, OnSt
 
 // The metadata of clusters may be longer afterwards: what the device would be disconnected with has to be the new super block.
 void Blobstore::Grow(Done done) {
-  Run(true, std::move(done), [this](const Done& ended) {
-    spdk_bdev_update_bs_blockcnt(dev_);
+  RunChange(true, std::move(done), [this](const Done& ended) {
+    UpdateBlockCount(dev_);
     spdk_bs_grow_live(bs_, OnStatus::Run, OnStatus::Keep([this, ended](int status) {
-                        KeepSuperBlock(dev_, [status, ended] { ended(status); });
+                        KeepSuperBlock(dev_, [status, ended](int read) { ended(status != 0 ? status : read); });
                       }));
   });
 }
@@ -236,7 +257,10 @@ void Blobstore::Destroy(Done done) {
   });
 }
 
-void Blobstore::Attach(const std::shared_ptr<Blob>& blob) { blobs_.push_back(blob); }
+void Blobstore::Attach(const std::shared_ptr<Blob>& blob) {
+  blobs_.push_back(blob);
+  if (stopped_) blob->OnStoreStopped();
+}
 
 // Not by way of Run: it must go through while the blobstore goes away.
 void Blobstore::CloseBlob(Blob* blob, Done done) {
@@ -362,24 +386,37 @@ void Blobstore::Degrade(spdk_blob_id id, spdk_bs_dev* lost, Done ended) {
 
 // SPDK takes the channels to the device from under the I/O of the blob, and of what lies above it.
 void Blobstore::SetDegraded(spdk_blob* blob, Done ended) {
+  WhileQuiet(blobs_, std::move(ended), [blob](const Done& done) {
+    spdk_blob_set_esnap_bs_dev(blob, DegradedDevice(), OnStatus::Run, OnStatus::Keep(done));
+  });
+}
+
+std::vector<std::shared_ptr<Blob>> Blobstore::OpenAbove(spdk_blob_id id) const {
+  std::vector<std::shared_ptr<Blob>> above;
+  for (const auto& open : blobs_) {
+    spdk_blob_id at = spdk_blob_get_id(open->blob());
+    while (at != id && at != SPDK_BLOBID_INVALID) at = spdk_blob_get_parent_snapshot(bs_, at);
+    if (at == id) above.push_back(open);
+  }
+  return above;
+}
+
+void Blobstore::WhileQuiet(const std::vector<std::shared_ptr<Blob>>& blobs, Done done, std::function<void(Done)> operation) {
   struct Pausing {
-    std::vector<std::shared_ptr<Blob>> blobs;
     std::vector<Done> resume;
     size_t left = 0;
   };
-  auto pausing = std::make_shared<Pausing>();
-  pausing->blobs = blobs_;
-  pausing->left = blobs_.size() + 1;
-  const auto one_less = [pausing, blob, ended = std::move(ended)] {
+  const auto pausing = std::make_shared<Pausing>();
+  pausing->left = blobs.size() + 1;
+  const auto one_less = [pausing, done = std::move(done), operation = std::move(operation)] {
     if (--pausing->left != 0) return;
-    const auto on_set = [pausing, ended](int status) {
-      for (const Done& resume : pausing->resume) resume(0);
-      ended(status);
-    };
-    spdk_blob_set_esnap_bs_dev(blob, DegradedDevice(), OnStatus::Run, OnStatus::Keep(on_set));
+    operation([pausing, done](int status) {
+      for (const Done& resume : std::exchange(pausing->resume, {})) resume(0);
+      done(status);
+    });
   };
-  for (const auto& open : pausing->blobs) {
-    open->WhileQuiet([](int) {}, [pausing, one_less](Done resume) {
+  for (const auto& blob : blobs) {
+    blob->WhileQuiet([](int) {}, [pausing, one_less](Done resume) {
       pausing->resume.push_back(std::move(resume));
       one_less();
     });

@@ -54,10 +54,21 @@ class Blobstore : public std::enable_shared_from_this<Blobstore> {
   bool going() const { return going_; }
   // Why nothing more can be asked of it: 0 when it can.
   int Refusal() const;
+  // A write of metadata has failed. What it has in memory may differ from what lies on the device, so that nothing is written any
+  // more: a load brings back what the device has.
+  bool stopped() const { return stopped_; }
 
   // Metadata operations in the order in which they came: shared ones side by side, an exclusive one alone. `operation` gets
   // a function to call, once, with how it ended, which runs `done`. It does not run when the blobstore is going away.
   void Run(bool exclusive, Done done, std::function<void(Done ended)> operation);
+  // The same for what writes metadata: -ENOTRECOVERABLE from a blobstore that has stopped, also when SPDK does not tell that
+  // it did so meanwhile.
+  void RunChange(bool exclusive, Done done, std::function<void(Done ended)> operation);
+
+  // The open blobs that are this one or read through it.
+  std::vector<std::shared_ptr<Blob>> OpenAbove(spdk_blob_id id) const;
+  // Runs `operation` while no queue has I/O of these blobs in SPDK's hands. What comes meanwhile waits.
+  static void WhileQuiet(const std::vector<std::shared_ptr<Blob>>& blobs, Done done, std::function<void(Done ended)> operation);
 
   // -EBUSY while blobs are open. Otherwise the device is closed when `done` runs with 0.
   void Unload(Done done);
@@ -92,6 +103,7 @@ class Blobstore : public std::enable_shared_from_this<Blobstore> {
   void SetDegraded(spdk_blob* blob, Done ended);
   void Start(const BlobstoreOptions& options);
   void OnOpened(spdk_blob_store* bs, int status);
+  void OnMetadataFailed();
   void OnDeviceClosed();
   void GiveUp();
   void Abandon(std::function<void()> closed);
@@ -116,6 +128,7 @@ class Blobstore : public std::enable_shared_from_this<Blobstore> {
   bool removed_ = false;
   bool going_ = false;
   bool unloading_ = false;
+  bool stopped_ = false;
 
   std::vector<std::shared_ptr<Blob>> blobs_;
   // Closed by us, and not by SPDK.

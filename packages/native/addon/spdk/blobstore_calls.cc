@@ -66,25 +66,38 @@ blob_clear_method ClearMethodOf(const BlobstoreCall& call, size_t index) {
   return static_cast<blob_clear_method>(std::min(call.U32(index), static_cast<uint32_t>(BLOB_CLEAR_WITH_WRITE_ZEROES)));
 }
 
-// Runs an operation that answers with a status only.
+// Runs a change that answers with a status only.
 void RunPlain(const Store& store, bool exclusive, const Answered& answered, std::function<void(Ended)> operation) {
-  store->Run(exclusive, [answered](int status) { answered(StatusOnly(status)); }, std::move(operation));
+  store->RunChange(exclusive, [answered](int status) { answered(StatusOnly(status)); }, std::move(operation));
 }
 
-// Runs an operation that answers with the number of a blob.
-void RunForId(const Store& store, bool exclusive, const Answered& answered,
+// The same, alone, and while no I/O of the blob is in SPDK's hands, nor of those that read through it. SPDK holds what comes while it
+// exchanges lists of clusters, but does not wait for what is on its way: a first write of a cluster that was under way when a
+// snapshot took the extent pages writes its own over metadata page 0, and a read goes on in a snapshot that is deleted.
+void RunQuiet(const Store& store, spdk_blob_id id, const Answered& answered, std::function<void(Ended)> operation) {
+  RunPlain(store, true, answered, [store, id, operation = std::move(operation)](const Ended& ended) {
+    Blobstore::WhileQuiet(store->OpenAbove(id), ended, operation);
+  });
+}
+
+// Runs a change that answers with the number of a blob, while `quiet` and what reads through it is; SPDK_BLOBID_INVALID: nobody is.
+void RunForId(const Store& store, bool exclusive, const Answered& answered, spdk_blob_id quiet,
               const std::function<void(spdk_blob_op_with_id_complete, void*)>& operation) {
   const auto id = std::make_shared<spdk_blob_id>(0);
-  store->Run(
+  store->RunChange(
       exclusive,
       [id, answered](int status) {
         answered({status, {}, status == 0 ? BytesOf({static_cast<double>(*id)}) : ""});
       },
-      [id, operation](const Ended& ended) {
-        operation(OnBlobId::Run, OnBlobId::Keep([id, ended](spdk_blob_id made, int status) {
-                    *id = made;
-                    ended(status);
-                  }));
+      [store, quiet, id, operation](const Ended& ended) {
+        const auto make = [id, operation](const Ended& made) {
+          operation(OnBlobId::Run, OnBlobId::Keep([id, made](spdk_blob_id known, int status) {
+                      *id = known;
+                      made(status);
+                    }));
+        };
+        if (quiet == SPDK_BLOBID_INVALID) return make(ended);
+        Blobstore::WhileQuiet(store->OpenAbove(quiet), ended, make);
       });
 }
 
@@ -93,7 +106,7 @@ void Create(const Store& store, const BlobstoreCall& call, const Answered& answe
   const auto xattrs = std::make_shared<XattrList>(call.values);
   const int status = xattrs->Check();
   if (status != 0) return answered(StatusOnly(status));
-  RunForId(store, false, answered, [store, call, xattrs](spdk_blob_op_with_id_complete done, void* context) {
+  RunForId(store, false, answered, SPDK_BLOBID_INVALID, [store, call, xattrs](spdk_blob_op_with_id_complete done, void* context) {
     spdk_blob_opts opts;
     spdk_blob_opts_init(&opts, sizeof opts);
     opts.num_clusters = static_cast<uint64_t>(call.Number(0));
@@ -128,7 +141,7 @@ void AfterChannels(spdk_blob_store* bs, std::function<void()> then) {
 
 // delete [id]
 void Delete(const Store& store, spdk_blob_id id, const Answered& answered) {
-  RunPlain(store, true, answered, [store, id](const Ended& ended) {
+  RunQuiet(store, id, answered, [store, id](const Ended& ended) {
     const auto once_more = [store, id, ended](int status) {
       if (status != -EBUSY) return ended(status);
       // A clone that closes says so before its snapshot has let go of an external snapshot, which it does channel by channel.
@@ -153,23 +166,45 @@ void Derive(const Store& store, const BlobstoreCall& call, spdk_blob_id id, cons
   const bool is_snapshot = call.name == "snapshot";
   RunForId(
       store, true, [answered, derivation](BlobstoreAnswer answer) { answered(std::move(answer)); },
+      // A clone changes nothing of the snapshot.
+      is_snapshot ? id : SPDK_BLOBID_INVALID,
       [store, id, derivation, is_snapshot](spdk_blob_op_with_id_complete done, void* context) {
         const auto derive = is_snapshot ? spdk_bs_create_snapshot : spdk_bs_create_clone;
         derive(store->bs(), id, &derivation->opts, done, context);
       });
 }
 
+// Opens the parent of a blob once more: `held` gets it, or null. One that cannot be opened is missed by the operation itself.
+void HoldParent(const Store& store, spdk_blob_id id, std::function<void(spdk_blob* parent)> held) {
+  const spdk_blob_id parent = spdk_blob_get_parent_snapshot(store->bs(), id);
+  if (parent == SPDK_BLOBID_INVALID) return held(nullptr);
+  spdk_bs_open_blob(store->bs(), parent, OnBlob::Run, OnBlob::Keep([held = std::move(held)](spdk_blob* blob, int status) {
+                      held(status == 0 ? blob : nullptr);
+                    }));
+}
+
 // inflate, decouple [id]
 void Inflate(const Store& store, const BlobstoreCall& call, spdk_blob_id id, const Answered& answered) {
   const auto inflate = call.name == "inflate" ? spdk_bs_inflate_blob : spdk_bs_blob_decouple_parent;
-  // Not alone, like a shallow copy: it takes long, and SPDK keeps others from the blob meanwhile.
+  // Not alone, like a shallow copy: it takes long, and SPDK keeps others from the blob meanwhile. I/O goes on. From its first step SPDK
+  // gives no cluster back that is unmapped; an unmap that was on its way before that would leave a hole in a blob without holes.
+  // At the end SPDK closes the parent under the reads that go through it: it stays open until they have ended.
   RunPlain(store, false, answered, [store, id, inflate](const Ended& ended) {
     spdk_io_channel* const channel = spdk_bs_alloc_io_channel(store->bs());
     if (channel == nullptr) return ended(-ENOMEM);
-    inflate(store->bs(), channel, id, OnStatus::Run, OnStatus::Keep([channel, ended](int status) {
-              spdk_put_io_channel(channel);
-              ended(status);
-            }));
+    HoldParent(store, id, [store, id, inflate, channel, ended](spdk_blob* parent) {
+      const auto on_inflated = [store, id, channel, ended, parent](int status) {
+        spdk_put_io_channel(channel);
+        if (parent == nullptr) return ended(status);
+        Blobstore::WhileQuiet(store->OpenAbove(id), ended, [parent, status](const Ended& quiet) {
+          spdk_blob_close(parent, OnStatus::Run, OnStatus::Keep([quiet, status](int) { quiet(status); }));
+        });
+      };
+      Blobstore::WhileQuiet(store->OpenAbove(id), [](int) {}, [store, id, inflate, channel, on_inflated](const Ended& begun) {
+        inflate(store->bs(), channel, id, OnStatus::Run, OnStatus::Keep(on_inflated));
+        begun(0);
+      });
+    });
   });
 }
 
@@ -191,7 +226,7 @@ void AfterFailedParent(const Store& store, spdk_blob_id id, spdk_bs_dev* dev, st
 
 // setExternalParent [id] [bdev]
 void SetExternalParent(const Store& store, const BlobstoreCall& call, spdk_blob_id id, const Answered& answered) {
-  RunPlain(store, true, answered, [store, id, bdev = call.Text(0)](const Ended& ended) {
+  RunQuiet(store, id, answered, [store, id, bdev = call.Text(0)](const Ended& ended) {
     spdk_bs_dev* dev = nullptr;
     const int rc = OpenExternalSnapshot(bdev, store->OnExternalSnapshotRemoved(id), &dev);
     if (rc != 0) return ended(rc);
@@ -214,7 +249,8 @@ void SetExternalParent(const Store& store, const BlobstoreCall& call, spdk_blob_
 // shallowCopy [id] [bdev], with progress in clusters
 void ShallowCopy(const Store& store, const BlobstoreCall& call, spdk_blob_id id, const Progressed& progressed,
                  const Answered& answered) {
-  RunPlain(store, false, answered, [store, id, bdev = call.Text(0), progressed](const Ended& ended) {
+  // It reads, no more.
+  store->Run(false, [answered](int status) { answered(StatusOnly(status)); }, [store, id, bdev = call.Text(0), progressed](const Ended& ended) {
     struct Copy {
       spdk_bs_dev* dev = nullptr;
       spdk_io_channel* channel = nullptr;
@@ -336,7 +372,7 @@ bool CallBlobstore(const Store& store, const BlobstoreCall& call, const Progress
   if (name == "setParent") {
     spdk_blob_id snapshot = SPDK_BLOBID_INVALID;
     if (status != 0 || BlobIdOf(call.Number(1), &snapshot) != 0) return answered(StatusOnly(-ENOENT)), true;
-    RunPlain(store, true, answered, [store, id, snapshot](const Ended& ended) {
+    RunQuiet(store, id, answered, [store, id, snapshot](const Ended& ended) {
       spdk_bs_blob_set_parent(store->bs(), id, snapshot, OnStatus::Run, OnStatus::Keep(ended));
     });
     return true;

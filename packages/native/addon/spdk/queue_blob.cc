@@ -88,6 +88,11 @@ void Queue::OnBlobIo(void* context, int status) {
     return;
   }
   queue->blob_starved_ = false;
+  // SPDK may say that a write has succeeded although its metadata has not.
+  if (request->opcode != Opcode::kRead && request->channel->target->stopped()) {
+    status = -EIO;
+    request->completion.detail = Detail::kStopped;
+  }
   request->completion.status = status;
   queue->Complete(request);
   if (queue->waiting_for_blob_head_ != nullptr) queue->SubmitWaitingToBlobs();

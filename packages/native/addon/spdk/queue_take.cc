@@ -135,7 +135,10 @@ bool Queue::Prepare(Request* request, const SubmissionEntry& entry) {
   const Target& target = *channel->target;
   if (target.removed()) return Refuse(request, -ENODEV, Detail::kRemoved), false;
   if (channel->state != Channel::State::kOpen) return Refuse(request, -EBADF, Detail::kStaleChannel), false;
-  if (Writes(request->opcode) && !target.write()) return Refuse(request, -EBADF, Detail::kReadOnly), false;
+  if (Writes(request->opcode) && !target.write()) {
+    if (target.stopped()) return Refuse(request, -EIO, Detail::kStopped), false;
+    return Refuse(request, -EBADF, Detail::kReadOnly), false;
+  }
   // Of bdevs as well, by SPDK's word: but nothing here hands a command to one.
   const bool passes = request->opcode != Opcode::kNvmeIo || channel->nvme != nullptr;
   if (!passes || !target.Supports(IoTypeOf(request->opcode))) return Refuse(request, -ENOTSUP, Detail::kNotSupported), false;

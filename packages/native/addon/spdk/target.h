@@ -33,6 +33,8 @@ class Target : public std::enable_shared_from_this<Target> {
   uint64_t num_blocks() const { return num_blocks_.load(std::memory_order_relaxed); }
   size_t buffer_alignment() const { return buffer_alignment_; }
   bool removed() const { return removed_.load(std::memory_order_relaxed); }
+  // It is not written to any more, for what happened to its metadata.
+  bool stopped() const { return stopped_.load(std::memory_order_relaxed); }
   bool Supports(spdk_bdev_io_type type) const { return (supported_ & (uint64_t{1} << type)) != 0; }
   // How many want no I/O in SPDK's hands. Any thread; changed on the app thread.
   uint32_t pauses() const { return pauses_.load(std::memory_order_acquire); }
@@ -57,6 +59,11 @@ class Target : public std::enable_shared_from_this<Target> {
   // App thread, below. The device is going away: refuses new I/O, lets what is in flight finish, puts the channels, closes.
   void Remove();
   void Resized(uint64_t num_blocks);
+  void Stop() {
+    stopped_.store(true, std::memory_order_relaxed);
+    // What asks for this alone does not ask for one thing more per I/O.
+    write_.store(false, std::memory_order_relaxed);
+  }
   // What else has to end before it closes.
   virtual bool busy() const { return false; }
   // Once, when nothing uses it any more; ends with Closed(), then or later.
@@ -75,6 +82,7 @@ class Target : public std::enable_shared_from_this<Target> {
 
   std::atomic<bool> write_;
   std::atomic<bool> removed_{false};
+  std::atomic<bool> stopped_{false};
   std::atomic<uint32_t> pauses_{0};
   uint32_t block_size_ = 0;
   size_t buffer_alignment_ = 1;

@@ -7,9 +7,11 @@ import {
   fromErrno,
   invalid,
   PermissionDenied,
+  IoFailed,
   ReadOnly,
   Released,
-  SpdkError
+  SpdkError,
+  stoppedDetail
 } from "@effect-spdk/core/SpdkError"
 import * as Effect from "effect/Effect"
 
@@ -26,7 +28,8 @@ export const errno = {
   EINVAL: -22,
   ENOSPC: -28,
   EILSEQ: -84,
-  ESHUTDOWN: -108
+  ESHUTDOWN: -108,
+  ENOTRECOVERABLE: -131
 } as const
 
 /** What is known of a refusal by the call that it is an answer to. */
@@ -45,6 +48,8 @@ export const errorOf = (status: number, operation: string, resource: string, mea
   switch (status) {
     case errno.ESHUTDOWN:
       return new SpdkError({ reason: new DeviceRemoved({ operation, resource }) })
+    case errno.ENOTRECOVERABLE:
+      return new SpdkError({ reason: new IoFailed({ operation, resource, detail: stoppedDetail }) })
     case errno.EBADF:
       return new SpdkError({ reason: new Released({ operation, resource, what: "handle" }) })
     case errno.EILSEQ:

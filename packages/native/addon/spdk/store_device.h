@@ -1,0 +1,38 @@
+// The device of a blobstore: that of its bdev, and what has to be known of the blobstore's writes. App thread, all of it, but
+// for the I/O of data, which passes through.
+#pragma once
+
+#include <functional>
+
+#include "spdk_headers.h"
+
+namespace effect_spdk {
+
+struct StoreDeviceEvents {
+  // The blobstore has destroyed the device, which closes its bdev.
+  std::function<void()> destroyed;
+  // A write of metadata has failed, the first one. SPDK ignores that in places and goes on with what it believes to be written. So from
+  // here on the device refuses all writes of metadata: what lies on it stays a state that SPDK's recovery understands.
+  std::function<void()> failed;
+};
+
+// Takes `base`. Until KeepSuperBlock has read where the metadata ends, every write counts as one of metadata.
+spdk_bs_dev* MakeStoreDevice(spdk_bs_dev* base, StoreDeviceEvents events);
+
+// Learns what the bdev has gained.
+void UpdateBlockCount(spdk_bs_dev* dev);
+
+// Keeps a copy of the first page, for DisconnectDevice, and where the metadata ends. -EIO when it cannot be read.
+void KeepSuperBlock(spdk_bs_dev* dev, std::function<void(int status)> done);
+
+// Between the two, writes that fail are kept from the blobstore, and the first status is what TakeWriteFailure returns: an
+// initialisation that fails would leave the blobstore behind, with the device, where nobody can reach it. The super
+// block that is written meanwhile is kept.
+void HideWriteFailures(spdk_bs_dev* dev);
+int TakeWriteFailure(spdk_bs_dev* dev);
+
+// From here on writes vanish and reads find the super block and zeroes: a blobstore does not unload when its super block is
+// not there or not its own any more, and must not keep memory and bdev for that. Only the app thread may have a channel.
+void DisconnectDevice(spdk_bs_dev* dev);
+
+}  // namespace effect_spdk
