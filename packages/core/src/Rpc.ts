@@ -74,6 +74,8 @@ export class RpcClient extends Context.Service<
      * what SPDK 26.05 is known not to survive, is refused: `InvalidArgument` for a null bdev of block size 0, a split into more
      * parts than blocks, an NVMe command that moves more than its buffer has; `AlreadyExists` for a name or UUID that is taken
      * where a module does not survive that (split, passthru, zone_block); `Busy` for the store of a volume that is being deleted.
+     * Not known here, and fatal all the same: a split without a size whose base comes later with fewer blocks than parts; a
+     * store of logical volumes that one client deletes while another lists stores.
      */
     readonly call: (
       method: string,

@@ -257,7 +257,8 @@ const numberOf = (random: RandomSource, name: string): number => {
   // What a user would have written, so that something is made.
   if (name.endsWith("block_size") && random.chance(0.5)) return random.pick([512, 4096])
   if (/num_blocks$|size_in_mib|new_size/.test(name) && random.chance(0.5)) return random.pick([1, 64, 2048, 8192])
-  // Waiting is no hang: it is kept short.
+  // Waiting is no hang: it is kept short, or so long that it is refused.
+  if (/latency/.test(name)) return random.pick([0, 1, 100, 1000, 2 ** 52, 2 ** 53 - 1])
   if (/timeout/.test(name)) return random.pick([0, 1, 50])
   if (random.chance(0.03)) return random.pick(beyondNumbers)
   return random.chance(0.15) ? random.below(2 ** 31) : random.pick(integers)

@@ -45,7 +45,12 @@ const creators: { readonly [method: string]: (options: never) => Creation } = {
 }
 
 const callOf = (client: Client, call: Call, errors: Map<string, Bdev.ErrorBdev>): Creation => {
-  if (call.via === "rpc") return client.call(call.method, call.params, { timeout: callLimit })
+  if (call.via === "rpc") {
+    const sent = client.call(call.method, call.params, { timeout: callLimit })
+    if (call.method !== "bdev_split_create" || call.params["split_size_mb"] !== undefined) return sent
+    // Without a size it divides when a base comes later that has fewer blocks than parts: nobody can know that in advance.
+    return Effect.andThen(client.call("bdev_get_bdevs", { name: call.params["base_bdev"] }), sent)
+  }
   // See `creators`.
   const options = call.params as never
   if (call.method === "inject") {

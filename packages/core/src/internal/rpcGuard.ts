@@ -4,6 +4,7 @@
  * that there are cannot be known here: see `RpcClient.call`.
  */
 import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import * as Semaphore from "effect/Semaphore"
 import type * as Schema from "effect/Schema"
 import { AlreadyExists, Busy, fail, failInvalid, type RpcReason, type SpdkError } from "../SpdkError.ts"
@@ -78,6 +79,19 @@ const split: Guard = (params, ask) =>
       : undefined
     if (isFound(taken)) return yield* exists("bdev_split_create", taken.name)
   })
+
+/** A day. SPDK's modules read every new bdev, and no bdev that comes later can be deleted before they have. */
+const maxDelayMicros = 86_400_000_000
+
+const latencies: Guard = (params) => {
+  for (const [field, value] of Object.entries(params)) {
+    if (!field.endsWith("_latency") || (typeof value !== "number" && typeof value !== "bigint")) continue
+    if (value > maxDelayMicros) {
+      return failInvalid("bdev_delay_create", field, `is more than a day, ${maxDelayMicros} microseconds`, value)
+    }
+  }
+  return Effect.void
+}
 
 /** A size of 0 is divided by when the bdev is registered. */
 const blockSize =
@@ -157,6 +171,7 @@ const sendCommand: Guard = (params, ask) =>
 
 const guards: { readonly [method: string]: Guard } = {
   bdev_split_create: split,
+  bdev_delay_create: latencies,
   bdev_null_create: blockSize("bdev_null_create"),
   bdev_lvol_delete_lvstore: deletedLvstore,
   bdev_nvme_send_cmd: sendCommand,
@@ -171,6 +186,9 @@ const oneByOne: ReadonlySet<string> = new Set([
   "bdev_lvol_get_lvstores"
 ])
 
+/** Each takes milliseconds, where SPDK answers. */
+const turnLimit = "5 seconds"
+
 type Guarded = <A>(
   method: string,
   params: Params | undefined,
@@ -181,23 +199,41 @@ type Guarded = <A>(
 /** For one client: `call` runs when nothing speaks against it. */
 export const makeGuard = (): Guarded => {
   const lvstores = Semaphore.makeUnsafe(1)
-  let deletions = 0
+  const inTurn = <A>(operation: string, call: Effect.Effect<A, SpdkError<RpcReason>>) =>
+    Effect.acquireUseRelease(
+      Effect.timeoutOption(lvstores.take(1), turnLimit),
+      (turn): Effect.Effect<A, SpdkError<RpcReason>> => {
+        const detail = "a store of logical volumes is being made or deleted"
+        return Option.isSome(turn) ? call : fail(new Busy({ operation, detail, errno: "EBUSY", errnoCode: 16 }))
+      },
+      (turn) => (Option.isSome(turn) ? lvstores.release(1) : Effect.void)
+    )
+  /** The lvols that are being deleted, by the names that were given for them. */
+  const deletions = new Map<symbol, unknown>()
   /** A store that is deleted while one of its lvols still is stays half deleted for good. */
-  const counted = <A, E>(call: Effect.Effect<A, E>) =>
+  const counted = <A, E>({ name }: Params, call: Effect.Effect<A, E>) =>
     Effect.suspend(() => {
-      deletions++
+      const key = Symbol()
+      deletions.set(key, name)
       return Effect.ensuring(
         call,
-        Effect.sync(() => void deletions--)
+        Effect.sync(() => void deletions.delete(key))
       )
     })
+  /** A UUID may be of any store. */
+  const isOf = (lvol: unknown, store: unknown): boolean =>
+    typeof lvol !== "string" || typeof store !== "string" || !lvol.includes("/") || lvol.startsWith(`${store}/`)
   const unlessDeleting = <A>(params: Params, call: Effect.Effect<A, SpdkError<RpcReason>>) =>
-    Effect.suspend(() => (deletions === 0 ? call : busyStore(params, "lvols are being deleted")))
+    Effect.suspend(() =>
+      [...deletions.values()].some((lvol) => isOf(lvol, params["lvs_name"]))
+        ? busyStore(params, "lvols are being deleted")
+        : call
+    )
   return (method, params, ask, call) => {
     const guard = Object.hasOwn(guards, method) ? guards[method] : undefined
     const checked = guard === undefined ? call : Effect.andThen(guard(params ?? {}, ask), call)
-    if (method === "bdev_lvol_delete") return counted(checked)
-    const waiting = oneByOne.has(method) ? lvstores.withPermits(1)(checked) : checked
+    if (method === "bdev_lvol_delete") return counted(params ?? {}, checked)
+    const waiting = oneByOne.has(method) ? inTurn(method, checked) : checked
     return method === "bdev_lvol_delete_lvstore" ? unlessDeleting(params ?? {}, waiting) : waiting
   }
 }
