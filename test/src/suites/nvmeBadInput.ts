@@ -28,7 +28,7 @@ export const suite: NvmeSuite = (name, layer, _capabilities, factory) => {
           ["trtype:TCP", "traddr", /not a string/],
           [`${somewhere} traddr:1.2.3.4`, "traddr", /comes twice/],
           ["trtype:TCP traddr:127.0.0.1 trsvcid:99999", "trsvcid", /port/],
-          ["trtype:TCP traddr:127.0.0.1 subnqn:x", "subnqn", /shorter/],
+          [`trtype:TCP traddr:127.0.0.1 subnqn:${"x".repeat(224)}`, "subnqn", /longer than 223 bytes/],
           [{ trtype: "TCP", traddr: "" }, "traddr", /empty/],
           [{ trtype: "SCSI", traddr: "x" }, "trtype", /none of/],
           [{ trtype: "TCP", traddr: "127.0.0.1", trsvcid: 4420 }, "trsvcid", /as a string/],

@@ -79,8 +79,9 @@ void Blobstore::Start(const BlobstoreOptions& options) {
     HideWriteFailures(dev_);
     return spdk_bs_init(dev_, &opts, OnStore::Run, OnStore::Keep(on_opened));
   }
-  // SPDK compares the device with this size before it has read the real one.
-  opts.cluster_sz = std::min<uint32_t>(opts.cluster_sz, kSmallestClusterBytes);
+  // SPDK compares the device with this size before it has read the real one, and refuses one below a page, which is a physical block
+  // where that is larger.
+  opts.cluster_sz = std::max(kSmallestClusterBytes, spdk_bdev_get_physical_block_size(dev_->get_base_bdev(dev_)));
   opts.force_recover = options.force_recover;
   opts.iter_cb_fn = OnIterated;
   opts.iter_cb_arg = this;

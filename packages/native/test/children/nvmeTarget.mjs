@@ -33,11 +33,14 @@ await new Promise((resolve, reject) =>
     status === 0 ? resolve() : reject(new Error(text))
   )
 )
-await rpc("bdev_malloc_create", { name: "fast", num_blocks: 65_536, block_size: 512 })
+// The same volumes each time: a host that connects again goes on with no others.
+const uuids = { fast: "6f1b2c3d-0000-4000-8000-000000000001", slow: "6f1b2c3d-0000-4000-8000-000000000002" }
+await rpc("bdev_malloc_create", { name: "fast", num_blocks: 65_536, block_size: 512, uuid: uuids.fast })
 await rpc("bdev_malloc_create", { name: "under", num_blocks: 2048, block_size: 512 })
 await rpc("bdev_delay_create", {
   base_bdev_name: "under",
   name: "slow",
+  uuid: uuids.slow,
   avg_read_latency: Number(delayMicros),
   p99_read_latency: Number(delayMicros),
   avg_write_latency: Number(delayMicros),
