@@ -1,10 +1,6 @@
 /** What a run must not show, and what it has seen so far. */
 import * as Cause from "effect/Cause"
 
-export class Violation extends Error {
-  override readonly name = "Violation"
-}
-
 /** What the workload and the oracle share in one run. */
 export class Watch {
   readonly violations: Array<string> = []
