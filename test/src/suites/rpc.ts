@@ -272,6 +272,12 @@ export const suite = (name: string, layer: EngineLayer, capabilities: Capabiliti
         yield* failsWith(client.call("bdev_zone_block_create", zoned), "AlreadyExists", { resource: bdev })
         const onto = { name: bdev, base_bdev_name: bdev }
         yield* failsWith(client.call("bdev_passthru_create", onto), "AlreadyExists", { resource: bdev })
+        for (const call of [
+          client.call("bdev_passthru_create", { ...onto, name: "" }),
+          client.call("bdev_zone_block_create", { ...zoned, name: "" })
+        ]) {
+          yield* failsWith(call, "InvalidArgument", { field: "name" })
+        }
         const [{ uuid } = {}] = yield* Rpc.call("bdev_get_bdevs", { name: bdev })
         const sameUuid = { name: fresh("passthru"), base_bdev_name: bdev, uuid }
         yield* failsWith(client.call("bdev_passthru_create", sameUuid), "AlreadyExists", { resource: bdev })

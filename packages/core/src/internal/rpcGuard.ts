@@ -106,9 +106,12 @@ const freeNames =
     Effect.forEach(
       fields,
       (field) =>
-        Effect.flatMap(find(ask, params[field]), (taken) =>
-          taken === undefined ? Effect.void : exists(method, taken.name)
-        ),
+        // No bdev is registered under it.
+        params[field] === ""
+          ? failInvalid(method, field, "is empty", "")
+          : Effect.flatMap(find(ask, params[field]), (taken) =>
+              taken === undefined ? Effect.void : exists(method, taken.name)
+            ),
       { discard: true }
     )
 
