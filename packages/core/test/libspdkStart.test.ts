@@ -1,8 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
+import type * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as fs from "node:fs"
 import * as net from "node:net"
 import * as path from "node:path"
+import { Host } from "../src/internal/host.ts"
 import { start, type StartHost } from "../src/internal/libspdk/start.ts"
 import { resolve } from "../src/internal/options.ts"
 
@@ -52,6 +55,44 @@ describe("SPDK that dies while it is configured", () => {
       assert.include(error.message, "the nvmf subsystem did not start")
       assert.isFalse(fs.existsSync(seen.directory))
       assert.strictEqual(seen.released, 1)
+    })
+  )
+})
+
+describe("an SPDK that never answers", () => {
+  it.effect("fails the start after a limit of the machine's time, and gives the share back", () =>
+    Effect.gen(function* () {
+      const seen = { directory: "", released: 0 }
+      const host: StartHost = {
+        start: ({ rpcDirectory }) => {
+          seen.directory = rpcDirectory
+          return 1
+        },
+        release: () => void seen.released++,
+        listenToLog: () => () => {},
+        ...neverConfigured
+      }
+      const options = yield* resolve("embedded", {}, () => {})
+      const waited: Array<number> = []
+      // The outside clock runs at once; Effect's is a TestClock that nobody moves.
+      const outside = yield* Host
+      const clock: Clock.Clock = {
+        ...outside.clock,
+        currentTimeMillisUnsafe: () => outside.clock.currentTimeMillisUnsafe(),
+        sleep: (duration) => Effect.sync(() => void waited.push(Duration.toMillis(duration)))
+      }
+      const error = yield* start(host, options, undefined).pipe(
+        Effect.scoped,
+        Effect.flip,
+        Effect.provideService(Host, { ...outside, clock })
+      )
+      assert.strictEqual(error.reason._tag, "StartFailed")
+      assert.include(error.message, "has not started within 2m")
+      assert.deepStrictEqual(waited, [120_000])
+      assert.strictEqual(seen.released, 1)
+      // SPDK may still take it.
+      assert.isTrue(fs.existsSync(seen.directory))
+      fs.rmSync(seen.directory, { recursive: true })
     })
   )
 })

@@ -5,6 +5,7 @@
 import { existsSync } from "node:fs"
 import { createRequire } from "node:module"
 import { fileURLToPath } from "node:url"
+import { unusable } from "./internal/runtimes.ts"
 
 export interface StartOptions {
   readonly name: string
@@ -197,6 +198,8 @@ const find = (): LoadResult => {
   // An empty variable is what shells make of one that is not set.
   const override = process.env[addonPathVariable] || undefined
   const path = override ?? fileURLToPath(new URL("../build/Release/spdk.node", import.meta.url))
+  const lacks = unusable(process.versions)
+  if (lacks !== undefined) return { _tag: "Missing", lookedFor: [path], reason: lacks }
   if (!existsSync(path)) {
     return {
       _tag: "Missing",

@@ -8,6 +8,7 @@ import type * as Scope from "effect/Scope"
 import { EngineUnavailable, fromErrno, SpdkError, StartFailed } from "../../SpdkError.ts"
 import type { Descriptor, DescriptorInfo, Engine, EngineThread } from "../engine.ts"
 import type { ResolvedOptions } from "../options.ts"
+import { withinLimit } from "../release.ts"
 import { makeBlobstores } from "./blobstores.ts"
 import { makeMemory } from "./memory.ts"
 import { makeNvme } from "./nvme.ts"
@@ -112,9 +113,13 @@ const makeSpawn =
         })
       ),
       (thread) =>
-        Effect.andThen(
-          askToClose((onReply) => host.exit(thread.hostQueue, onReply)),
-          Effect.sync(() => void threads.delete(thread))
+        withinLimit(
+          "SpdkThread.spawn",
+          name,
+          Effect.andThen(
+            askToClose((onReply) => host.exit(thread.hostQueue, onReply)),
+            Effect.sync(() => void threads.delete(thread))
+          )
         )
     )
 

@@ -7,6 +7,7 @@ import * as os from "node:os"
 import * as path from "node:path"
 import type { Host, Reply } from "@effect-spdk/native/Host"
 import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import * as Outside from "../outside.ts"
@@ -89,7 +90,8 @@ export const start = Effect.fnUntraced(function* <E = never>(
   if (options.rpcSocket !== undefined) yield* claimLink(options.rpcSocket)
   const { runningKey, started, turn } = yield* acquire(host, options, directory, socket, configure !== undefined)
   const removeDirectory = Effect.promise(() => fs.rm(directory, { recursive: true, force: true }))
-  const ready = Effect.tapError(Deferred.await(started), () => removeDirectory)
+  // After the limit SPDK may still come up, and needs its directory then: whoever shares it next finds its socket there.
+  const ready = withinStartLimit(Effect.tapError(Deferred.await(started), () => removeDirectory))
 
   // A fresh SPDK that waits for its configuration is there as soon as its socket answers; a running one says so.
   const rpcSocket = configure === undefined ? yield* ready : yield* Effect.raceFirst(ready, waitForSocket(socket))
@@ -111,6 +113,16 @@ export const start = Effect.fnUntraced(function* <E = never>(
   const running: RunningOptions = JSON.parse(runningKey())
   return { rpc, rpcSocket: isLinked ? (options.rpcSocket ?? rpcSocket) : rpcSocket, running }
 })
+
+/** A start takes a fraction of a second; many drives, or all memory in hugepages, take seconds. */
+const startLimit = Duration.minutes(2)
+
+/** Nobody waits for ever for an SPDK that does not say a word. */
+const withinStartLimit = <A, E>(self: Effect.Effect<A, E>): Effect.Effect<A, E | SpdkError<StartFailed>> =>
+  Outside.timeoutOrElse(self, {
+    duration: startLimit,
+    orElse: () => Effect.fail(startFailed(`SPDK has not started within ${Duration.format(startLimit)}`))
+  })
 
 /** How long an SPDK whose socket is gone has to say why. */
 const lastWordsLimit = "5 seconds"
