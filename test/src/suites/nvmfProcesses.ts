@@ -15,11 +15,22 @@ import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { type Capabilities, type EngineLayer, scratchFile } from "../support/engines.ts"
-import { blockSize, contract, failsWith, fresh, pattern, sameBytes, until, within } from "../support/harness.ts"
+import {
+  blockSize,
+  contract,
+  expectReasonIn,
+  failsWith,
+  fresh,
+  pattern,
+  sameBytes,
+  until,
+  within
+} from "../support/harness.ts"
 import { progress, startLoad, verifyLoad } from "../support/load.ts"
 import { attachedBdev, exported, freePort, freshNqn, makeTarget, pathTo, verifiedRounds } from "../support/nvmf.ts"
 import { seeded } from "../support/random.ts"
 import { startTarget } from "../support/spdkTarget.ts"
+import { canMask } from "../support/spdkVersion.ts"
 
 const deleteMalloc = (name: string) =>
   Effect.flatMap(Rpc.RpcClient, (client) => client.call("bdev_malloc_delete", { name }))
@@ -64,7 +75,9 @@ export const suite = (name: string, layer: EngineLayer, capabilities: Capabiliti
         const disk = yield* controller.namespace(1)
         for (const action of [0, 1, 2]) {
           const acquire = disk.io({ opcode: 0x11, cdw10: action, data: new Uint8Array(16) })
-          yield* failsWith(within("the answer", acquire), "NotSupported")
+          const exit = yield* Effect.exit(within("the answer", acquire))
+          // Before 26.05 SPDK has no mask; its target is not ended by it, and answers that somebody else may hold it.
+          expectReasonIn(exit, canMask() ? ["NotSupported"] : ["Busy", "InvalidArgument", "IoFailed"])
         }
         yield* disk.readBytes(0, 512)
         assert.lengthOf((yield* made.subsystem.info).namespaces, 1)
