@@ -4,8 +4,21 @@ import * as DmaBuffer from "@effect-spdk/core/DmaBuffer"
 import * as SpdkThread from "@effect-spdk/core/SpdkThread"
 import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
-import type { Capabilities, EngineLayer } from "../support/engines.ts"
-import { blockSize, contract, failsWith, fresh, mallocOpened, pattern, sameBytes } from "../support/harness.ts"
+import * as Exit from "effect/Exit"
+import * as Stream from "effect/Stream"
+import { KiB } from "../support/blobs.ts"
+import { type Capabilities, type EngineLayer, scratchFile } from "../support/engines.ts"
+import {
+  blockSize,
+  contract,
+  expectReasonIn,
+  failsWith,
+  fresh,
+  mallocOpened,
+  pattern,
+  sameBytes,
+  within
+} from "../support/harness.ts"
 import { errorBdev, examined } from "../support/held.ts"
 import { seeded } from "../support/random.ts"
 
@@ -328,6 +341,49 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
         yield* failsWith(device.bdev.readBytes(0, blockSize), "IoFailed")
         yield* device.inject({ ioType: "clear", errorType: "failure" })
         yield* device.bdev.readBytes(0, blockSize)
+      })
+    )
+
+    check("bytes are read and written on blocks larger than common memory is aligned to", () =>
+      Effect.gen(function* () {
+        for (const size of [128 * KiB, 1024 * KiB]) {
+          const path = yield* scratchFile
+          const name = yield* Bdev.createFile({ path, size: 4 * size, blockSize: size })
+          const bdev = yield* Bdev.open(name, { write: true })
+          const bytes = pattern(2 * size, 5)
+          yield* bdev.writeBytes(size, bytes)
+          const parts = Array.from({ length: 8 }, (_, i) => bdev.readBytes((1 + (i % 2)) * size, size))
+          for (const [i, part] of (yield* Effect.all(parts, { concurrency: "unbounded" })).entries()) {
+            sameBytes(part, bytes.subarray((i % 2) * size, ((i % 2) + 1) * size), `read ${i}`)
+          }
+          yield* Stream.run(Stream.make(pattern(70_000, 6)), bdev.sink({ offsetBytes: size + 333 }))
+          bytes.set(pattern(70_000, 6), 333)
+          const chunks = yield* Stream.runCollect(bdev.stream({ offsetBytes: size, lengthBytes: 2 * size }))
+          sameBytes(Buffer.concat([...chunks]), bytes, "the stream")
+        }
+      })
+    )
+
+    check("a block longer than all memory for plain bytes is read, or refused, and waits for nobody", () =>
+      Effect.gen(function* () {
+        const path = yield* scratchFile
+        const size = 64 * 1024 * KiB
+        const name = yield* Bdev.createFile({ path, size, blockSize: size })
+        const bdev = yield* Bdev.open(name)
+        const exit = yield* within("the read", Effect.exit(bdev.readBytes(0, size)))
+        if (Exit.isFailure(exit)) expectReasonIn(exit, ["NoMemory"])
+      })
+    )
+
+    check("a file without fallocate offers no unmap, and one with it unmaps", () =>
+      Effect.gen(function* () {
+        for (const fallocate of [false, true]) {
+          const path = yield* scratchFile
+          const name = yield* Bdev.createFile({ path, size: 64 * KiB, fallocate })
+          const bdev = yield* Bdev.open(name, { write: true })
+          assert.strictEqual(bdev.supports("unmap"), fallocate)
+          yield* fallocate ? bdev.unmap(0, 4 * KiB) : failsWith(bdev.unmap(0, 4 * KiB), "NotSupported")
+        }
       })
     )
   })

@@ -8,7 +8,7 @@ import { maxBounceBytes } from "./bouncePool.ts"
 import { type IoTarget, transfer } from "./io.ts"
 import { refusedOpcode, refusedRange } from "./ioCheck.ts"
 import type { IoError } from "./ioCompletion.ts"
-import { sliceOf } from "./ioMemory.ts"
+import { type DmaBufferImpl, sliceOf } from "./ioMemory.ts"
 import type { OpenBdev } from "./openBdev.ts"
 
 /** Of one large read or write. */
@@ -27,7 +27,7 @@ export const readBytes = (
     const bytes = new Uint8Array(lengthBytes)
     return Effect.as(
       forEachPiece(target.bdev, lengthBytes, (start, length) =>
-        target.bdev.bounce.lease(length, (buffer) =>
+        lease(target.bdev, length, (buffer) =>
           Effect.map(transfer(target, Opcode.Read, offsetBytes + start, buffer, operation), () =>
             bytes.set(buffer.bytes, start)
           )
@@ -51,12 +51,19 @@ export const writeBytes = (
     const refused = refuse(target.bdev, Opcode.Write, offsetBytes, bytes.length, "bytes.length", operation)
     if (refused !== undefined) return Effect.fail(refused)
     return forEachPiece(target.bdev, bytes.length, (start, length) =>
-      target.bdev.bounce.lease(length, (buffer) => {
+      lease(target.bdev, length, (buffer) => {
         buffer.bytes.set(bytes.subarray(start, start + length))
         return transfer(target, Opcode.Write, offsetBytes + start, buffer, operation)
       })
     )
   })
+
+/** Memory that the bdev takes. */
+const lease = <A>(
+  { bounce, bufferAlignment }: OpenBdev,
+  lengthBytes: number,
+  use: (buffer: DmaBufferImpl) => Effect.Effect<A, IoError>
+): Effect.Effect<A, IoError> => bounce.lease(lengthBytes, use, bufferAlignment)
 
 const forEachPiece = (
   bdev: OpenBdev,
@@ -118,10 +125,10 @@ export const readRange = (
   endBytes: number,
   operation: string
 ): Effect.Effect<Uint8Array, IoError> => {
-  const { blockSize, bounce } = target.bdev
+  const { blockSize } = target.bdev
   const first = Math.floor(startBytes / blockSize) * blockSize
   const last = Math.ceil(endBytes / blockSize) * blockSize
-  return bounce.lease(last - first, (buffer) =>
+  return lease(target.bdev, last - first, (buffer) =>
     Effect.map(transfer(target, Opcode.Read, first, buffer, operation), () =>
       buffer.bytes.slice(startBytes - first, endBytes - first)
     )
@@ -144,7 +151,7 @@ export const writeRange = (
   const endBytes = startBytes + lengthBytes
   const first = Math.floor(startBytes / unitBytes) * unitBytes
   const last = Math.min(Math.ceil(endBytes / unitBytes) * unitBytes, bdev.numBlocks * bdev.blockSize)
-  return bdev.bounce.lease(last - first, (buffer) => {
+  return lease(bdev, last - first, (buffer) => {
     const readUnit = (unit: number) =>
       transfer(target, Opcode.Read, unit, sliceOf(buffer, unit - first, Math.min(unitBytes, last - unit)), operation)
     const lastUnit = Math.floor((endBytes - 1) / unitBytes) * unitBytes

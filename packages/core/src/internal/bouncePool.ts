@@ -19,20 +19,30 @@ const maxBytes = 32 * 2 ** 20
 
 type LeaseError = SpdkErrorOf<"InvalidArgument" | "NoMemory">
 
+/** Memories of one length and one alignment. */
+interface SizeClass {
+  readonly bytes: number
+  readonly alignment: number
+  /** Those that nobody has leased. */
+  readonly idle: Array<Memory>
+}
+
 interface Waiter {
-  readonly classBytes: number
+  readonly sizeClass: SizeClass
   memory: Memory | undefined
   resume: (exit: Effect.Effect<void>) => void
 }
 
-/** No bdev requires more than its block size, and a lease is at least one block long. */
-const alignmentOf = (classBytes: number): number => Math.min(classBytes, 65_536)
+/** What memory is aligned to, unless a bdev asks for more: large alignments are hard to find in a heap that is in use. */
+const commonAlignment = 65_536
 
-const classOf = (lengthBytes: number): number => Math.max(minBounceBytes, 2 ** Math.ceil(Math.log2(lengthBytes)))
+const bytesOfClass = (lengthBytes: number): number => Math.max(minBounceBytes, 2 ** Math.ceil(Math.log2(lengthBytes)))
 
 export class BouncePool {
   private readonly engineMemory: EngineMemory
-  private readonly idle = new Map<number, Array<Memory>>()
+  private readonly common = new Map<number, SizeClass>()
+  /** Aligned to their whole length: no bdev requires more than its block size, and a lease is at least one block long. */
+  private readonly wide = new Map<number, SizeClass>()
   private readonly waiters = new Set<Waiter>()
   private idleBytes = 0
   private leasedBytes = 0
@@ -42,17 +52,35 @@ export class BouncePool {
     this.engineMemory = engineMemory
   }
 
-  /** Runs `use` with a buffer of exactly `lengthBytes`, at most `maxBounceBytes`. Its content is undefined. */
+  /**
+   * Runs `use` with a buffer of exactly `lengthBytes`: at most `maxBounceBytes`, or one block that is longer. Its content is
+   * undefined. `alignment` is a power of two, at most `lengthBytes`.
+   */
   lease<A, E>(
     lengthBytes: number,
-    use: (buffer: DmaBufferImpl) => Effect.Effect<A, E>
+    use: (buffer: DmaBufferImpl) => Effect.Effect<A, E>,
+    alignment = 1
   ): Effect.Effect<A, E | LeaseError> {
-    const classBytes = classOf(lengthBytes)
+    const sizeClass = this.classOf(bytesOfClass(lengthBytes), alignment > commonAlignment)
     return Effect.uninterruptibleMask((restore) =>
-      Effect.flatMap(this.take(classBytes, restore), (memory) =>
-        Effect.onExit(restore(use(bufferOf(memory, lengthBytes))), () => this.giveBack(classBytes, memory))
+      Effect.flatMap(this.take(sizeClass, restore), (memory) =>
+        Effect.onExit(restore(use(bufferOf(memory, lengthBytes))), () => this.giveBack(sizeClass, memory))
       )
     )
+  }
+
+  private classOf(bytes: number, isWide: boolean): SizeClass {
+    const classes = isWide ? this.wide : this.common
+    const known = classes.get(bytes)
+    if (known !== undefined) return known
+    const made: SizeClass = { bytes, alignment: isWide ? bytes : Math.min(bytes, commonAlignment), idle: [] }
+    classes.set(bytes, made)
+    return made
+  }
+
+  /** What is longer than all that the pool holds is leased alone. */
+  private hasRoom(bytes: number): boolean {
+    return this.leasedBytes === 0 || this.leasedBytes + bytes <= maxBytes
   }
 
   /** What is leased is freed at the end of its lease. */
@@ -62,47 +90,47 @@ export class BouncePool {
   })
 
   private take(
-    classBytes: number,
+    sizeClass: SizeClass,
     restore: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
   ): Effect.Effect<Memory, LeaseError> {
     return Effect.suspend(() => {
       // Those who wait already come first.
-      if (this.waiters.size > 0 || this.leasedBytes + classBytes > maxBytes) return this.wait(classBytes, restore)
-      this.leasedBytes += classBytes
-      return this.takeReserved(classBytes, restore)
+      if (this.waiters.size > 0 || !this.hasRoom(sizeClass.bytes)) return this.wait(sizeClass, restore)
+      this.leasedBytes += sizeClass.bytes
+      return this.takeReserved(sizeClass, restore)
     })
   }
 
-  /** `classBytes` are counted as leased already. */
+  /** Its bytes are counted as leased already. */
   private takeReserved(
-    classBytes: number,
+    sizeClass: SizeClass,
     restore: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
   ): Effect.Effect<Memory, LeaseError> {
-    const idle = this.idle.get(classBytes)?.pop()
+    const idle = sizeClass.idle.pop()
     if (idle !== undefined) {
-      this.idleBytes -= classBytes
+      this.idleBytes -= sizeClass.bytes
       return Effect.succeed(idle)
     }
     const makeRoom = this.idleBytes + this.leasedBytes > maxBytes ? this.freeIdle : Effect.void
-    return Effect.andThen(makeRoom, this.allocate(classBytes)).pipe(
+    return Effect.andThen(makeRoom, this.allocate(sizeClass)).pipe(
       Effect.catch((error) => {
         // The engine has no room. Somebody else's lease may fit, or be freed to make some.
         if (error.reason._tag === "NoMemory") {
-          if (this.idleBytes > 0) return this.takeReserved(classBytes, restore)
-          if (this.leasedBytes > classBytes) {
-            this.leasedBytes -= classBytes
-            return this.wait(classBytes, restore)
+          if (this.idleBytes > 0) return this.takeReserved(sizeClass, restore)
+          if (this.leasedBytes > sizeClass.bytes) {
+            this.leasedBytes -= sizeClass.bytes
+            return this.wait(sizeClass, restore)
           }
         }
         // Those who wait for this reservation, which now never becomes a lease, try for themselves.
-        return Effect.andThen(this.returnReservation(classBytes), Effect.fail(error))
+        return Effect.andThen(this.returnReservation(sizeClass.bytes), Effect.fail(error))
       })
     )
   }
 
-  private allocate(classBytes: number): Effect.Effect<Memory, LeaseError> {
+  private allocate({ alignment, bytes }: SizeClass): Effect.Effect<Memory, LeaseError> {
     const allocate = Effect.map(
-      onlyReasons(["InvalidArgument", "NoMemory"])(this.engineMemory.allocate(classBytes, alignmentOf(classBytes))),
+      onlyReasons(["InvalidArgument", "NoMemory"])(this.engineMemory.allocate(bytes, alignment)),
       (slab) => new Memory(slab)
     )
     return Effect.catch(allocate, (error) =>
@@ -111,11 +139,11 @@ export class BouncePool {
   }
 
   private wait(
-    classBytes: number,
+    sizeClass: SizeClass,
     restore: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
   ): Effect.Effect<Memory, LeaseError> {
     return Effect.suspend(() => {
-      const waiter: Waiter = { classBytes, memory: undefined, resume: () => {} }
+      const waiter: Waiter = { sizeClass, memory: undefined, resume: () => {} }
       const turn = Effect.callback<void>((resume) => {
         waiter.resume = resume
         this.waiters.add(waiter)
@@ -123,45 +151,42 @@ export class BouncePool {
       const cancel = Effect.suspend(() => {
         // Not among the waiters any more: the turn came, and the interruption with it.
         if (this.waiters.delete(waiter)) return Effect.void
-        return this.returnReservation(classBytes)
+        return this.returnReservation(sizeClass.bytes)
       })
       return Effect.flatMap(
         Effect.onInterrupt(restore(turn), () => cancel),
-        () => this.takeReserved(classBytes, restore)
+        () => this.takeReserved(sizeClass, restore)
       )
     })
   }
 
-  private giveBack(classBytes: number, memory: Memory): Effect.Effect<void> {
+  private giveBack(sizeClass: SizeClass, memory: Memory): Effect.Effect<void> {
     return Effect.suspend(() => {
       if (this.closed) {
-        this.leasedBytes -= classBytes
+        this.leasedBytes -= sizeClass.bytes
         return freeMemory(this.engineMemory, memory, "BouncePool.close")
       }
-      const idle = this.idle.get(classBytes)
-      if (idle === undefined) this.idle.set(classBytes, [memory])
-      else idle.push(memory)
-      this.idleBytes += classBytes
-      return this.returnReservation(classBytes)
+      sizeClass.idle.push(memory)
+      this.idleBytes += sizeClass.bytes
+      return this.returnReservation(sizeClass.bytes)
     })
   }
 
-  private returnReservation(classBytes: number): Effect.Effect<void> {
+  private returnReservation(bytes: number): Effect.Effect<void> {
     return Effect.sync(() => {
-      this.leasedBytes -= classBytes
+      this.leasedBytes -= bytes
       // A snapshot: who finds the engine without memory waits again.
       for (const waiter of Array.from(this.waiters)) {
-        if (this.leasedBytes + waiter.classBytes > maxBytes) return
+        if (!this.hasRoom(waiter.sizeClass.bytes)) return
         this.waiters.delete(waiter)
-        this.leasedBytes += waiter.classBytes
+        this.leasedBytes += waiter.sizeClass.bytes
         waiter.resume(Effect.void)
       }
     })
   }
 
   private readonly freeIdle: Effect.Effect<void> = Effect.suspend(() => {
-    const memories = [...this.idle.values()].flat()
-    this.idle.clear()
+    const memories = [...this.common.values(), ...this.wide.values()].flatMap(({ idle }) => idle.splice(0))
     this.idleBytes = 0
     return Effect.forEach(memories, (memory) => freeMemory(this.engineMemory, memory, "BouncePool.close"), {
       discard: true
