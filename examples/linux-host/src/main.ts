@@ -49,6 +49,7 @@ const check = Effect.gen(function* () {
   const exported = yield* Bdev.Bdev
   const [there, here] = [yield* bdev.readBytes(0, 4096), yield* exported.readBytes(0, 4096)]
   if (Buffer.compare(there, here) !== 0) return yield* Effect.die(new Error("the export has other bytes than the file"))
+  if (!bdev.supports("unmap")) return yield* Effect.die(new Error("the export offers no discard"))
   yield* Console.log(`verified: ${bdev.sizeBytes} bytes, the same as the file's`)
 }).pipe(Effect.scoped)
 
@@ -76,7 +77,8 @@ const engines: Readonly<Record<string, Layer.Layer<Spdk.Services, unknown>>> = {
 const engine = engines[options.engine]
 if (engine === undefined) throw new Error(`--engine ${options.engine}: there are ${Object.keys(engines).join(", ")}`)
 
-const Disk = Bdev.layerFile({ path: options.file, size: options.size, blockSize: 4096 })
+// A Linux host discards what its file system gives back: without fallocate the bdev has no unmap.
+const Disk = Bdev.layerFile({ path: options.file, size: options.size, blockSize: 4096, fallocate: true })
 
 NodeRuntime.runMain(
   program.pipe(Effect.scoped, Effect.provide(Layer.mergeAll(Disk, NvmfTarget.layer()).pipe(Layer.provideMerge(engine))))
