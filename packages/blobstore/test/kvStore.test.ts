@@ -353,6 +353,38 @@ describe("a key-value log whose disk fails", () => {
     120_000
   )
 
+  it.effect("says after a failed clear what the next load says, or nothing until then", () =>
+    Effect.gen(function* () {
+      const keys = ["a", "b", "large"]
+      for (const kind of ["error", "late", "crash"] as const) {
+        let failures = 0
+        let refusals = 0
+        for (let after = 1; ; after++) {
+          const disk = new KvDisk()
+          const store = yield* Effect.provideService(load(disk), Scope.Scope, yield* Scope.make())
+          for (const key of keys) yield* store.set(key, text(key === "large" ? 9000 : 100, key))
+          disk.fault = { at: disk.operations + after, kind }
+          const cleared = yield* Effect.exit(store.clear)
+          const seen = yield* Effect.exit(store.keys)
+          const isOver = disk.operations < disk.fault.at
+          disk.powerCut(() => true)
+          const found = yield* using(disk, (again) => again.keys)
+          const when = `${kind} at operation ${after}`
+          if (Exit.isSuccess(cleared)) assert.deepStrictEqual(found, [], when)
+          else failures++
+          if (Exit.isSuccess(seen)) assert.deepStrictEqual(found.toSorted(), seen.value.toSorted(), when)
+          else {
+            refusals++
+            assert.match(String(seen), /IoFailed.*a clear failed half way/, when)
+          }
+          if (isOver) break
+        }
+        assert.isAbove(failures, 0, kind)
+        if (kind === "crash") assert.isAbove(refusals, 0)
+      }
+    })
+  )
+
   it("has clusters that hold a segment", () => {
     assert.strictEqual(smallLimits.segmentBytes % clusterBytes, 0)
   })

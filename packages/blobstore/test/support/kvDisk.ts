@@ -23,8 +23,8 @@ interface Stored {
 export interface Fault {
   /** The operation that fails, counted from 1 over everything that changes the disk. */
   readonly at: number
-  /** "error": this one only. "crash": this one and everything after it. */
-  readonly kind: "error" | "crash"
+  /** "error": this one only. "late": the same, and it has taken effect. "crash": this one and everything after it. */
+  readonly kind: "error" | "late" | "crash"
 }
 
 export class KvDisk {
@@ -82,11 +82,11 @@ export class KvDisk {
   ): Effect.Effect<A, SpdkError> {
     return Effect.andThen(
       Effect.yieldNow,
-      Effect.suspend(() =>
-        this.step(boot)
-          ? body()
-          : Effect.fail(new SpdkError({ reason: new IoFailed({ operation, detail: "injected" }) }))
-      )
+      Effect.suspend(() => {
+        if (this.step(boot)) return body()
+        const failed = Effect.fail(new SpdkError({ reason: new IoFailed({ operation, detail: "injected" }) }))
+        return this.fault?.kind === "late" && boot === this.boot ? Effect.andThen(body(), failed) : failed
+      })
     )
   }
 
