@@ -83,7 +83,10 @@ export interface AddressOptions {
 
 /** @since 0.1.0 @category options */
 export interface ListenerOptions extends Omit<AddressOptions, "traddr"> {
-  /** Default "127.0.0.1": reachable from its own machine only. Not for vfio-user. */
+  /**
+   * Default "127.0.0.1": reachable from its own machine only. Not for vfio-user. "0.0.0.0" and "::" are `InvalidArgument`: SPDK lets
+   * nobody in there, and no host can dial what discovery would say. Add a listener for each address.
+   */
   readonly traddr?: string | undefined
   /** Of all groups, at first. Only with ANA reporting. Default "optimized". */
   readonly anaState?: "optimized" | "non_optimized" | "inaccessible" | undefined

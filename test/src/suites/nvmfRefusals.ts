@@ -133,6 +133,10 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
           [{ trsvcid: "65536" }, "trsvcid"],
           [{ trsvcid: "http" }, "trsvcid"],
           [{ traddr: "" }, "traddr"],
+          // SPDK takes them, and lets nobody in.
+          [{ traddr: "0.0.0.0" }, "traddr"],
+          [{ traddr: "::" }, "traddr"],
+          [{ traddr: "0:0:0:0:0:0:0:0" }, "traddr"],
           [{ traddr: "::1", adrfam: "IPv4" }, "traddr"],
           [{ adrfam: "IB" }, "adrfam"],
           [{ anaState: "inaccessible" }, "anaState"],

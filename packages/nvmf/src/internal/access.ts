@@ -18,6 +18,7 @@ import {
   checkAna,
   checkAnaGroup,
   checkHost,
+  isWildcard,
   type SubsystemTraits
 } from "./checks.ts"
 import { explainHost, explainListener, type Failed, findSubsystem } from "./refusals.ts"
@@ -55,6 +56,11 @@ const addListener = Effect.fn("NvmfSubsystem.addListener")(function* (
   const operation = "NvmfSubsystem.addListener"
   const { nqn } = traits
   const address = yield* addressParams(operation, options)
+  if (isWildcard(address.traddr)) {
+    // SPDK listens there, and lets nobody in: it compares with the address that the host came to. Discovery would tell hosts to dial it.
+    const rule = "is no address that a host can dial: add a listener for each address of the machine"
+    return yield* failInvalid(operation, "traddr", rule, address.traddr)
+  }
   yield* checkAna(operation, "anaState", options.anaState, traits)
   if (options.secureChannel === true && address.trtype !== "TCP") {
     return yield* failInvalid(operation, "secureChannel", `means nothing to ${address.trtype}`, true)

@@ -142,6 +142,9 @@ export const addressParams = (
   })
 }
 
+/** All addresses of a machine: `0.0.0.0`, and `::` in whatever way it is written. */
+export const isWildcard = (traddr: string): boolean => /^0+(\.0+){3}$|^(?=.*:)[0:]+(:0+(\.0+){3})?$/.test(traddr)
+
 /** Addresses are the same in whatever case SPDK writes them. */
 export const addressKey = (address: AddressParams): string =>
   [address.trtype, address.adrfam ?? "", address.traddr, address.trsvcid ?? ""].join(" ").toLowerCase()
