@@ -93,8 +93,9 @@ export interface ConnectOptions {
 }
 
 /**
- * Why there is no connection. `PermissionDenied`: the subsystem does not let this host in, where the engine can tell; libspdk cannot,
- * and says `IoFailed` without the NVMe status. `TimedOut`: nobody answered within `connectTimeout`. `Corrupted`: the controller
+ * Why there is no connection. `PermissionDenied`: the subsystem does not let this host in. `NotFound`: the target has no such
+ * subsystem. `IoFailed` with the errno of the connection: nobody listens, and the like. libspdk knows these from SPDK's log, and says
+ * `IoFailed` with EIO where that has no word. `TimedOut`: nobody answered within `connectTimeout`. `Corrupted`: the controller
  * answered what cannot be.
  *
  * @since 0.1.0
@@ -110,7 +111,10 @@ export type DiscoverError = ConnectError | QueryError
  * controller at that address.
  *
  * The end of the scope closes its namespaces, waits for what is in flight, and disconnects. It dies with `TimedOut` when that
- * takes longer than `Bdev.ReleaseTimeout`. Interruption gives up and leaves nothing behind.
+ * takes longer than `Bdev.ReleaseTimeout`. Interruption gives up at once. On libspdk SPDK's part of an unfinished connection ends
+ * later: when the target answers or hangs up, or after the 10 seconds that SPDK waits for the first answer over TCP, whatever
+ * `connectTimeout` is. Until then it counts among `nvmeControllers` of `Spdk.usage`. SPDK connects to a discovery controller in one
+ * step: a silent one holds the thread of all NVMe controllers of the process for that time, and several do so one after the other.
  *
  * @since 0.1.0
  * @category constructors
@@ -131,7 +135,7 @@ export const connect: (
 
 /**
  * Transport ids of what can be connected to: what the discovery controller at this address knows, or, of PCIe, the device with
- * this address (`spdk_nvme_probe`). Leaves nothing connected.
+ * this address (`spdk_nvme_probe`). Leaves nothing connected; interruption as in `connect`.
  *
  * @since 0.1.0
  * @category combinators

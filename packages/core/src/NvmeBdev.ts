@@ -169,7 +169,7 @@ export const attach: (
             : Effect.fail(error)
         )
       )
-      return yield* notConnected(name, showPath(path))(call)
+      return yield* notConnected(name, rpc.address, path)(call)
     })
     const bdevs = yield* Effect.acquireRelease(acquire, () => released(rpc, { name }))
     return makeController(rpc, name, bdevs, options)
@@ -210,9 +210,6 @@ export const list: Effect.Effect<ReadonlyArray<Info.ControllerInfo>, NvmeBdevErr
   RpcClient,
   (rpc) => callDecoded(rpc, Schema.Array(Info.ControllerInfo), "bdev_nvme_get_controllers")
 )
-
-const showPath = ({ traddr, trsvcid }: { readonly traddr: string; readonly trsvcid?: string | undefined }): string =>
-  trsvcid === undefined ? traddr : `${traddr}:${trsvcid}`
 
 const everySecond = Schedule.spaced("1 second")
 
@@ -307,7 +304,7 @@ const addPath = Effect.fn("NvmeBdev.addPath")(function* (
       hostnqn: attached.hostnqn,
       multipath: attached.multipath,
       multipath_opts
-    }).pipe(takenIsAlreadyExists(name), notConnected(name, showPath(path))),
+    }).pipe(takenIsAlreadyExists(name), notConnected(name, rpc.address, path)),
     () => released(rpc, { ...path, name, hostaddr, hostsvcid })
   )
 })

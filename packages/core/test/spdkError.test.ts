@@ -138,6 +138,50 @@ describe("the schema of SpdkError", () => {
   })
 })
 
+/** Whether it may succeed later although nobody has changed anything. */
+const retryable: Readonly<Record<Reason["_tag"], boolean>> = {
+  Aborted: true,
+  AlreadyExists: false,
+  Busy: true,
+  ConfigRejected: false,
+  Corrupted: false,
+  // Of an open handle: a device that comes back is another one.
+  DeviceRemoved: false,
+  EngineUnavailable: false,
+  InvalidArgument: false,
+  // By its errno and NVMe status, below.
+  IoFailed: false,
+  MethodNotFound: false,
+  Miscompare: false,
+  NoMemory: true,
+  NoSpace: false,
+  NotFound: false,
+  NotSupported: false,
+  OptionsClash: false,
+  PermissionDenied: false,
+  ReadOnly: false,
+  Released: false,
+  RpcFailed: false,
+  RpcProtocol: false,
+  RpcUnreachable: true,
+  StartFailed: false,
+  TimedOut: true,
+  WrongType: false
+}
+
+describe("isRetryable", () => {
+  const members = Reason.members
+  it("is said of every reason", () => {
+    assert.sameMembers(
+      members.map(({ fields }) => fields._tag.schema.literal),
+      Object.keys(retryable)
+    )
+  })
+  it.each(members.map((one) => [one.fields._tag.schema.literal, one] as const))("of %s", (tag, { prototype }) => {
+    assert.strictEqual(Reflect.get(prototype, "isRetryable", {}), retryable[tag])
+  })
+})
+
 describe("fromErrno", () => {
   const cases: ReadonlyArray<readonly [number, ErrnoReason["_tag"], boolean]> = [
     [-1, "PermissionDenied", false],

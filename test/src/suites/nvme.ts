@@ -361,8 +361,13 @@ export const suite: NvmeSuite = (name, layer, capabilities, factory) => {
       Effect.gen(function* () {
         const running = yield* target
         const subsystem = yield* exported(running, { hosts: ["nqn.2016-06.io.spdk:somebody-else"] })
-        const refused = yield* Effect.flip(Effect.scoped(Nvme.connect(subsystem.transportId, { hostnqn })))
-        assert.include(["PermissionDenied", "IoFailed"], refused.reason._tag, refused.message)
+        const refused = yield* failsWith(
+          Effect.scoped(Nvme.connect(subsystem.transportId, { hostnqn })),
+          "PermissionDenied"
+        )
+        assert.isFalse(refused.isRetryable)
+        const nobody = `${subsystem.transportId}-nobody`
+        yield* failsWith(Effect.scoped(Nvme.connect(nobody, { hostnqn })), "NotFound")
         yield* running.rpc("nvmf_subsystem_add_host", { nqn: subsystem.subnqn, host: hostnqn })
         const controller = yield* Nvme.connect(subsystem.transportId, { hostnqn })
         assert.strictEqual(controller.state, "connected")

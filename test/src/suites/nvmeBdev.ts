@@ -98,8 +98,8 @@ export const suite = (name: string, layer: EngineLayer, capabilities: Capabiliti
           "IoFailed"
         )
         assert.include(failed.message, `127.0.0.1:${port}`)
-        // SPDK says EIO to all that is wrong with a connection.
-        if (!capabilities.multipath) assert.deepInclude(failed, { errno: "ECONNREFUSED", isRetryable: true })
+        assert.strictEqual(failed.errno, "ECONNREFUSED")
+        assert.isTrue(failed.isRetryable)
         assert.deepStrictEqual(yield* NvmeBdev.list, [])
       })
     )

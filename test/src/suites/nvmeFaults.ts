@@ -7,8 +7,10 @@ import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
+import * as net from "node:net"
 import {
   contract,
   expectReasonIn,
@@ -48,6 +50,27 @@ const load = (disk: Nvme.NvmeNamespace, fibers = 16) =>
 /** On a target of its own, which may come to harm. */
 const openedAlone = (factory: NvmfTargetFactory, options?: Nvme.ConnectOptions) =>
   Effect.flatMap(factory, (own) => opened(Effect.succeed(own), options))
+
+/** Takes connections, and says nothing. */
+const silentPeer = Effect.acquireRelease(
+  Effect.callback<{ readonly port: number; readonly close: () => void }>((resume) => {
+    const sockets = new Set<net.Socket>()
+    const server = net.createServer((socket) => {
+      sockets.add(socket)
+      // Who gives up may reset it.
+      socket.on("error", () => {}).resume()
+    })
+    const close = () => {
+      server.close()
+      for (const socket of sockets) socket.destroy()
+    }
+    server.listen({ host: "127.0.0.1", port: 0 }, () => {
+      const address = server.address()
+      resume(Effect.succeed({ port: typeof address === "object" && address !== null ? address.port : 0, close }))
+    })
+  }),
+  ({ close }) => Effect.sync(close)
+)
 
 export const suite: NvmeSuite = (name, layer, _capabilities, factory) => {
   const target = sharedTarget(factory)
@@ -234,7 +257,10 @@ export const suite: NvmeSuite = (name, layer, _capabilities, factory) => {
         const spdk = yield* Spdk.Spdk
         const before = yield* spdk.usage
         const nowhere = yield* Effect.exit(Effect.scoped(Nvme.connect("trtype:TCP traddr:127.0.0.1 trsvcid:1")))
-        expectReasonIn(nowhere, ["IoFailed", "NotFound", "DeviceRemoved"])
+        expectReasonIn(nowhere, ["IoFailed"])
+        const closed = Effect.scoped(Nvme.connect("trtype:TCP traddr:127.0.0.1 trsvcid:1"))
+        const { errno, isRetryable } = yield* failsWith(closed, "IoFailed")
+        assert.deepStrictEqual([errno, isRetryable], ["ECONNREFUSED", true])
         // Those of tests before may still be on their way out; this one is gone when it is answered.
         assert.isAtMost((yield* spdk.usage).nvmeControllers, before.nvmeControllers)
         const own = yield* factory
@@ -254,6 +280,37 @@ export const suite: NvmeSuite = (name, layer, _capabilities, factory) => {
           Effect.map(spdk.usage, ({ nvmeControllers }) => nvmeControllers === 0)
         )
       })
+    )
+
+    check(
+      "probe, connect and discover of a silent discovery service end when they are given up, and leave nothing",
+      () =>
+        Effect.gen(function* () {
+          const spdk = yield* Spdk.Spdk
+          const silent = yield* silentPeer
+          const id = `trtype:TCP traddr:127.0.0.1 trsvcid:${silent.port}`
+          const runs = [
+            Effect.asVoid(Nvme.probe(id)),
+            Effect.scoped(Effect.asVoid(Nvme.connect(id))),
+            Stream.runDrain(Nvme.discover(id))
+          ]
+          const started = performance.now()
+          const exits = yield* Effect.forEach(runs, (run) => Effect.exit(Effect.timeoutOption(run, 50)), {
+            concurrency: "unbounded"
+          })
+          assert.deepStrictEqual(exits.map(Exit.map(Option.isNone)), [
+            Exit.succeed(true),
+            Exit.succeed(true),
+            Exit.succeed(true)
+          ])
+          // SPDK waits 10 seconds for the first answer. Who has given up does not.
+          assert.isBelow(performance.now() - started, 5000)
+          silent.close()
+          yield* until(
+            "the driver lets go of what was given up",
+            Effect.map(spdk.usage, ({ nvmeControllers }) => nvmeControllers === 0)
+          )
+        })
     )
 
     check("a hundred connections one after the other leave nothing", () =>

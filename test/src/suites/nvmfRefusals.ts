@@ -73,7 +73,9 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
         yield* failsWith(made.subsystem.addHost({ nqn: freshNqn("host"), psk: "no such key" }), "NotFound", {
           resource: "no such key"
         })
-        yield* failsWith(NvmeBdev.attach({ ...pathTo(made), subnqn: freshNqn("nobody") }), "IoFailed")
+        const nobody = yield* failsWith(NvmeBdev.attach({ ...pathTo(made), subnqn: freshNqn("nobody") }), "IoFailed")
+        assert.include(nobody.message, "no such subsystem")
+        assert.isFalse(nobody.isRetryable)
       })
     )
 

@@ -84,7 +84,7 @@ export interface EngineNvme {
   ) => Effect.Effect<ReadonlyArray<NvmeTransportIdFields>, SpdkError>
   /**
    * Connects and initialises: fabrics connect, enable, identify, keep-alive, number of queues, asynchronous events. Interruption
-   * and the time limit give up at once; what the driver still holds goes when the target answers or its own limit ends.
+   * and the time limit give up at once, on libspdk within 100 ms; what the driver still holds goes when the target answers or its own limit ends.
    * `onEvent` may run before this has ended.
    */
   readonly connect: (

@@ -3,6 +3,7 @@
  */
 import * as Effect from "effect/Effect"
 import { AlreadyExists, fail, IoFailed, NotFound, PermissionDenied, type RpcReason, SpdkError } from "../SpdkError.ts"
+import { tryConnect } from "./tryConnect.ts"
 
 type Failed = SpdkError<RpcReason>
 
@@ -36,25 +37,51 @@ export const takenIsAlreadyExists = (name: string) =>
       : error
   )
 
+/** Where a controller was to be attached, as SPDK is told. */
+interface Path {
+  readonly trtype: string
+  readonly traddr: string
+  readonly trsvcid?: string | undefined
+}
+
+const showPath = ({ traddr, trsvcid }: Path): string => (trsvcid === undefined ? traddr : `${traddr}:${trsvcid}`)
+
+/** What SPDK says to all of it. */
+const wordless = "Input/output error"
+
+/** What is known of the way to the target beyond SPDK's answer. The embedded engine has told it already. */
+const lookAt = (rpcAddress: string, { traddr, trsvcid, trtype }: Path, words: string) =>
+  // An SPDK that is reached by TCP is on another machine, whose ways are not ours.
+  words === wordless && trtype === "TCP" && trsvcid !== undefined && !rpcAddress.startsWith("tcp:")
+    ? tryConnect(traddr, Number(trsvcid))
+    : Effect.succeed(undefined)
+
+const listening = "something listens there, which has no such subsystem, does not let this host in, or broke off"
+
 /**
  * A connection that does not come about is EIO to SPDK, whatever the reason: nobody listens, the subsystem is not there, the host
- * is not let in, a key is wrong.
+ * is not let in, a key is wrong. Whether somebody listens can be found out afterwards.
  */
-export const notConnected = (name: string, address: string) =>
-  Effect.mapError((error: Failed): Failed =>
-    error.reason._tag === "RpcFailed" && error.reason.errno !== undefined
-      ? new SpdkError({
-          reason: new IoFailed({
-            operation: error.reason.operation,
-            resource: name,
-            detail: `no connection to ${address}: ${error.reason.rpcMessage}`,
-            errno: error.reason.errno,
-            errnoCode: error.reason.errnoCode,
-            rpcCode: error.reason.code
-          })
+export const notConnected = (name: string, rpcAddress: string, path: Path) =>
+  Effect.catch((error: Failed) => {
+    const { reason } = error
+    if (reason._tag !== "RpcFailed" || reason.errno === undefined) return Effect.fail(error)
+    const { code: rpcCode, errno, errnoCode, operation, rpcMessage } = reason
+    return Effect.flatMap(lookAt(rpcAddress, path, rpcMessage), (tried) => {
+      const words = tried === undefined ? rpcMessage : (tried.error?.message ?? `${rpcMessage}; ${listening}`)
+      const cause = tried?.error
+      return fail<RpcReason>(
+        new IoFailed({
+          operation,
+          resource: name,
+          detail: `no connection to ${showPath(path)}: ${words}`,
+          errno: cause?.code ?? errno,
+          errnoCode: cause?.errno === undefined ? errnoCode : Math.abs(cause.errno),
+          rpcCode
         })
-      : error
-  )
+      )
+    })
+  })
 
 /**
  * Path statistics that are not switched on come as EPERM with words, which elsewhere means the wrong state.

@@ -20,6 +20,8 @@ import type {
 } from "../engineNvme.ts"
 import type { DmaBufferImpl } from "../ioMemory.ts"
 import { formatTransportId } from "../nvme/transportId.ts"
+import * as Outside from "../outside.ts"
+import { connectFailure } from "./connectFailure.ts"
 import { discoverTransportIds } from "./nvmeProbe.ts"
 
 /** What the driver needs of the host. */
@@ -102,6 +104,12 @@ const scan = (
 /** A setting that the addon does not have would be accepted and ignored: there is no value for it. */
 type NotIgnored = { readonly [K in Exclude<keyof NvmeConnectSettings, keyof NvmeConnectOptions>]: never }
 
+/**
+ * For what gives up at once, which is all but a step of the driver that holds its thread. SPDK connects to a discovery controller in
+ * one such step; what comes of it is let go when it has ended.
+ */
+const giveUpMillis = 100
+
 const connect = (
   host: HostNvme,
   transportId: NvmeTransportIdFields,
@@ -109,6 +117,7 @@ const connect = (
   onEvent: (event: NvmeControllerEvent) => void
 ): Effect.Effect<NvmeControllerHandle, SpdkError> =>
   Effect.callback<NvmeControllerHandle, SpdkError>((resume) => {
+    const resource = formatTransportId(transportId)
     let answered = false
     let wanted = true
     const options: NvmeConnectOptions & NotIgnored = {
@@ -130,15 +139,16 @@ const connect = (
       resume(
         reply.status === 0
           ? Effect.succeed(handleOf(id, transportId, reply))
-          : Effect.fail(failed("Nvme.connect", formatTransportId(transportId), reply))
+          : Effect.fail(connectFailure(reply.status, reply.text, { operation: "Nvme.connect", resource }))
       )
     })
-    return Effect.callback<void>((done) => {
+    const letGo = Effect.callback<void>((done) => {
       released = () => done(Effect.void)
       wanted = false
       if (answered) return host.call(id, "disconnect", () => released())
       host.call(id, "giveUp", () => {})
     })
+    return Effect.asVoid(Outside.timeoutOption(letGo, giveUpMillis))
   })
 
 interface ControllerFacts {

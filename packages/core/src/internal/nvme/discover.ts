@@ -66,7 +66,8 @@ export const discoveries = (
     // It may change while it is read, for as long as somebody changes it.
     Stream.mapEffect(() =>
       Effect.retry(controller.logPages.discovery, {
-        while: (error) => Effect.as(Outside.sleep(busyMillis), error.reason._tag === "Busy")
+        while: (error) =>
+          error.reason._tag === "Busy" ? Effect.as(Outside.sleep(busyMillis), true) : Effect.succeed(false)
       })
     ),
     Stream.mapAccum(

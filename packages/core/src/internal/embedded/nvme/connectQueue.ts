@@ -2,7 +2,8 @@
  * From nothing to a queue that takes commands: the TCP connection, ICReq and ICResp, and the Connect command of fabrics.
  */
 import * as Effect from "effect/Effect"
-import { fromErrno, fromNvme, NotSupported, PermissionDenied, SpdkError } from "../../../SpdkError.ts"
+import { fromErrno, NotSupported, SpdkError } from "../../../SpdkError.ts"
+import { connectRefusal } from "../../nvme/connectRefusal.ts"
 import { connectAuthentication, encodeConnect, encodeConnectData } from "../../nvme/fabrics.ts"
 import { isDnr, scOf, sctOf, Status } from "../../nvme/nvmeStatus.ts"
 import { EIO, errnoOf } from "../status.ts"
@@ -107,9 +108,5 @@ const answer = (
   if (Status.AbortedSqDeletion === (status & 0x7ff)) {
     return Effect.fail(lost(operation, resource, "the connection was lost"))
   }
-  if (Status.ConnectInvalidHost === (status & 0x7ff)) {
-    const detail = "the subsystem does not allow this host"
-    return Effect.fail(new SpdkError({ reason: new PermissionDenied({ operation, resource, detail, nvme }) }))
-  }
-  return Effect.fail(fromNvme(nvme.sct, nvme.sc, nvme.dnr, { operation, resource, detail: "Connect was refused" }))
+  return Effect.fail(connectRefusal(nvme, { operation, resource }))
 }
