@@ -105,12 +105,28 @@ void Blob::ResizeTo(uint64_t clusters, Done done) {
 // list of clusters from under the I/O of other channels.
 void Blob::ResizeNow(uint64_t clusters, const Done& ended) {
   const bool shrinks = clusters < spdk_blob_get_num_clusters(blob_);
-  spdk_blob_resize(blob_, clusters, OnStatus::Run, OnStatus::Keep([this, shrinks, ended](int status) {
-                     Resize(spdk_blob_get_num_io_units(blob_));
-                     if (status != 0) return ended(status);
-                     changed_ = true;
-                     if (!shrinks) return ended(0);
-                     SyncNow(ended);
+  ResizeWhole(blob_, clusters, [this, shrinks, ended](int status) {
+    Resize(spdk_blob_get_num_io_units(blob_));
+    if (status != 0) return ended(status);
+    changed_ = true;
+    if (!shrinks) return ended(0);
+    SyncNow(ended);
+  });
+}
+
+void Blob::ResizeWhole(spdk_blob* blob, uint64_t clusters, Done done) {
+  const uint64_t before = spdk_blob_get_num_clusters(blob);
+  const uint64_t allocated = spdk_blob_get_num_allocated_clusters(blob);
+  spdk_blob_resize(blob, clusters, OnStatus::Run, OnStatus::Keep([=, done = std::move(done)](int status) {
+                     const uint64_t gained = spdk_blob_get_num_allocated_clusters(blob) - allocated;
+                     const bool whole = clusters <= before || spdk_blob_is_thin_provisioned(blob) || gained == clusters - before;
+                     if (status != 0 || whole) return done(status);
+                     // Synced at once: that is what gives back what it took.
+                     const auto given_back = [done](int failed) { done(failed == 0 ? -ENOSPC : failed); };
+                     spdk_blob_resize(blob, before, OnStatus::Run, OnStatus::Keep([blob, given_back](int failed) {
+                                        if (failed != 0) return given_back(failed);
+                                        spdk_blob_sync_md(blob, OnStatus::Run, OnStatus::Keep(given_back));
+                                      }));
                    }));
 }
 

@@ -32,6 +32,9 @@ class Blob final : public Target {
   void Run(bool exclusive, Done done, std::function<void(Done ended)> operation);
   // Why nothing more can be asked of it: 0 when it can.
   int Refusal();
+  // SPDK takes no notice of the extent pages that it finds no metadata page for, and makes a blob that has clusters in name only.
+  // This answers -ENOSPC then, and nothing has changed.
+  static void ResizeWhole(spdk_blob* blob, uint64_t clusters, Done done);
   // Runs `operation` while no queue has I/O in SPDK's hands. App thread, then and at the end.
   void WhileQuiet(Done done, std::function<void(Done ended)> operation);
   void ResizeTo(uint64_t clusters, Done done);

@@ -220,8 +220,8 @@ void Blobstore::Unload(Done done) {
 // What cannot be written is given up, so that memory and bdev come back; `ended` tells that it was.
 void Blobstore::UnloadAnyway(const Done& ended) {
   CloseStuck([this, self = shared_from_this(), ended] {
-    // Whoever needed it was told. It stays marked as in use, and the next load recovers what lies there.
-    if (stopped_) DisconnectDevice(dev_);
+    // It stays marked as in use, and the next load recovers what lies there. Whoever needed what was not written was told.
+    if (stopped_ || recovers_) DisconnectDevice(dev_);
     UnloadOnce([this, self, ended](int status) {
       if (unload_status_ == 0) unload_status_ = status;
       if (gone()) return ended(unload_status_);

@@ -58,6 +58,10 @@ class Blobstore : public std::enable_shared_from_this<Blobstore> {
   // more: a load brings back what the device has.
   bool stopped() const { return stopped_; }
 
+  // Clusters are marked that no blob has: the next load is to find out which. SPDK does not give back what a creation that failed
+  // has taken.
+  void LeaveForRecovery() { recovers_ = true; }
+
   // Metadata operations in the order in which they came: shared ones side by side, an exclusive one alone. `operation` gets
   // a function to call, once, with how it ended, which runs `done`. It does not run when the blobstore is going away.
   void Run(bool exclusive, Done done, std::function<void(Done ended)> operation);
@@ -129,6 +133,7 @@ class Blobstore : public std::enable_shared_from_this<Blobstore> {
   bool going_ = false;
   bool unloading_ = false;
   bool stopped_ = false;
+  bool recovers_ = false;
 
   std::vector<std::shared_ptr<Blob>> blobs_;
   // Closed by us, and not by SPDK.

@@ -17,6 +17,9 @@ namespace {
 // An id is the index of a metadata page with this bit set.
 constexpr uint64_t kBlobIdBit = uint64_t{1} << 32;
 
+// One extent page knows more clusters than these.
+constexpr uint64_t kCertainClusters = 512;
+
 using Ended = std::function<void(int status)>;
 using Store = std::shared_ptr<Blobstore>;
 
@@ -43,6 +46,15 @@ class XattrList {
       if (status != 0) return status;
     }
     return 0;
+  }
+
+  int SetOn(spdk_blob* blob) const {
+    int status = 0;
+    for (size_t i = 0; i + 1 < pairs_.size() && status == 0; i += 2) {
+      const std::string& value = pairs_[i + 1];
+      status = spdk_blob_set_xattr(blob, pairs_[i].c_str(), value.data(), static_cast<uint16_t>(value.size()));
+    }
+    return status;
   }
 
   spdk_blob_xattr_opts Options() {
@@ -101,6 +113,42 @@ void RunForId(const Store& store, bool exclusive, const Answered& answered, spdk
       });
 }
 
+// Gives the blob, which nobody knows yet, what it is to have, and syncs it once: that makes all of it durable, or nothing.
+void Complete(spdk_blob* blob, uint64_t clusters, const std::shared_ptr<XattrList>& xattrs, const Ended& ended) {
+  Blob::ResizeWhole(blob, clusters, [blob, xattrs, ended](int resized) {
+    const int status = resized != 0 ? resized : xattrs->SetOn(blob);
+    if (status != 0) return ended(status);
+    spdk_blob_sync_md(blob, OnStatus::Run, OnStatus::Keep(ended));
+  });
+}
+
+// A blob with several extent pages: SPDK's creation takes no notice of those that it finds no metadata page for.
+void CreateInSteps(const Store& store, spdk_blob_opts opts, const std::shared_ptr<XattrList>& xattrs,
+                   const std::function<void(spdk_blob_id, int)>& ended) {
+  const uint64_t clusters = std::exchange(opts.num_clusters, 0);
+  opts.xattrs = {};
+  const auto remove = [store, ended](spdk_blob_id id, int status) {
+    spdk_bs_delete_blob(store->bs(), id, OnStatus::Run, OnStatus::Keep([ended, status](int) {
+                          ended(SPDK_BLOBID_INVALID, status);
+                        }));
+  };
+  const auto on_made = [store, clusters, xattrs, ended, remove](spdk_blob_id id, int failed) {
+    if (failed != 0) return ended(id, failed);
+    const auto on_open = [id, clusters, xattrs, ended, remove](spdk_blob* blob, int unopened) {
+      if (unopened != 0) return remove(id, unopened);
+      Complete(blob, clusters, xattrs, [id, blob, ended, remove](int completed) {
+        spdk_blob_close(blob, OnStatus::Run, OnStatus::Keep([id, completed, ended, remove](int closed) {
+                          const int status = completed != 0 ? completed : closed;
+                          if (status != 0) return remove(id, status);
+                          ended(id, 0);
+                        }));
+      });
+    };
+    spdk_bs_open_blob(store->bs(), id, OnBlob::Run, OnBlob::Keep(on_open));
+  };
+  spdk_bs_create_blob_ext(store->bs(), &opts, OnBlobId::Run, OnBlobId::Keep(on_made));
+}
+
 // create [clusters, thin, clear method, extent table] [external snapshot or ""] xattrs -> number: the id
 void Create(const Store& store, const BlobstoreCall& call, const Answered& answered) {
   const auto xattrs = std::make_shared<XattrList>(call.values);
@@ -124,8 +172,15 @@ void Create(const Store& store, const BlobstoreCall& call, const Answered& answe
       opts.esnap_id = external.data();
       opts.esnap_id_len = external.size();
     }
+    const uint64_t free = spdk_bs_free_cluster_count(store->bs());
+    const auto ended = [store, free, done, context](spdk_blob_id id, int failed) {
+      if (failed != 0 && spdk_bs_free_cluster_count(store->bs()) < free) store->LeaveForRecovery();
+      done(context, id, failed);
+    };
+    const bool in_steps = !opts.thin_provision && opts.use_extent_table && opts.num_clusters > kCertainClusters;
+    if (in_steps) return CreateInSteps(store, opts, xattrs, ended);
     // Everything that the options point at is read before this returns.
-    spdk_bs_create_blob_ext(store->bs(), &opts, done, context);
+    spdk_bs_create_blob_ext(store->bs(), &opts, OnBlobId::Run, OnBlobId::Keep(ended));
   });
 }
 

@@ -1,0 +1,290 @@
+/**
+ * What SPDK's blobstore does not take notice of: metadata that cannot be written, I/O that is under way when lists of clusters change
+ * hands, metadata pages that run out. A call that succeeded is there after a load, and nothing else is damaged.
+ */
+import * as Blobstore from "@effect-spdk/blobstore/Blobstore"
+import * as Check from "@effect-spdk/blobstore/Check"
+import * as Bdev from "@effect-spdk/core/Bdev"
+import type { ReasonTag, SpdkErrorOf } from "@effect-spdk/core/SpdkError"
+import { assert } from "@effect/vitest"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import { type BlobSuite, closable, device, during, init, KiB, load, MiB, smallClusters } from "../support/blobs.ts"
+import { long } from "../support/engines.ts"
+import { contract, failsWith, pattern, sameBytes } from "../support/harness.ts"
+import { errorBdev } from "../support/held.ts"
+import { type RandomSource, seeded } from "../support/random.ts"
+
+const pieceBytes = 16 * KiB
+const writers = 8
+const piecesEach = 24
+const rounds = long ? 300 : 16
+
+/** Nothing is damaged, and no cluster or page is marked that nobody has. */
+const isClean = (bdev: Bdev.Bdev) =>
+  Effect.map(Effect.provideService(Check.check, Bdev.Bdev, bdev), ({ findings }) =>
+    assert.deepStrictEqual(
+      findings.filter(({ severity }) => severity !== "info").map(({ message }) => message),
+      []
+    )
+  )
+
+const fill = (value: number): Uint8Array => new Uint8Array(new Uint32Array(pieceBytes / 4).fill(value).buffer)
+
+export const suite: BlobSuite = (name, layer, _capabilities, driver) =>
+  contract(name, layer, (check) => {
+    check("a failed write of metadata is told, and what a sync covered is there after a load", () =>
+      Effect.gen(function* () {
+        // The first N writes after the failure begins, so that each step of the first write to a cluster fails once.
+        for (const failing of [1, 2, 3]) {
+          const { bdev, inject } = yield* errorBdev(16_384)
+          const id = yield* during(init(bdev, driver), (store) => store.createId({ clusters: 4, thin: true }))
+          const written = yield* during(load(bdev, driver), (store) =>
+            during(store.open(id), (blob) =>
+              Effect.gen(function* () {
+                yield* inject({ ioType: "write", errorType: "failure", count: failing })
+                const exits = [
+                  yield* Effect.exit(blob.writeBytes(0, pattern(4096, failing))),
+                  yield* Effect.exit(blob.sync)
+                ]
+                yield* inject({ ioType: "clear", errorType: "failure" })
+                return exits.every(Exit.isSuccess)
+              })
+            )
+          ).pipe(Effect.orElseSucceed(() => false))
+          yield* during(load(bdev, driver), (store) =>
+            Effect.gen(function* () {
+              assert.deepStrictEqual(yield* store.ids, [id])
+              const bytes = yield* during(store.open(id), (blob) => blob.readBytes(0, 4096))
+              if (written) sameBytes(bytes, pattern(4096, failing), "what a sync covered")
+            })
+          )
+          yield* isClean(bdev)
+        }
+      })
+    )
+
+    if (driver === "libspdk") {
+      check("a store that could not write its metadata stops until it is loaded anew", () =>
+        Effect.gen(function* () {
+          const { bdev, inject } = yield* errorBdev(16_384)
+          const kept = pattern(5000, 1)
+          const { close, resource: store } = yield* closable(init(bdev, driver))
+          const { freeClusters } = yield* store.info
+          const blob = yield* closable(store.create({ clusters: 4, thin: true }))
+          const { id } = blob.resource
+          yield* blob.resource.writeBytes(0, kept)
+          yield* blob.resource.sync
+          yield* inject({ ioType: "write", errorType: "failure", count: 1 })
+          yield* failsWith(blob.resource.writeBytes(smallClusters, kept), "IoFailed")
+          const changes: ReadonlyArray<Effect.Effect<void, SpdkErrorOf<ReasonTag>>> = [
+            blob.resource.writeBytes(0, pattern(5000, 2)),
+            blob.resource.unmap(0, smallClusters),
+            blob.resource.writeZeroes(0, smallClusters),
+            blob.resource.sync,
+            blob.resource.resize({ clusters: 2 }),
+            blob.resource.xattrs.set("a", kept.subarray(0, 9)),
+            Effect.asVoid(store.createId({ clusters: 1 })),
+            Effect.asVoid(store.snapshot(id)),
+            store.inflate(id),
+            store.setSuperBlob(id)
+          ]
+          for (const change of changes) yield* failsWith(change, "IoFailed")
+          sameBytes(yield* blob.resource.readBytes(0, 5000), kept, "reads go on")
+          assert.deepStrictEqual(yield* store.ids, [id])
+          assert.isFalse((yield* blob.resource.info).isReadOnly)
+          yield* blob.close
+          yield* close
+          yield* during(load(bdev, driver), (again) =>
+            Effect.gen(function* () {
+              assert.strictEqual((yield* again.info).freeClusters, freeClusters - 1)
+              const same = yield* again.open(id)
+              sameBytes(yield* same.readBytes(0, 5000), kept, "after a load")
+              yield* same.writeBytes(smallClusters, kept)
+              yield* same.sync
+            })
+          )
+          yield* isClean(bdev)
+        })
+      )
+    }
+
+    check("a creation that fails keeps no cluster past the next load", () =>
+      Effect.gen(function* () {
+        for (const failing of [1, 2, 3, 4]) {
+          const { bdev, inject } = yield* errorBdev(16_384)
+          const before = yield* during(init(bdev, driver), (store) => store.info)
+          yield* Effect.exit(
+            during(load(bdev, driver), (store) =>
+              Effect.gen(function* () {
+                yield* inject({ ioType: "write", errorType: "failure", count: failing })
+                yield* Effect.exit(
+                  store.createId({ clusters: 10, xattrs: { much: pattern(3000, 1), more: pattern(3000, 2) } })
+                )
+                yield* inject({ ioType: "clear", errorType: "failure" })
+              })
+            )
+          )
+          yield* during(load(bdev, driver), (store) =>
+            Effect.gen(function* () {
+              const made = (yield* store.ids).length
+              assert.strictEqual(
+                (yield* store.info).freeClusters,
+                before.freeClusters - 10 * made,
+                `${failing} failures`
+              )
+            })
+          )
+          yield* isClean(bdev)
+        }
+      })
+    )
+
+    check("more clusters than the metadata pages can tell of are refused, and nothing has changed", () =>
+      Effect.gen(function* () {
+        const bdev = yield* device({ sizeBytes: 24 * MiB, blockSize: 4096 })
+        yield* during(init(bdev, driver, { clusterSize: 4 * KiB, metadataPages: 4 }), (store) =>
+          Effect.gen(function* () {
+            const { freeClusters } = yield* store.info
+            yield* failsWith(store.createId({ clusters: 4000 }), "NoSpace")
+            const blob = yield* store.create({ clusters: 1 })
+            yield* failsWith(blob.resize({ clusters: 4000 }), "NoSpace")
+            assert.strictEqual(blob.sizeBytes, 4 * KiB)
+            assert.strictEqual((yield* store.info).freeClusters, freeClusters - 1)
+            // Two extent pages and the root.
+            yield* blob.resize({ clusters: 1500 })
+            yield* blob.writeBytes(1499 * 4096, pattern(4096, 3))
+            sameBytes(yield* blob.readBytes(1499 * 4096, 4096), pattern(4096, 3), "the last cluster")
+            yield* blob.sync
+          })
+        )
+        yield* isClean(bdev)
+      })
+    )
+
+    check("a large blob is made with all that it has", () =>
+      Effect.gen(function* () {
+        const bdev = yield* device({ sizeBytes: 24 * MiB, blockSize: 4096 })
+        const xattrs = { name: "large", more: pattern(3000, 1) }
+        const id = yield* during(init(bdev, driver, { clusterSize: 4 * KiB, metadataPages: 64 }), (store) =>
+          store.createId({ clusters: 2500, xattrs })
+        )
+        yield* during(load(bdev, driver), (store) =>
+          during(store.open(id), (blob) =>
+            Effect.gen(function* () {
+              assert.strictEqual(blob.sizeBytes, 2500 * 4096)
+              assert.deepStrictEqual([...(yield* blob.xattrs.entries).keys()].toSorted(), ["more", "name"])
+            })
+          )
+        )
+        yield* isClean(bdev)
+      })
+    )
+
+    check("a cluster that is unmapped while the blob is inflated leaves no hole", () =>
+      Effect.gen(function* () {
+        const bdev = yield* device()
+        const clusters = 8
+        const id = yield* during(init(bdev, driver), (store) =>
+          Effect.gen(function* () {
+            const blob = yield* store.create({ clusters, thin: true })
+            yield* blob.writeBytes(0, pattern(blob.sizeBytes, 1))
+            const unmaps = Array.from({ length: clusters }, (_, at) => blob.unmap(at * smallClusters, smallClusters))
+            yield* Effect.all([...unmaps.slice(0, 4), store.inflate(blob.id), ...unmaps.slice(4)], {
+              concurrency: "unbounded",
+              discard: true
+            })
+            assert.strictEqual((yield* blob.info).allocatedClusters, clusters)
+            return blob.id
+          })
+        )
+        yield* during(load(bdev, driver), (store) =>
+          during(store.open(id), (blob) => blob.readBytes(0, clusters * smallClusters))
+        )
+        yield* isClean(bdev)
+      })
+    )
+
+    /** Each writer has pieces of its own, so that the last completed write of a piece is known. */
+    const storm = (
+      store: Blobstore.Blobstore,
+      random: RandomSource,
+      change: (round: number, id: number, snapshots: Array<number>) => Effect.Effect<void, unknown>
+    ) =>
+      Effect.gen(function* () {
+        const blob = yield* store.create({ size: writers * piecesEach * pieceBytes, thin: true })
+        const model = new Uint32Array(writers * piecesEach)
+        const state = { stop: false, next: 1 }
+        const write = (who: number) =>
+          Effect.gen(function* () {
+            while (!state.stop) {
+              const at = random.below(piecesEach) * writers + who
+              const value = state.next++
+              yield* blob.writeBytes(at * pieceBytes, fill(value))
+              model[at] = value
+            }
+          })
+        const fibers = yield* Effect.forEach(Array.from({ length: writers }).keys(), (who) =>
+          Effect.forkChild(write(who))
+        )
+        const snapshots: Array<number> = []
+        yield* Effect.ensuring(
+          Effect.forEach(Array.from({ length: rounds }).keys(), (round) => change(round, blob.id, snapshots), {
+            discard: true
+          }),
+          Effect.sync(() => {
+            state.stop = true
+          })
+        )
+        yield* Effect.forEach(fibers, Fiber.join, { discard: true })
+        yield* blob.sync
+        return { id: blob.id, model }
+      })
+
+    const changes: Record<string, (store: Blobstore.Blobstore, random: RandomSource) => Parameters<typeof storm>[2]> = {
+      "snapshots that come and go": (store, random) => (_round, id, snapshots) =>
+        Effect.gen(function* () {
+          snapshots.push(yield* store.snapshot(id))
+          if (snapshots.length < 4) return
+          yield* Effect.forEach(snapshots.splice(random.below(3), 1), (one) => store.delete(one))
+        }),
+      "snapshots and inflations": (store) => (round, id) =>
+        Effect.gen(function* () {
+          const snapshot = yield* store.snapshot(id)
+          yield* round % 2 === 0 ? store.inflate(id) : store.decouple(id)
+          yield* store.delete(snapshot)
+        })
+    }
+
+    for (const [what, change] of Object.entries(changes)) {
+      check(`a blob that is written to all the while, under ${what}`, () =>
+        seeded((random) =>
+          Effect.gen(function* () {
+            const bdev = yield* device({ sizeBytes: 48 * MiB })
+            const first = pattern(MiB, 7)
+            const { id, model, one } = yield* during(init(bdev, driver), (store) =>
+              Effect.gen(function* () {
+                // Its metadata is page 0.
+                const blob = yield* store.create({ size: MiB })
+                yield* blob.writeBytes(0, first)
+                yield* blob.sync
+                return { one: blob.id, ...(yield* storm(store, random, change(store, random))) }
+              })
+            )
+            yield* isClean(bdev)
+            yield* during(load(bdev, driver), (store) =>
+              Effect.gen(function* () {
+                sameBytes(yield* during(store.open(one), (blob) => blob.readBytes(0, MiB)), first, "the first blob")
+                const blob = yield* store.open(id)
+                for (const [at, value] of model.entries()) {
+                  if (value === 0) continue
+                  sameBytes(yield* blob.readBytes(at * pieceBytes, pieceBytes), fill(value), `piece ${at}`)
+                }
+              })
+            )
+          })
+        )
+      )
+    }
+  })
