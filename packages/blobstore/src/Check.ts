@@ -33,7 +33,7 @@ import { readSuper } from "./internal/check/reader.ts"
 import { repairStore } from "./internal/check/repair.ts"
 import { Dump, dumpBlob, type DumpedBlob, Repaired, Report, summaryOf } from "./internal/check/report.ts"
 import { type Survey, survey } from "./internal/check/survey.ts"
-import { hasStore } from "./internal/hasStore.ts"
+import { hasStore } from "./internal/claims.ts"
 
 export * from "./internal/check/finding.ts"
 export { Action, Dump, DumpedBlob, Repaired, Report, StoreSummary } from "./internal/check/report.ts"

@@ -54,6 +54,29 @@ export const suite: BlobSuite = (name, layer, capabilities, driver) =>
       })
     )
 
+    check("the device of a loaded store is no target of a copy and no parent, by none of its names", () =>
+      Effect.gen(function* () {
+        const bdev = yield* device()
+        const other = yield* device()
+        const store = yield* init(bdev, driver)
+        yield* init(other, driver)
+        const blob = yield* store.create({ clusters: 1 })
+        yield* blob.writeBytes(0, pattern(4096, 1))
+        const snapshot = yield* store.snapshot(blob.id)
+        const thin = yield* store.createId({ clusters: 1, thin: true })
+        const { uuid = "" } = yield* Bdev.find(bdev.name)
+        for (const target of [bdev.name, uuid, other.name]) {
+          const copy = Stream.runDrain(store.shallowCopy(snapshot, target))
+          yield* failsWith(copy, "InvalidArgument", { field: "bdev" })
+          yield* failsWith(store.setExternalParent(thin, target), "InvalidArgument", { field: "bdev" })
+          const create = store.createId({ clusters: 1, externalSnapshot: target })
+          yield* failsWith(create, "InvalidArgument", { field: "externalSnapshot" })
+        }
+        sameBytes(yield* blob.readBytes(0, 4096), pattern(4096, 1), "the blob")
+        assert.lengthOf(yield* store.ids, 3)
+      })
+    )
+
     check("what is no blobstore, another version, another type or damaged does not load", () =>
       Effect.gen(function* () {
         const bdev = yield* device()

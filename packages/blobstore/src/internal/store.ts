@@ -4,17 +4,17 @@
  */
 import type { Bdev } from "@effect-spdk/core/Bdev"
 import { type Engine, EngineService, withinLimit } from "@effect-spdk/core/Engine"
-import { Busy, failInvalid, NotSupported, ReadOnly, SpdkError } from "@effect-spdk/core/SpdkError"
+import { failInvalid, NotSupported, ReadOnly, SpdkError } from "@effect-spdk/core/SpdkError"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 import type { BlobstoreError, InitError, InitOptions, LayerOptions, LoadError, LoadOptions } from "../Blobstore.ts"
+import { claim } from "./claims.ts"
 import type { DriverFactory, StoreDriver } from "./driver.ts"
 import { libspdkDriver } from "./libspdk/driver.ts"
 import { checkDriver, checkInit, checkLoad } from "./options.ts"
 import { portableDriver } from "./portable/driver.ts"
 import { isFlushed } from "./flushed.ts"
-import { hasStore } from "./hasStore.ts"
 import { checkIoUnits } from "./ioUnits.ts"
 import { isEmpty } from "./probe.ts"
 import { metadataReasons, only, type Place } from "./reasons.ts"
@@ -96,32 +96,6 @@ const checkWritable = (place: Place, bdev: Bdev): Effect.Effect<void, SpdkError>
   bdev.writable
     ? Effect.void
     : Effect.fail(new SpdkError({ reason: new ReadOnly({ ...place, detail: "the bdev is open for reading only" }) }))
-
-/** The bdevs with a store on them. Two stores on one would each write over what the other knows. */
-const claims = new WeakMap<Engine, Map<string, object>>()
-
-/** Keeps other stores off the bdev until the scope closes, or until what is returned is called. */
-const claim = (place: Place, engine: Engine, bdev: Bdev): Effect.Effect<() => void, SpdkError, Scope.Scope> =>
-  Effect.acquireRelease(
-    Effect.suspend(() => {
-      const claimed = claims.get(engine) ?? new Map<string, object>()
-      claims.set(engine, claimed)
-      const { name } = bdev
-      if (claimed.has(name)) {
-        const detail = "a blobstore is loaded on this bdev"
-        return Effect.fail(new SpdkError({ reason: new Busy({ ...place, detail }) }))
-      }
-      const mine = {}
-      claimed.set(name, mine)
-      hasStore.add(bdev)
-      return Effect.succeed(() => {
-        if (claimed.get(name) !== mine) return
-        claimed.delete(name)
-        hasStore.delete(bdev)
-      })
-    }),
-    (letGo) => Effect.sync(letGo)
-  )
 
 /** The store, and what its scope does at the end. What does not become a store lets go of everything. */
 const scoped = (

@@ -14,6 +14,7 @@ import type * as Public from "../Blobstore.ts"
 import { blobName } from "./blobName.ts"
 import { BlobImpl, type StoreContext } from "./blobHandle.ts"
 import { BufferPool } from "./bufferPool.ts"
+import { claimedBelow } from "./claims.ts"
 import type { BlobId, ClearMethod, Parent, StoreDriver } from "./driver.ts"
 import { adopt, failBusy, fitsItsParent, isRelated, removing } from "./guards.ts"
 import { OpenBlobs } from "./openBlobs.ts"
@@ -115,7 +116,9 @@ export class BlobstoreImpl implements Public.Blobstore {
     const place = this.place("Blobstore.create")
     return checkCreate(place, options ?? {}, this.context.clusterBytes).pipe(
       Effect.tap(({ externalSnapshot }) =>
-        externalSnapshot === undefined ? Effect.void : this.exists(externalSnapshot)
+        externalSnapshot === undefined
+          ? Effect.void
+          : Effect.andThen(this.exists(externalSnapshot), this.isNoStore(place, "externalSnapshot", externalSnapshot))
       ),
       Effect.flatMap((checked) => this.run(place.operation, this.native.create(checked))),
       only(place, createReasons)
@@ -226,6 +229,7 @@ export class BlobstoreImpl implements Public.Blobstore {
   setExternalParent(id: BlobId, bdev: string): Effect.Effect<void, Public.ParentError> {
     const place = this.place("Blobstore.setExternalParent", id)
     return checkBdevName(place, "bdev", bdev).pipe(
+      Effect.andThen(this.isNoStore(place, "bdev", bdev)),
       Effect.andThen(this.onBlob(place, id, this.inLineage(id, this.native.setExternalParent(id, bdev)))),
       only(place, parentReasons)
     )
@@ -367,8 +371,18 @@ export class BlobstoreImpl implements Public.Blobstore {
       )
     )
     return checkBdevName(place, "bdev", bdev).pipe(
+      Effect.andThen(this.isNoStore(place, "bdev", bdev)),
       Effect.andThen(this.onBlob(place, id, copy)),
       only(place, cloneReasons)
+    )
+  }
+
+  /** What is copied to the device of a loaded store overwrites that store, and what reads from it finds metadata, and content that moves. */
+  private isNoStore(place: Place, field: string, name: string): Effect.Effect<void, SpdkError> {
+    return Effect.flatMap(claimedBelow(this.engine, name), (claimed) =>
+      claimed === undefined
+        ? Effect.void
+        : failInvalid(place.operation, field, `is or lies on ${claimed}, on which a blobstore is loaded`, name)
     )
   }
 

@@ -1,0 +1,41 @@
+/** Which bdevs have a blobstore of this process loaded on them. Whatever else writes there works against that store. */
+import type { Bdev } from "@effect-spdk/core/Bdev"
+import type { Engine } from "@effect-spdk/core/Engine"
+import { Busy, SpdkError } from "@effect-spdk/core/SpdkError"
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import type { Place } from "./reasons.ts"
+import { stackOf } from "./stack.ts"
+
+/** The handles that a store is loaded on, for what repairs a store by one of them. */
+export const hasStore = new WeakSet<Bdev>()
+
+/** By engine, the names of the bdevs. */
+const claims = new WeakMap<Engine, Map<string, object>>()
+
+/** Keeps other stores off the bdev until the scope closes, or until what is returned is called. */
+export const claim = (place: Place, engine: Engine, bdev: Bdev): Effect.Effect<() => void, SpdkError, Scope.Scope> =>
+  Effect.acquireRelease(
+    Effect.suspend(() => {
+      const claimed = claims.get(engine) ?? new Map<string, object>()
+      claims.set(engine, claimed)
+      const { name } = bdev
+      if (claimed.has(name)) {
+        const detail = "a blobstore is loaded on this bdev"
+        return Effect.fail(new SpdkError({ reason: new Busy({ ...place, detail }) }))
+      }
+      const mine = {}
+      claimed.set(name, mine)
+      hasStore.add(bdev)
+      return Effect.succeed(() => {
+        if (claimed.get(name) !== mine) return
+        claimed.delete(name)
+        hasStore.delete(bdev)
+      })
+    }),
+    (letGo) => Effect.sync(letGo)
+  )
+
+/** The bdev with a loaded store that `name`, an alias or a UUID, is or lies on; undefined when there is none. */
+export const claimedBelow = (engine: Engine, name: string): Effect.Effect<string | undefined> =>
+  Effect.map(stackOf(engine.rpc, name), (levels) => levels.find((one) => claims.get(engine)?.has(one.name))?.name)
