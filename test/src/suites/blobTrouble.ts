@@ -2,7 +2,7 @@
  * What SPDK's blobstore does not take notice of: metadata that cannot be written, I/O that is under way when lists of clusters change
  * hands, metadata pages that run out. A call that succeeded is there after a load, and nothing else is damaged.
  */
-import * as Blobstore from "@effect-spdk/blobstore/Blobstore"
+import type * as Blobstore from "@effect-spdk/blobstore/Blobstore"
 import * as Check from "@effect-spdk/blobstore/Check"
 import * as Bdev from "@effect-spdk/core/Bdev"
 import type { ReasonTag, SpdkErrorOf } from "@effect-spdk/core/SpdkError"
