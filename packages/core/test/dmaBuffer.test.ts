@@ -7,7 +7,6 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Scope from "effect/Scope"
-import { TestClock } from "effect/testing"
 import { FakeEngine, start, untilInFlight } from "./support/fakeEngine.ts"
 
 const prettyOf = (exit: Exit.Exit<unknown, unknown>) => (Exit.isFailure(exit) ? Cause.pretty(exit.cause) : "success")
@@ -90,7 +89,6 @@ describe("a buffer", () => {
           const reading = yield* start(bdev.read(0, buffer))
           yield* untilInFlight(engine, 1)
           const closing = yield* start(Effect.exit(Scope.close(scope, Exit.void)))
-          yield* TestClock.adjust("1 minute")
           assert.match(
             prettyOf(yield* Fiber.join(closing)),
             /DmaBuffer.release on "slab .*used by 1 requests": TimedOut/
@@ -101,7 +99,7 @@ describe("a buffer", () => {
           yield* Effect.repeat(Effect.yieldNow, { until: () => engine.dmaBytes === 0 })
         })
       )
-    )
+    ).pipe(Effect.provideService(Bdev.ReleaseTimeout, "50 millis"))
   })
 
   it("knows the alignment of its slices", () => {
