@@ -68,8 +68,10 @@ describe("messages of a reactor", () => {
         yield* turn
         turns.push(ran - before)
       }
-      assert.isAtMost(turns[0] ?? 0, 200)
-      for (const count of turns.slice(1)) assert.isAtMost(count, 8)
+      // The turn in which the quick ones ended may be used up, and then nothing runs in it.
+      const [first = 0, ...others] = turns.filter((count) => count > 0)
+      assert.isAtMost(first, 200)
+      for (const count of others) assert.isAtMost(count, 8)
     })
   )
 
