@@ -4,22 +4,27 @@ import { setUp, setUpTools, typescript } from "./setup.mjs"
 import { runSteps } from "./steps.mjs"
 import { toolEntry } from "./tools.mjs"
 
-/** Scripts that write files which are checked in, and compare them with `--check`. */
-const generators = ["generate-rpc.mjs", "generate-layout.mjs"]
+/** Scripts that write files which are checked in, and compare them with `--check`. The layout is generated from compiled TypeScript. */
+const beforeCompiling = ["generate-abi.mjs"]
+const afterCompiling = ["generate-rpc.mjs", "generate-layout.mjs"]
 
-export const generatedSteps = generators.map((name) => ({
+export const generatedSteps = [...beforeCompiling, ...afterCompiling].map((name) => ({
   name: `${name} --check`,
   run: () => node(inRoot("scripts", name), ["--check"])
 }))
 
-const generate = async () => {
-  // The layout is generated from compiled TypeScript.
-  const compiled = await typescript(["packages/native"])
-  if (compiled.code !== 0) throw new SetupError("packages/native does not compile, see above")
+const run = async (generators) => {
   for (const name of generators) {
     const { code } = await node(inRoot("scripts", name))
     if (code !== 0) throw new SetupError(`scripts/${name} failed (exit ${code})`)
   }
+}
+
+const generate = async () => {
+  await run(beforeCompiling)
+  const compiled = await typescript(["packages/native"])
+  if (compiled.code !== 0) throw new SetupError("packages/native does not compile, see above")
+  await run(afterCompiling)
 }
 
 export const demo = async (args) => {

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "../core/abi.h"
 #include "../spdk/runtime.h"
 #include "blobstore.h"
 #include "calls.h"
@@ -186,6 +187,7 @@ Napi::Value Usage(const Napi::CallbackInfo& info) {
 Napi::Object Init(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(new InstanceData);
   exports.Set("version", SPDK_VERSION_STRING);
+  exports.Set("abi", abi);
   exports.Set("attach", Napi::Function::New<Attach>(env));
   exports.Set("keepAlive", Napi::Function::New<KeepAlive>(env));
   exports.Set("sharesProcessor", Napi::Function::New<SharesProcessor>(env));
