@@ -244,7 +244,7 @@ export interface Blobstore {
   delete(id: BlobId): Effect.Effect<void, DeleteError>
   /**
    * All blobs in the order of their ids, snapshots included. Of a time: who comes later is not in it. `Corrupted`, naming the first,
-   * when there are blobs that cannot be read: the portable driver still opens the others, and deletes these.
+   * when there are blobs that cannot be read: others still open, and the portable driver deletes these.
    */
   readonly list: Stream.Stream<BlobId, ListError>
   readonly ids: Effect.Effect<ReadonlyArray<BlobId>, ListError>
@@ -315,6 +315,11 @@ export const init: (options?: InitOptions) => Effect.Effect<Blobstore, InitError
 /**
  * Loads the blobstore on the bdev (`spdk_bs_load`); after an unclean stop it finds out again what is used. The end of the
  * scope unloads as with `init`. `Busy` while a store is loaded on the bdev already. Interruption waits for the end of loading.
+ *
+ * `Corrupted` names the blob and the page of metadata where they are known. Both drivers refuse chains of metadata that lead in a
+ * circle, and pages and clusters that the store does not have. The libspdk driver reads the metadata for that before SPDK does, in
+ * large reads: SPDK itself would never come back. It also refuses a store with a blob that is its own ancestor; the portable driver
+ * opens the other blobs of such a store. A single blob that cannot be read keeps no store from loading.
  *
  * @since 0.1.0
  * @category constructors

@@ -8,7 +8,9 @@
 #include <utility>
 
 #include "blob_device.h"
+#include "runtime.h"
 #include "spdk_calls.h"
+#include "store_device.h"
 
 namespace effect_spdk {
 
@@ -333,33 +335,97 @@ void ShallowCopy(const Store& store, const BlobstoreCall& call, spdk_blob_id id,
   });
 }
 
-// ids -> numbers
-void Ids(const Store& store, const Answered& answered) {
-  struct Iteration {
-    Store store;
-    std::vector<double> ids;
-    Ended ended;
+// All ids that are in use, one after the other. SPDK's own iteration leaves out the blobs that it cannot open. The first of those
+// ends this one.
+class Iteration : public std::enable_shared_from_this<Iteration> {
+ public:
+  static void Run(const Store& store, std::function<void(int status, std::vector<double> ids)> done) {
+    const std::shared_ptr<Iteration> self(new Iteration(store, std::move(done)));
+    self->keep_ = self;
+    self->Step();
+  }
 
-    static void Next(void* context, spdk_blob* blob, int status) {
-      auto* self = static_cast<Iteration*>(context);
-      if (status != 0) {
-        // Whoever is told holds this.
-        const Ended ended = std::move(self->ended);
-        return ended(status == -ENOENT ? 0 : status);
+ private:
+  // Between two turns of the thread.
+  static constexpr uint32_t kIdsPerTurn = 4096;
+
+  Iteration(Store store, std::function<void(int, std::vector<double>)> done)
+      : store_(std::move(store)), done_(std::move(done)), pages_(MetadataPages(store_->dev())) {}
+
+  double Id() const { return static_cast<double>(kBlobIdBit + page_); }
+
+  // SPDK may answer before a call returns.
+  void Step() {
+    stepping_ = true;
+    const auto self = shared_from_this();
+    for (uint32_t left = kIdsPerTurn; goes_on_ && page_ < pages_; left--) {
+      if (left == 0) {
+        stepping_ = false;
+        if (!Runtime::Get().PostToApp([self] { self->Step(); })) End(-ESHUTDOWN);
+        return;
       }
-      self->ids.push_back(static_cast<double>(spdk_blob_get_id(blob)));
-      spdk_bs_iter_next(self->store->bs(), blob, Next, self);
+      goes_on_ = false;
+      opens_ = true;
+      spdk_bs_open_blob(store_->bs(), kBlobIdBit + page_, OnOpened, this);
+      opens_ = false;
     }
-  };
-  const auto iteration = std::make_shared<Iteration>();
+    stepping_ = false;
+    if (goes_on_) End(0);
+  }
+
+  void Next() {
+    page_++;
+    goes_on_ = true;
+    if (!stepping_) Step();
+  }
+
+  void End(int status) {
+    const auto self = std::exchange(keep_, nullptr);
+    done_(status, std::move(ids_));
+  }
+
+  static void OnOpened(void* context, spdk_blob* blob, int status) {
+    auto* self = static_cast<Iteration*>(context);
+    // At once: the id is not in use. Later: something that the blob needs is not there.
+    if (status == -ENOENT && self->opens_) return self->Next();
+    if (status != 0) {
+      self->ids_ = {self->Id()};
+      return self->End(status);
+    }
+    self->ids_.push_back(self->Id());
+    spdk_blob_close(blob, [](void* closed, int) { static_cast<Iteration*>(closed)->Next(); }, context);
+  }
+
+  const Store store_;
+  const std::function<void(int, std::vector<double>)> done_;
+  const uint64_t pages_;
+  std::shared_ptr<Iteration> keep_;
+  std::vector<double> ids_;
+  uint64_t page_ = 0;
+  bool goes_on_ = true;
+  bool stepping_ = false;
+  bool opens_ = false;
+};
+
+void IdsOnce(const Store& store, bool exclusive, const Answered& answered) {
+  const auto ids = std::make_shared<std::vector<double>>();
   store->Run(
-      false, [iteration, answered](int status) { answered({status, {}, BytesOf(iteration->ids)}); },
-      [iteration, store](const Ended& ended) {
-        iteration->store = store;
-        iteration->ended = ended;
-        spdk_bs_iter_first(store->bs(), Iteration::Next, iteration.get());
+      exclusive,
+      [store, exclusive, ids, answered](int status) {
+        // What is being created cannot be read yet.
+        if (status != 0 && !exclusive) return IdsOnce(store, true, answered);
+        answered({status, {}, BytesOf(*ids)});
+      },
+      [store, ids](const Ended& ended) {
+        Iteration::Run(store, [ids, ended](int status, std::vector<double> found) {
+          *ids = std::move(found);
+          ended(status);
+        });
       });
 }
+
+// ids -> numbers; of a failure the id of the blob that cannot be read
+void Ids(const Store& store, const Answered& answered) { IdsOnce(store, false, answered); }
 
 // parent [id] -> numbers: the parent's id or 0; text: the external snapshot
 void Parent(const Store& store, spdk_blob_id id, const Answered& answered) {

@@ -163,16 +163,18 @@ void ForwardOptional(spdk_bs_dev* dev) {
   }
 }
 
+uint32_t SuperField(const StoreDevice& device, size_t at) {
+  uint32_t value = 0;
+  std::memcpy(&value, device.super_block.data() + at, sizeof value);
+  return value;
+}
+
 // In blocks; 0 when the super block is none.
 uint64_t MetadataEnd(const StoreDevice& device) {
-  const auto field = [&device](size_t at) {
-    uint32_t value = 0;
-    std::memcpy(&value, device.super_block.data() + at, sizeof value);
-    return value;
-  };
+  const uint32_t known = SuperField(device, kPageBytesAt);
   // 0 in the super blocks of older versions.
-  const uint32_t page_bytes = field(kPageBytesAt) == 0 ? kDefaultPageBytes : field(kPageBytesAt);
-  const uint64_t pages = uint64_t{field(kMetadataStartAt)} + field(kMetadataLengthAt);
+  const uint32_t page_bytes = known == 0 ? kDefaultPageBytes : known;
+  const uint64_t pages = uint64_t{SuperField(device, kMetadataStartAt)} + SuperField(device, kMetadataLengthAt);
   return pages * page_bytes / device.blocklen;
 }
 
@@ -249,6 +251,8 @@ void KeepSuperBlock(spdk_bs_dev* dev, std::function<void(int)> done) {
   if (channel == nullptr) return end(nullptr, reading, -ENOMEM);
   dev->read(dev, channel, reading->memory, 0, static_cast<uint32_t>(bytes / dev->blocklen), &reading->args);
 }
+
+uint32_t MetadataPages(spdk_bs_dev* dev) { return SuperField(Of(dev), kMetadataLengthAt); }
 
 void HideWriteFailures(spdk_bs_dev* dev) { Of(dev).hides_failures = true; }
 

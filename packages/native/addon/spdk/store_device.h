@@ -25,6 +25,9 @@ void UpdateBlockCount(spdk_bs_dev* dev);
 // Keeps a copy of the first page, for DisconnectDevice, and where the metadata ends. -EIO when it cannot be read.
 void KeepSuperBlock(spdk_bs_dev* dev, std::function<void(int status)> done);
 
+// How many metadata pages there are. After KeepSuperBlock.
+uint32_t MetadataPages(spdk_bs_dev* dev);
+
 // Between the two, writes that fail are kept from the blobstore, and the first status is what TakeWriteFailure returns: an
 // initialisation that fails would leave the blobstore behind, with the device, where nobody can reach it. The super
 // block that is written meanwhile is kept.

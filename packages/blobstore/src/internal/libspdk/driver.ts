@@ -13,13 +13,16 @@ import {
 import { Corrupted, invalid, NotSupported, SpdkError, WrongType } from "@effect-spdk/core/SpdkError"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
+import { survey } from "../check/survey.ts"
 import type { DriverFactory, InitOptions, LoadOptions, StoreDriver } from "../driver.ts"
+import type { Damage } from "../format/damage.ts"
 import { decodeSuperBlock, type SuperBlock } from "../format/superBlock.ts"
 import { sharedFlush } from "../sharedFlush.ts"
 import { flag, storeClearMethods } from "./encoding.ts"
-import { errno, errorOf } from "./errors.ts"
-import { recoverLeftovers } from "./leftovers.ts"
+import { errno, errorOf, type Meaning } from "./errors.ts"
+import { readiness, recoverLeftovers } from "./leftovers.ts"
 import { LibspdkStore } from "./store.ts"
+import { walk } from "./walk.ts"
 
 const superBlockBytes = 4096
 
@@ -92,10 +95,10 @@ const load = Effect.fnUntraced(function* (bdev: Bdev, options: LoadOptions) {
   const operation = "Blobstore.load"
   const found = yield* libspdk(operation, bdev)
   const decoded = yield* readSuperBlock(found.engine, bdev)
-  // What is wrong with it SPDK says by itself.
-  if (Result.isSuccess(decoded) && fits(decoded.success, options)) {
-    yield* recoverLeftovers(found.blobstores, bdev, decoded.success, options)
-  }
+  // SPDK takes sizes and places in it on trust.
+  if (Result.isFailure(decoded)) return yield* Effect.fail(corrupted(operation, bdev.name, decoded.failure))
+  // That the type is another one SPDK says by itself.
+  if (fits(decoded.success, options)) yield* prepare(found.blobstores, bdev, decoded.success, options, operation)
   const call = options.grow ? "loadAndGrow" : "load"
   const args: BlobstoreArguments = {
     numbers: [0, 0, 0, flag(options.forceRecover)],
@@ -107,12 +110,34 @@ const load = Effect.fnUntraced(function* (bdev: Bdev, options: LoadOptions) {
       : Effect.fail(
           status === errno.EINVAL
             ? invalid(operation, "bdev", `holds what SPDK refuses to load (blocks of ${bdev.blockSize} bytes)`)
-            : errorOf(status, operation, bdev.name, {
-                ...(status === errno.EBUSY && { detail: "SPDK has a blobstore loaded on this bdev" })
-              })
+            : errorOf(status, operation, bdev.name, whyNot(status))
         )
   )
 })
+
+/** Leaves a store that SPDK's load comes back from, or fails. */
+const prepare = Effect.fnUntraced(function* (
+  blobstores: EngineBlobstores,
+  bdev: Bdev,
+  superBlock: SuperBlock,
+  options: LoadOptions,
+  operation: string
+) {
+  const recovers = !superBlock.clean || superBlock.usedBlobIdMaskLength === 0 || options.forceRecover
+  const { damage, mentionsLeftovers } = yield* walk(bdev, superBlock, recovers)
+  if (damage === undefined && !mentionsLeftovers) return
+  // The metadata of a store that is loaded may have been read while it was written.
+  const status = yield* readiness(blobstores, bdev, superBlock)
+  if (status !== errno.ENXIO) return yield* Effect.fail(errorOf(status, operation, bdev.name, whyNot(status)))
+  if (damage !== undefined) return yield* Effect.fail(corrupted(operation, bdev.name, damage))
+  yield* recoverLeftovers(bdev, options)
+})
+
+const whyNot = (status: number): Meaning =>
+  status === errno.EBUSY ? { detail: "SPDK has a blobstore loaded on this bdev" } : {}
+
+const corrupted = (operation: string, resource: string, { rule, where }: Damage): SpdkError =>
+  new SpdkError({ reason: new Corrupted({ operation, resource, where, rule }) })
 
 const fits = (superBlock: SuperBlock, { type }: LoadOptions): boolean => type === "" || type === superBlock.type
 
@@ -126,10 +151,17 @@ const explainLoad = (engine: Engine, bdev: Bdev, status: number, { type }: LoadO
         new SpdkError({ reason: new WrongType({ operation, resource, expected: type, found }) })
       )
     }
-    const { rule, where } = Result.isFailure(decoded)
-      ? decoded.failure
-      : { where: "metadata", rule: "is not what SPDK wrote" }
-    return Effect.fail<SpdkError>(new SpdkError({ reason: new Corrupted({ operation, resource, where, rule }) }))
+    if (Result.isFailure(decoded)) return Effect.fail(corrupted(operation, resource, decoded.failure))
+    return Effect.flatMap(firstDamage(bdev, decoded.success), (damage) =>
+      Effect.fail(corrupted(operation, resource, damage ?? { where: "metadata", rule: "is not what SPDK wrote" }))
+    )
+  })
+
+/** What a check finds first. */
+const firstDamage = (bdev: Bdev, superBlock: SuperBlock): Effect.Effect<Damage | undefined, SpdkError> =>
+  Effect.map(survey(bdev, superBlock), ({ findings }) => {
+    const found = findings.all.find(({ severity }) => severity === "error")
+    return found && { where: "metadata", rule: `is not what SPDK wrote: ${found.message}` }
   })
 
 /** Into memory of its own: what `readBytes` takes stays with the bdev. */

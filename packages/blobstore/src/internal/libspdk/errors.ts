@@ -37,6 +37,8 @@ export interface Meaning {
   /** Of EINVAL. */
   readonly field?: string
   readonly rule?: string
+  /** The same, where all arguments are known to be right: something on the device is not. */
+  readonly damage?: { readonly where: string; readonly rule: string }
   /** Of EPERM: metadata or data of the blob cannot be changed. */
   readonly readOnly?: boolean
   readonly detail?: string
@@ -61,6 +63,9 @@ export const errorOf = (status: number, operation: string, resource: string, mea
         reason: meaning.readOnly === true ? new ReadOnly(context) : new PermissionDenied(context)
       })
     case errno.EINVAL:
+      if (meaning.damage !== undefined) {
+        return new SpdkError({ reason: new Corrupted({ operation, resource, ...meaning.damage }) })
+      }
       return invalid(operation, meaning.field ?? "arguments", meaning.rule ?? "refused by SPDK", undefined, resource)
     default:
       return fromErrno(status, context)

@@ -4,7 +4,7 @@
 import type { IoError } from "@effect-spdk/core/Bdev"
 import type { BlobstoreHandle, BlobCall, BlobstoreArguments, Descriptor, Engine } from "@effect-spdk/core/Engine"
 import { type EngineBlobstores, numbersOf, openBlocks, type OpenBlocks } from "@effect-spdk/core/Engine"
-import { Corrupted, type SpdkError, SpdkError as SpdkErrorClass } from "@effect-spdk/core/SpdkError"
+import type { SpdkError } from "@effect-spdk/core/SpdkError"
 import * as Effect from "effect/Effect"
 import { blobName } from "../blobName.ts"
 import type { BlobId, BlobInfo, ClearMethod, OpenBlob, Parent, Xattrs } from "../driver.ts"
@@ -47,16 +47,11 @@ export const openBlob = (
 
 /** The arguments are an id and no more, so that EINVAL is about what lies on the device. */
 const openError = (status: number, resource: string): SpdkError =>
-  status === errno.EINVAL
-    ? new SpdkErrorClass({
-        reason: new Corrupted({
-          operation: "Blobstore.open",
-          resource,
-          where: "the metadata of the blob",
-          rule: "is damaged, or names an external snapshot that does not fit"
-        })
-      })
-    : errorOf(status, "Blobstore.open", resource, status === errno.ENODEV ? missingSnapshot : {})
+  errorOf(status, "Blobstore.open", resource, status === errno.ENODEV ? missingSnapshot : damagedBlob)
+
+const damagedBlob: Meaning = {
+  damage: { where: "the metadata of the blob", rule: "is damaged, or names an external snapshot that does not fit" }
+}
 
 const missingSnapshot: Meaning = { detail: "the bdev that is its external snapshot cannot be opened" }
 

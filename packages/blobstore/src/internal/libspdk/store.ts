@@ -12,6 +12,11 @@ import { openBlob, parentOf, type StoreContext } from "./openBlob.ts"
 
 const xattrRule: Meaning = { field: "xattrs", rule: "has an empty name or value, or a NUL in a name" }
 
+/** What SPDK cannot read it does not delete. */
+const damagedBlob: Meaning = {
+  damage: { where: "the metadata of the blob", rule: "is damaged; the portable driver can delete it" }
+}
+
 const externalRule = "has a size that is not whole clusters, or blocks that do not fit in an io unit"
 
 export class LibspdkStore implements StoreDriver {
@@ -49,14 +54,24 @@ export class LibspdkStore implements StoreDriver {
 
   readonly delete = (id: BlobId): Effect.Effect<void, SpdkError> =>
     this.durable(
-      this.callFor("delete", id, { detail: "it is open, or a snapshot with clones, or something goes on with it" })
+      this.callFor("delete", id, {
+        ...damagedBlob,
+        detail: "it is open, or a snapshot with clones, or something goes on with it"
+      })
     )
 
   readonly open: StoreDriver["open"] = (id, { clearMethod }): Effect.Effect<OpenBlob, SpdkError> =>
     openBlob(this.context, id, clearMethod)
 
   get ids(): Effect.Effect<ReadonlyArray<BlobId>, SpdkError> {
-    return Effect.map(this.call("ids", this.bdev), ({ bytes }) => Array.from(numbersOf(bytes)))
+    return Effect.flatMap(this.context.blobstores.call(this.context.handle, "ids"), (answer) => {
+      const ids = Array.from(numbersOf(answer.bytes))
+      // A blob that nobody could open would be missing without a word.
+      const resource = answer.status === 0 ? this.bdev : blobName(this.bdev, ids[0] ?? 0)
+      const isMissing = answer.status === errno.ENOENT
+      const status = isMissing ? errno.EINVAL : answer.status
+      return Effect.as(check({ ...answer, status }, "Blobstore.ids", resource, damagedBlob), ids)
+    })
   }
 
   get superBlob(): Effect.Effect<BlobId | undefined, SpdkError> {
@@ -100,7 +115,7 @@ export class LibspdkStore implements StoreDriver {
     )
 
   readonly parent = (id: BlobId): Effect.Effect<Parent, SpdkError> =>
-    Effect.map(this.call("parent", blobName(this.bdev, id), {}, { numbers: [id] }), ({ bytes, text }) =>
+    Effect.map(this.call("parent", blobName(this.bdev, id), damagedBlob, { numbers: [id] }), ({ bytes, text }) =>
       parentOf(numbersOf(bytes)[0], text)
     )
 
