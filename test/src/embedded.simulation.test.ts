@@ -1,6 +1,6 @@
 /** Seeds of the simulation: the same twice, those that have failed before, and new ones for a while. */
 import { assert, describe, it } from "@effect/vitest"
-import { planOf } from "./simulate/plan.ts"
+import { planOf, type PlanOptions } from "./simulate/plan.ts"
 import { run } from "./simulate/run.ts"
 import { failedSeeds } from "./simulate/seeds.ts"
 import { describePlan, shrink } from "./simulate/shrink.ts"
@@ -8,7 +8,7 @@ import { long } from "./support/engines.ts"
 
 const seconds = long ? 1500 : 20
 
-const assertHolds = (seed: number, options: Parameters<typeof planOf>[1] = {}): void => {
+const assertHolds = (seed: number, options: PlanOptions = {}): void => {
   const plan = planOf(seed, options)
   const { violations } = run(plan)
   if (violations.length === 0) return
@@ -32,8 +32,8 @@ describe("the simulation", () => {
     assert.strictEqual(traces.size, 12)
   })
 
-  it.each(failedSeeds)("holds with seed $seed, which found: $found", ({ fault, seed, work }) => {
-    assertHolds(seed, { fault, work })
+  it.each(failedSeeds)("holds with seed $seed, which found: $found", ({ seed, ...options }) => {
+    assertHolds(seed, options)
   })
 
   it(`holds with new seeds for ${seconds} seconds`, { timeout: (seconds + 300) * 1000 }, () => {

@@ -11,16 +11,21 @@ import { run } from "./simulate/run.ts"
 import { libspdk, long, scratch } from "./support/engines.ts"
 import { contract } from "./support/harness.ts"
 
-/** Every blob: its id, size, xattrs and content. */
-const see = (image: Uint8Array, driver: Blobstore.DriverKind) =>
+const fileOf = Effect.fnUntraced(function* (name: string, contents: Uint8Array) {
+  const path = join(scratch, `${name}.img`)
+  yield* Effect.acquireRelease(
+    Effect.sync(() => writeFileSync(path, contents)),
+    () => Effect.sync(() => rmSync(path))
+  )
+  return yield* Bdev.createFile({ name, path, blockSize: 512 })
+})
+
+/** Every blob: its id, size, xattrs, content and parent. */
+const see = (image: Uint8Array, outer: Uint8Array | undefined, driver: Blobstore.DriverKind) =>
   Effect.scoped(
     Effect.gen(function* () {
-      const path = join(scratch, `simulated-${driver}.img`)
-      yield* Effect.acquireRelease(
-        Effect.sync(() => writeFileSync(path, image)),
-        () => Effect.sync(() => rmSync(path))
-      )
-      const name = yield* Bdev.createFile({ name: `simulated-${driver}`, path, blockSize: 512 })
+      if (outer !== undefined) yield* fileOf("outer", outer)
+      const name = yield* fileOf(`simulated-${driver}`, image)
       const bdev = yield* Bdev.open(name, { write: true })
       const store = yield* Effect.provideService(Blobstore.load({ driver }), Bdev.Bdev, bdev)
       const seen = Effect.fnUntraced(function* (id: Blobstore.BlobId) {
@@ -30,9 +35,12 @@ const see = (image: Uint8Array, driver: Blobstore.DriverKind) =>
         )
         const bytes = blob.sizeBytes === 0 ? new Uint8Array() : yield* blob.readBytes(0, blob.sizeBytes)
         const digest = createHash("sha1").update(bytes).digest("hex")
-        return { id, sizeBytes: blob.sizeBytes, xattrs: xattrs.toSorted(), digest }
+        const { isReadOnly, isThin, parent } = yield* blob.info
+        return { id, sizeBytes: blob.sizeBytes, xattrs: xattrs.toSorted(), digest, isReadOnly, isThin, parent }
       })
-      return yield* Effect.forEach(yield* store.ids, (id) => Effect.scoped(seen(id)))
+      const blobs = yield* Effect.forEach(yield* store.ids, (id) => Effect.scoped(seen(id)))
+      const { totalClusters } = yield* store.info
+      return { blobs, superBlob: yield* store.superBlob, totalClusters }
     })
   )
 
@@ -44,12 +52,12 @@ libspdk("simulated images", (name, layer) =>
         Effect.gen(function* () {
           let blobs = 0
           for (let seed = 0; seed < (long ? 2000 : 12); seed++) {
-            const { image, violations } = run(planOf(seed, { work: "blobs" }), { image: true })
+            const { image, outer, violations } = run(planOf(seed, { work: "blobs" }), { image: true })
             assert.deepStrictEqual(violations, [])
             if (image === undefined) throw new Error(`seed ${seed} leaves no image`)
-            const portable = yield* see(image, "portable")
-            assert.deepStrictEqual(yield* see(image, "libspdk"), portable, `seed ${seed}`)
-            blobs += portable.length
+            const portable = yield* see(image, outer, "portable")
+            assert.deepStrictEqual(yield* see(image, outer, "libspdk"), portable, `seed ${seed}`)
+            blobs += portable.blobs.length
           }
           assert.isAbove(blobs, 0)
         }),

@@ -100,6 +100,11 @@ export interface SimulatedDisk {
   readonly killProcess: () => void
   /** Takes the bdev away, as when the device is unplugged: requests under way fail. */
   readonly unplug: () => void
+  /**
+   * Makes the disk larger, with zeroes at its end. Bdevs that are attached keep the size they have; those that are attached later have
+   * the new one.
+   */
+  readonly enlarge: (sizeBytes: number) => void
   /** What a read would return now, as a copy. */
   readonly contents: () => Uint8Array
   /** What would survive if nothing were kept of what was not flushed, as a copy. */
@@ -161,7 +166,7 @@ class Disk implements SimulatedDisk, EngineDevice {
   readonly uuid: string
   readonly productName = "Simulated disk"
   readonly blockSizeBytes: number
-  readonly numBlocks: number
+  numBlocks: number
   readonly faults: Faults
   onRequest: ((request: Request) => Fault | undefined) | undefined = undefined
   requests = 0
@@ -173,6 +178,8 @@ class Disk implements SimulatedDisk, EngineDevice {
   private removals = new Set<() => void>()
   /** Of the machine: what an earlier one has begun is nobody's any more. */
   private boot = 0
+  /** The machine has stopped: what it still submits in this turn reaches nobody. */
+  private isDown = false
 
   constructor(simulation: Simulation, options: Options) {
     const { atomic, blockSizeBytes = 512, contents, faults, latencyMicros, name = "disk", sizeBytes } = options
@@ -217,6 +224,7 @@ class Disk implements SimulatedDisk, EngineDevice {
   }
 
   submit(request: DeviceRequest): void {
+    if (this.isDown) return
     const { lengthBytes, offsetBytes, operation } = request
     const number = ++this.requests
     const { boot } = this
@@ -246,6 +254,7 @@ class Disk implements SimulatedDisk, EngineDevice {
   }
 
   attached(remove: () => void): void {
+    this.isDown = false
     this.removals.add(remove)
   }
 
@@ -274,6 +283,14 @@ class Disk implements SimulatedDisk, EngineDevice {
     this.removals.clear()
   }
 
+  readonly enlarge = (sizeBytes: number): void => {
+    if (!Number.isSafeInteger(sizeBytes) || sizeBytes < this.sizeBytes || sizeBytes % this.blockSizeBytes !== 0) {
+      throw new RangeError(`the size ${sizeBytes} is less than ${this.sizeBytes}, or no whole blocks`)
+    }
+    this.data.enlarge(sizeBytes)
+    this.numBlocks = sizeBytes / this.blockSizeBytes
+  }
+
   readonly contents = (): Uint8Array => this.data.visible.slice()
   readonly durableContents = (): Uint8Array => this.data.durable.slice()
   readonly restore = (contents: Uint8Array): void => this.data.restore(contents)
@@ -287,6 +304,7 @@ class Disk implements SimulatedDisk, EngineDevice {
     this.active = new Map()
     this.removals = new Set()
     this.boot++
+    this.isDown = true
   }
 
   private chosenFault(operation: Operation): Fault | undefined {

@@ -5,6 +5,7 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import type * as Scope from "effect/Scope"
 import * as Bdev from "../src/Bdev.ts"
+import * as DmaBuffer from "../src/DmaBuffer.ts"
 import * as SimulatedDisk from "../src/SimulatedDisk.ts"
 import * as Simulation from "../src/Simulation.ts"
 import * as Spdk from "../src/Spdk.ts"
@@ -185,6 +186,30 @@ describe("a simulated disk", () => {
     )
     const bytes = succeeded(simulation.run(withBdev(disk, (bdev) => bdev.readBytes(0, 4 * sector))))
     assert.deepStrictEqual(bytes, filled(7, 4))
+  })
+
+  it("gets nothing of what a machine submits after it has stopped", () => {
+    const { disk, simulation } = setup(3)
+    disk.onRequest = ({ number }) => (number === 2 ? { _tag: "Cut" } : undefined)
+    const writes = (bdev: Bdev.Bdev) =>
+      Effect.gen(function* () {
+        const buffer = yield* DmaBuffer.make(sector)
+        buffer.bytes.fill(7)
+        yield* bdev.writeBatch([0, 1, 2, 3].map((i) => ({ offsetBytes: i * sector, buffer })))
+      })
+    assert.strictEqual(simulation.run(withBdev(disk, writes)).ending, "stopped")
+    assert.strictEqual(disk.requests, 2)
+    assert.strictEqual(disk.inFlight, 0)
+  })
+
+  it("becomes larger, with zeroes at its end", () => {
+    const { disk, simulation } = setup(3)
+    succeeded(simulation.run(withBdev(disk, (bdev) => bdev.writeBytes(sizeBytes - sector, filled(7)))))
+    disk.enlarge(2 * sizeBytes)
+    const bytes = succeeded(simulation.run(withBdev(disk, (bdev) => bdev.readBytes(sizeBytes - sector, 2 * sector))))
+    assert.deepStrictEqual(bytes, new Uint8Array([...filled(7), ...filled(0)]))
+    assert.strictEqual(disk.sizeBytes, 2 * sizeBytes)
+    assert.throws(() => disk.enlarge(sizeBytes), RangeError)
   })
 
   it("fails, retries, misdirects and flips what it is told to", () => {

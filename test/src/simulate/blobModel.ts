@@ -6,6 +6,14 @@ import * as Model from "@effect-spdk/core/SimulationModel"
 export const anyStamp = -2
 export const noValue = -3
 
+/** Of a blob without a parent. */
+export const noParent = 0
+/** Of a blob over a bdev. */
+export const externalParent = -1
+
+export const xattrNames = ["value", "big", "json"] as const
+export type XattrName = (typeof xattrNames)[number]
+
 export const sectorMatches = (possible: number, found: number): boolean => possible === anyStamp || possible === found
 
 export class ModelBlob {
@@ -14,24 +22,43 @@ export class ModelBlob {
   readonly exists: Model.Register<boolean>
   readonly size: Model.Register<number>
   readonly thin: boolean
-  isReadOnly = false
+  readonly readOnly: Model.Register<boolean>
+  /** It has, or has had, one. */
   hasParent = false
+  /** Its label, or what is not one; undefined when nobody knows. */
+  parent: number | undefined = noParent
+  /** Writes under way, and how many have begun. */
+  writing = 0
+  writes = 0
   /** Calls under way that name the blob by its id, which another blob gets when it is deleted. */
   calls = 0
   isDeleting = false
   sectors: Array<Model.Register<number>> = []
-  readonly xattr: Model.Register<number>
+  readonly xattrs: { readonly [Name in XattrName]: Model.Register<number> }
 
-  constructor(time: Model.Time, label: number, clusters: number, thin: boolean) {
+  constructor(time: Model.Time, label: number, clusters: number, thin: boolean, isReadOnly: boolean) {
     this.label = label
     this.exists = Model.makeRegister(time, false)
     this.size = Model.makeRegister(time, clusters)
-    this.xattr = Model.makeRegister(time, noValue)
+    this.readOnly = Model.makeRegister(time, isReadOnly)
+    const none = () => Model.makeRegister(time, noValue)
+    this.xattrs = { value: none(), big: none(), json: none() }
     this.thin = thin
   }
 
+  /** What its sync makes durable. */
   registers(): ReadonlyArray<Pick<Model.Register<number>, "durableSince">> {
-    return [this.size, this.xattr, ...this.sectors]
+    return [...this.metadata(), ...this.sectors]
+  }
+
+  /** What lies in its pages. */
+  metadata(): ReadonlyArray<Pick<Model.Register<number>, "durableSince" | "crash">> {
+    return [this.size, this.readOnly, ...Object.values(this.xattrs)]
+  }
+
+  /** Nobody can write it any more. */
+  get isSurelyReadOnly(): boolean {
+    return this.readOnly.possible().every(Boolean)
   }
 }
 
@@ -41,18 +68,24 @@ export class BlobModel {
   readonly blobs = new Map<number, ModelBlob>()
   /** What has to be brought in order when the run ends in the middle. */
   readonly unfinished = new Set<() => void>()
+  readonly lineage = new Lineage(this)
+  /** The id of the blob from which applications find the others; 0: none. */
+  readonly superBlob = Model.makeRegister(this.time, 0)
+  /** Of the device, as the store knows it. */
+  readonly clusters: Model.Register<number>
   private nextStamp = 1
 
-  constructor(clusterBytes: number) {
+  constructor(clusterBytes: number, clusters: number) {
     this.sectorsPerCluster = clusterBytes / Model.stampBytes
+    this.clusters = Model.makeRegister(this.time, clusters)
   }
 
   stamp(): number {
     return this.nextStamp++
   }
 
-  add(label: number, clusters: number, thin: boolean): ModelBlob {
-    const blob = new ModelBlob(this.time, label, clusters, thin)
+  add(label: number, clusters: number, thin: boolean, isReadOnly = false): ModelBlob {
+    const blob = new ModelBlob(this.time, label, clusters, thin, isReadOnly)
     this.blobs.set(label, blob)
     this.fit(blob, clusters, thin ? Model.zeroStamp : anyStamp)
     return blob
@@ -62,6 +95,14 @@ export class BlobModel {
   find(label: number): ModelBlob | undefined {
     const blob = this.blobs.get(label)
     return blob !== undefined && blob.id !== undefined && blob.exists.possible().includes(true) ? blob : undefined
+  }
+
+  /** Nobody sets another one when the blob is deleted. */
+  get mayMissSuperBlob(): boolean {
+    const ids = new Set(
+      [...this.blobs.values()].flatMap(({ exists, id }) => (exists.possible().every(Boolean) ? [id] : []))
+    )
+    return this.superBlob.possible().some((id) => id !== 0 && !ids.has(id))
   }
 
   /** As many sectors as the size has; those that are new have `fresh`. */
@@ -81,10 +122,12 @@ export class BlobModel {
   crash(): void {
     for (const finish of this.unfinished) finish()
     this.unfinished.clear()
+    this.superBlob.crash()
+    this.clusters.crash()
+    this.lineage.crash()
     for (const blob of this.blobs.values()) {
       blob.exists.crash()
-      blob.size.crash()
-      blob.xattr.crash()
+      for (const register of blob.metadata()) register.crash()
       for (const sector of blob.sectors) sector.crash()
     }
   }
@@ -92,10 +135,63 @@ export class BlobModel {
   /** Everything there is now is durable. */
   settled(): void {
     const now = this.time.next()
+    this.superBlob.durableSince(now)
+    this.clusters.durableSince(now)
     for (const blob of this.blobs.values()) {
       blob.exists.durableSince(now)
       for (const register of blob.registers()) register.durableSince(now)
     }
+  }
+}
+
+/**
+ * Who is whose parent, as long as changes of that come one after the other. Where two overlap, nobody knows, until somebody looks
+ * while nothing is under way.
+ */
+class Lineage {
+  private readonly model: BlobModel
+  private running = 0
+  private begun = 0
+
+  constructor(model: BlobModel) {
+    this.model = model
+  }
+
+  /** A change begins. What is returned is called at its end: `apply` when it has succeeded, undefined when nothing has changed. */
+  begin(): (apply: (() => void) | "unknown" | undefined) => void {
+    const isAlone = this.running++ === 0
+    const mine = ++this.begun
+    return (apply) => {
+      this.running--
+      if (apply === undefined) return
+      if (typeof apply === "function" && isAlone && mine === this.begun) apply()
+      else this.forget()
+    }
+  }
+
+  /** The clones of a blob that goes get its parent. */
+  handOver(from: ModelBlob): void {
+    for (const blob of this.model.blobs.values()) if (blob.parent === from.label) blob.parent = from.parent
+  }
+
+  /** The blob, and those that may read through it. */
+  above(blob: ModelBlob): ReadonlyArray<ModelBlob> {
+    const found = new Set([blob])
+    for (const below of found) {
+      for (const other of this.model.blobs.values()) {
+        if (other.parent === below.label || other.parent === undefined) found.add(other)
+      }
+    }
+    return [...found]
+  }
+
+  crash(): void {
+    if (this.running > 0) this.forget()
+    this.running = 0
+  }
+
+  private forget(): void {
+    for (const blob of this.model.blobs.values()) blob.parent = undefined
   }
 }
 

@@ -1,16 +1,27 @@
 /** The operations on blobs, each beside the model. */
 import type { Blob } from "@effect-spdk/blobstore/Blob"
 import type { Blobstore } from "@effect-spdk/blobstore/Blobstore"
-import * as DmaBuffer from "@effect-spdk/core/DmaBuffer"
 import type { EngineService } from "@effect-spdk/core/Engine"
 import * as Model from "@effect-spdk/core/SimulationModel"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import type * as Scope from "effect/Scope"
+import * as Option from "effect/Option"
+import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
-import { type BlobModel, type ModelBlob, noValue, anyStamp, together } from "./blobModel.ts"
+import {
+  type BlobModel,
+  type ModelBlob,
+  noParent,
+  noValue,
+  anyStamp,
+  externalParent,
+  together,
+  type XattrName,
+  xattrNames
+} from "./blobModel.ts"
 import type { Action } from "./plan.ts"
 import { endOf, type Watch } from "./violation.ts"
+import * as Ways from "./ways.ts"
 
 const sector = Model.stampBytes
 
@@ -34,8 +45,8 @@ const faulty = new Set(["IoFailed", "DeviceRemoved", "TimedOut", "Aborted"])
 
 export class BlobWork {
   readonly model: BlobModel
-  private readonly watch: Watch
-  private readonly store: Blobstore
+  readonly watch: Watch
+  readonly store: Blobstore
 
   constructor(store: Blobstore, model: BlobModel, watch: Watch) {
     this.store = store
@@ -52,14 +63,18 @@ export class BlobWork {
       case "Unmap":
         return this.onBlob(action.label, action._tag, (blob) => this.write(blob, action))
       case "Read":
-        return this.onBlob(action.label, "Read", (blob) => this.read(blob, action.at, action.length, action.vectored))
+        return this.onBlob(action.label, "Read", (blob) => this.read(blob, action))
       case "Resize":
         return this.onBlob(action.label, "Resize", (blob) => this.resize(blob, action.clusters))
       case "Sync":
         return this.onBlob(action.label, "Sync", (blob) => this.sync(blob))
       case "SetXattr":
       case "RemoveXattr":
-        return this.onBlob(action.label, action._tag, (blob) => this.setXattr(blob, action._tag === "SetXattr"))
+        return this.onBlob(action.label, action._tag, (blob) =>
+          this.setXattr(blob, action.name ?? "value", action._tag === "SetXattr")
+        )
+      case "GetXattr":
+        return this.onBlob(action.label, "GetXattr", (blob) => this.getXattr(blob, action.name))
       case "Snapshot":
       case "Clone":
         return this.onBlob(action.from, action._tag, (blob) => this.derive(blob, action.label, action._tag))
@@ -103,7 +118,7 @@ export class BlobWork {
     )
   })
 
-  private onBlob(
+  onBlob(
     label: number,
     what: string,
     use: (blob: ModelBlob) => Effect.Effect<void, never, EngineService>
@@ -117,7 +132,7 @@ export class BlobWork {
     })
   }
 
-  private opened<A, E, R>(blob: ModelBlob, use: (open: Blob) => Effect.Effect<A, E, R>) {
+  opened<A, E, R>(blob: ModelBlob, use: (open: Blob) => Effect.Effect<A, E, R>) {
     blob.calls++
     return Effect.scoped(Effect.flatMap(this.store.open(blob.id ?? 0), use)).pipe(
       Effect.onExit((exit) => Effect.sync(() => this.closed(blob, exit))),
@@ -128,21 +143,24 @@ export class BlobWork {
   /** A close that cannot write the blob loses what was not synced, and says so. */
   private closed(blob: ModelBlob, exit: Exit.Exit<unknown, unknown>): void {
     if (Exit.isSuccess(exit) || !endOf(exit.cause).startsWith("unclosed")) return
-    blob.size.crash()
-    blob.xattr.crash()
+    for (const register of blob.metadata()) register.crash()
     this.hasLost = true
   }
 
-  private called(blob: ModelBlob) {
+  called(blob: ModelBlob) {
     return Effect.ensuring(Effect.sync(() => void blob.calls--))
   }
 
   /** Runs it, logs how it ended, and says what must not be. */
-  private attempt<A, E, R>(
+  attempt<A, E, R>(
     text: string,
     effect: Effect.Effect<A, E, R>,
     change?: Model.Change,
-    options: { readonly partial?: boolean; readonly onSuccess?: () => void } = {}
+    options: {
+      readonly partial?: boolean
+      readonly onSuccess?: () => void
+      readonly onFailure?: (end: string, isRefused: boolean) => void
+    } = {}
   ): Effect.Effect<void, never, R> {
     return Effect.suspend(() => {
       this.watch.log(`${text} ...`)
@@ -156,8 +174,10 @@ export class BlobWork {
         }
         const end = endOf(exit.cause)
         this.watch.log(`${text}: ${end}`)
-        if (refusals.has(end) && options.partial !== true) change?.refuse()
+        const isRefused = refusals.has(end) && options.partial !== true
+        if (isRefused) change?.refuse()
         else change?.fail()
+        options.onFailure?.(end, isRefused)
         if (end.startsWith("died") || end === "Corrupted") this.watch.violated(`${text} ended with ${end}`)
         else if (faulty.has(end) && !this.watch.hasFaults) {
           this.watch.violated(`${text} ended with ${end}, and nothing was made to fail`)
@@ -168,21 +188,26 @@ export class BlobWork {
 
   private create(action: Extract<Action, { _tag: "Create" }>): Effect.Effect<void> {
     return Effect.suspend(() => {
-      const { clusters, extentTable, label, padded, thin } = action
+      const { clearMethod, clusters, extentTable, label, opens = false, padded, thin } = action
       if (this.model.blobs.has(label)) return Effect.void
       const blob = this.model.add(label, clusters, thin)
       const change = blob.exists.begin(true)
       const pad: Record<string, Uint8Array> = padded ? { pad: new Uint8Array(2500), more: new Uint8Array(2500) } : {}
+      const options = { clusters, thin, extentTable, xattrs: { label: String(label), ...pad }, clearMethod }
+      const made = opens
+        ? Effect.scoped(Effect.map(this.store.create(options), ({ id }) => id))
+        : this.store.createId(options)
       return this.attempt(
         `create ${label} ${thin ? "thin" : "thick"} of ${clusters}`,
-        Effect.map(
-          this.store.createId({ clusters, thin, extentTable, xattrs: { label: String(label), ...pad } }),
-          (id) => {
-            blob.id = id
-          }
-        ),
+        Effect.map(made, (id) => {
+          blob.id = id
+        }),
         change,
-        { onSuccess: () => blob.exists.durableSince(this.model.time.next()) }
+        {
+          // It may be there, and not be opened.
+          partial: opens,
+          onSuccess: () => blob.exists.durableSince(this.model.time.next())
+        }
       )
     })
   }
@@ -191,6 +216,7 @@ export class BlobWork {
     return Effect.suspend(() => {
       blob.isDeleting = true
       const change = blob.exists.begin(false)
+      const lineage = this.model.lineage.begin()
       // Whether it is gone is not known: its id may be another's.
       const fail = () => {
         change.fail()
@@ -201,7 +227,11 @@ export class BlobWork {
         this.store.delete(blob.id ?? 0),
         { ...change, fail },
         {
-          onSuccess: () => blob.exists.durableSince(this.model.time.next())
+          onSuccess: () => {
+            blob.exists.durableSince(this.model.time.next())
+            lineage(() => this.model.lineage.handOver(blob))
+          },
+          onFailure: (_, isRefused) => lineage(isRefused ? undefined : "unknown")
         }
       ).pipe(Effect.ensuring(Effect.sync(() => (blob.isDeleting = false))))
     })
@@ -221,46 +251,66 @@ export class BlobWork {
       const kind = action._tag
       const stamp =
         kind === "Write" ? this.model.stamp() : kind === "Zero" || !blob.hasParent ? Model.zeroStamp : anyStamp
+      const way = action.way ?? (action.vectored ? "vectored" : "bytes")
+      // Halves that meet inside of a sector leave anything there when somebody else writes it.
+      const joint = kind === "Write" && way === "halves" ? blob.sectors[first + Ways.middleOf(count)] : undefined
+      const mixed = joint?.begin(anyStamp)
       const change = together(blob.sectors.slice(first, first + count).map((register) => register.begin(stamp)))
+      const isAlone = blob.writing === 0
+      const wasReadOnly = blob.isSurelyReadOnly
+      blob.writing++
+      const mine = ++blob.writes
+      const end = (done: () => void, isWhole: boolean) => () => {
+        blob.writing--
+        done()
+        if (isWhole && isAlone && mine === blob.writes) mixed?.refuse()
+        else mixed?.fail()
+      }
       // A snapshot that came in between has taken the clusters, and unmapping what is not the blob's own does nothing.
       const succeed = () => (kind === "Unmap" && blob.hasParent ? change.fail() : change.succeed())
       const offset = first * sector
       const length = count * sector
       return this.attempt(
-        `${kind} ${blob.label} sectors ${first}+${count} stamp ${stamp}`,
+        `${kind} ${blob.label} sectors ${first}+${count} stamp ${stamp} by ${way}`,
         this.opened(blob, (open) =>
           kind === "Zero"
             ? open.writeZeroes(offset, length)
             : kind === "Unmap"
               ? open.unmap(offset, length)
-              : action.vectored
-                ? writeVectored(open, offset, Model.stamped(length, stamp))
-                : open.writeBytes(offset, Model.stamped(length, stamp))
+              : Ways.write(open, way, offset, Model.stamped(length, stamp))
         ),
-        { ...change, succeed },
-        { partial: true }
+        { succeed: end(succeed, true), fail: end(change.fail, false), refuse: end(change.refuse, true) },
+        {
+          partial: true,
+          onSuccess: () => this.changed(blob, wasReadOnly, kind),
+          onFailure: (why) => this.refused(blob, why, kind)
+        }
       )
     })
   }
 
-  private read(
-    blob: ModelBlob,
-    at: number,
-    length: number,
-    vectored: boolean
-  ): Effect.Effect<void, never, EngineService> {
+  /** A change has succeeded. */
+  changed(blob: ModelBlob, wasReadOnly: boolean, what: string): void {
+    if (wasReadOnly) this.watch.violated(`${what} of blob ${blob.label} succeeded, and it is read-only`)
+  }
+
+  refused(blob: ModelBlob, end: string, what: string): void {
+    if (end !== "ReadOnly" || blob.readOnly.possible().includes(true)) return
+    this.watch.violated(`${what} of blob ${blob.label} ended with ReadOnly, and nobody made it that`)
+  }
+
+  private read(blob: ModelBlob, action: RangeAction): Effect.Effect<void, never, EngineService> {
     return Effect.suspend(() => {
-      const { first, count } = this.range(blob, at, length)
+      const { first, count } = this.range(blob, action.at, action.length)
       if (count === 0) return Effect.void
       const begin = this.model.time.next()
       const registers = blob.sectors.slice(first, first + count)
-      const text = `read ${blob.label} sectors ${first}+${count}`
+      const way = action.way ?? (action.vectored ? "vectored" : "bytes")
+      const text = `read ${blob.label} sectors ${first}+${count} by ${way}`
       return this.attempt(
         text,
         Effect.map(
-          this.opened(blob, (open) =>
-            vectored ? readVectored(open, first * sector, count) : open.readBytes(first * sector, count * sector)
-          ),
+          this.opened(blob, (open) => Ways.read(open, way, first * sector, count)),
           (bytes) => this.compare(text, blob, first, registers, bytes, begin)
         )
       )
@@ -268,7 +318,7 @@ export class BlobWork {
   }
 
   /** Every sector that still is one of the blob's. */
-  private compare(
+  compare(
     text: string,
     blob: ModelBlob,
     first: number,
@@ -293,12 +343,15 @@ export class BlobWork {
       const lost = together(blob.sectors.slice(after).map((register) => register.begin(anyStamp)))
       const begin = this.model.time.next()
       const isShrink = after < before
+      const wasReadOnly = blob.isSurelyReadOnly && after !== before
       return this.attempt(
         `resize ${blob.label} to ${clusters}`,
         this.opened(blob, (open) => open.resize({ clusters })),
         together([change, lost]),
         {
+          onFailure: (end) => this.refused(blob, end, "resize"),
           onSuccess: () => {
+            this.changed(blob, wasReadOnly, "resize")
             if (isShrink) for (const register of blob.registers()) register.durableSince(begin)
             this.model.fit(blob, clusters, blob.thin && !blob.hasParent ? Model.zeroStamp : anyStamp)
           }
@@ -320,23 +373,46 @@ export class BlobWork {
     })
   }
 
-  private setXattr(blob: ModelBlob, sets: boolean): Effect.Effect<void> {
+  private setXattr(blob: ModelBlob, name: XattrName, sets: boolean): Effect.Effect<void> {
     return Effect.suspend(() => {
       const value = sets ? this.model.stamp() : noValue
+      const wasReadOnly = blob.isSurelyReadOnly
       return this.attempt(
-        `${sets ? "set" : "remove"} xattr of ${blob.label}: ${value}`,
-        this.opened(blob, (open) => (sets ? open.xattrs.set("value", String(value)) : open.xattrs.remove("value"))),
-        blob.xattr.begin(value)
+        `${sets ? "set" : "remove"} xattr ${name} of ${blob.label}: ${value}`,
+        this.opened(blob, (open) => changeXattr(open, name, sets ? value : undefined)),
+        blob.xattrs[name].begin(value),
+        {
+          onSuccess: () => this.changed(blob, wasReadOnly, "xattr"),
+          onFailure: (end) => this.refused(blob, end, "xattr")
+        }
+      )
+    })
+  }
+
+  private getXattr(blob: ModelBlob, name: XattrName): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      const begin = this.model.time.next()
+      const register = blob.xattrs[name]
+      return this.attempt(
+        `get xattr ${name} of ${blob.label}`,
+        Effect.map(
+          this.opened(blob, (open) => readXattr(open, name)),
+          (value) => {
+            const allowed = register.possible(begin)
+            if (register.found(value, begin)) return
+            this.watch.violated(`the xattr ${name} of blob ${blob.label} is ${value}, and not ${allowed.join(" or ")}`)
+          }
+        )
       )
     })
   }
 
   private derive(from: ModelBlob, label: number, kind: string): Effect.Effect<void> {
     return Effect.suspend(() => {
-      if (this.model.blobs.has(label) || (kind === "Clone" && !from.isReadOnly)) return Effect.void
+      if (this.model.blobs.has(label) || (kind === "Clone" && !from.isSurelyReadOnly)) return Effect.void
       const begin = this.model.time.next()
-      const blob = this.model.add(label, 0, true)
-      blob.isReadOnly = kind === "Snapshot"
+      const blob = this.model.add(label, 0, true, kind === "Snapshot")
+      const lineage = this.model.lineage.begin()
       blob.hasParent = true
       if (kind === "Snapshot") from.hasParent = true
       const change = blob.exists.begin(true)
@@ -363,7 +439,12 @@ export class BlobWork {
           onSuccess: () => {
             blob.exists.durableSince(this.model.time.next())
             if (kind === "Snapshot") for (const register of from.registers()) register.durableSince(begin)
-          }
+            lineage(() => {
+              blob.parent = kind === "Clone" ? from.label : from.parent
+              if (kind === "Snapshot") from.parent = label
+            })
+          },
+          onFailure: (_, isRefused) => lineage(isRefused ? undefined : "unknown")
         }
       ).pipe(Effect.ensuring(Effect.sync(finish)))
     })
@@ -372,9 +453,23 @@ export class BlobWork {
   private detach(blob: ModelBlob, kind: string): Effect.Effect<void> {
     return Effect.suspend(() => {
       blob.calls++
+      const lineage = this.model.lineage.begin()
       return this.attempt(
         `${kind} ${blob.label}`,
-        kind === "Inflate" ? this.store.inflate(blob.id ?? 0) : this.store.decouple(blob.id ?? 0)
+        kind === "Inflate" ? this.store.inflate(blob.id ?? 0) : this.store.decouple(blob.id ?? 0),
+        undefined,
+        {
+          onSuccess: () =>
+            lineage(() => {
+              if (kind === "Inflate") blob.parent = noParent
+              // Nobody knows what the parent's is where nobody knows the parent. A bdev has none.
+              else if (blob.parent !== undefined) {
+                const below = this.model.blobs.get(blob.parent)
+                blob.parent = below === undefined ? noParent : below.parent
+              }
+            }),
+          onFailure: (_, isRefused) => lineage(isRefused ? undefined : "unknown")
+        }
       ).pipe(this.called(blob))
     })
   }
@@ -385,6 +480,7 @@ export class BlobWork {
       const { model, store, watch } = this
       const begin = model.time.next()
       const found = new Set<ModelBlob>()
+      const labels = new Map<number, number>()
       let allocated = 0
       for (const id of yield* store.ids) {
         yield* Effect.scoped(
@@ -400,12 +496,14 @@ export class BlobWork {
               return watch.violated(`blob ${id} with the label ${textOf(xattrs.get("label"))} is nobody's`)
             }
             found.add(blob)
+            labels.set(id, blob.label)
             blob.id = id
             if (!blob.exists.found(true, begin)) watch.violated(`blob ${label} is there, and was deleted or never made`)
             yield* this.verifyBlob(blob, open, xattrs, begin)
           })
         )
       }
+      yield* this.verifyLineage(found, labels)
       for (const blob of model.blobs.values()) {
         if (found.has(blob)) continue
         if (!blob.exists.found(false, begin)) watch.violated(`blob ${blob.label} is gone`)
@@ -438,38 +536,87 @@ export class BlobWork {
         watch.violated(`blob ${blob.label} has ${clusters} clusters, and not ${[...sizes].join(" or ")}`)
       }
       model.fit(blob, clusters, blob.thin && !blob.hasParent ? Model.zeroStamp : anyStamp)
-      const value = xattrs.get("value")
-      const number = value === undefined ? noValue : Number(textOf(value))
-      const values = blob.xattr.possible(begin)
-      if (!blob.xattr.found(number, begin)) {
-        watch.violated(`the xattr of blob ${blob.label} is ${number}, and not ${[...values].join(" or ")}`)
+      for (const name of xattrNames) {
+        const value = numberOf(name, xattrs.get(name))
+        const values = blob.xattrs[name].possible(begin)
+        if (!blob.xattrs[name].found(value, begin)) {
+          watch.violated(`the xattr ${name} of blob ${blob.label} is ${value}, and not ${values.join(" or ")}`)
+        }
+      }
+      const { allocatedBytes, isReadOnly } = yield* open.info
+      if (!blob.readOnly.found(isReadOnly, begin)) {
+        watch.violated(`blob ${blob.label} is ${isReadOnly ? "read-only" : "writable"}, and must not be`)
+      }
+      const walked = yield* walk(open)
+      if (walked !== allocatedBytes) {
+        watch.violated(`blob ${blob.label} has ${allocatedBytes} bytes of its own, and ${walked} are found one by one`)
       }
       if (clusters === 0) return
       const bytes = yield* open.readBytes(0, open.sizeBytes)
       this.compare(`verify ${blob.label}`, blob, 0, blob.sectors, bytes, begin)
     })
   }
+
+  /** Parents and clones say the same, and what is known of them. */
+  private verifyLineage(found: ReadonlySet<ModelBlob>, labels: ReadonlyMap<number, number>) {
+    return Effect.gen({ self: this }, function* () {
+      const { store, watch } = this
+      const parents = new Map<number, number>()
+      for (const blob of found) {
+        const parent = yield* store.parent(blob.id ?? 0)
+        const label =
+          parent._tag === "None" ? noParent : parent._tag === "External" ? externalParent : labels.get(parent.id)
+        if (label === undefined) watch.violated(`the parent of blob ${blob.label} is nobody`)
+        else if (blob.parent !== undefined && blob.parent !== label) {
+          watch.violated(`the parent of blob ${blob.label} is ${label}, and not ${blob.parent}`)
+        }
+        blob.parent = label
+        if (label !== undefined && label > 0) parents.set(blob.label, label)
+      }
+      for (const blob of found) {
+        const clones = (yield* store.clones(blob.id ?? 0)).map((id) => labels.get(id) ?? -1).toSorted((a, b) => a - b)
+        const known = [...parents].flatMap(([label, parent]) => (parent === blob.label ? [label] : []))
+        if (clones.join() !== known.toSorted((a, b) => a - b).join()) {
+          watch.violated(`the clones of blob ${blob.label} are ${clones.join()}, and not ${known.join()}`)
+        }
+      }
+    })
+  }
+}
+
+/** The bytes in clusters of its own, from one to the next. */
+const walk = (open: Blob) =>
+  Effect.gen(function* () {
+    let bytes = 0
+    for (let at = 0; ;) {
+      const first = yield* open.nextAllocated(at)
+      if (Option.isNone(first)) return bytes
+      const after = Option.getOrElse(yield* open.nextUnallocated(first.value), () => open.sizeBytes)
+      bytes += after - first.value
+      at = after
+    }
+  })
+
+const Json = Schema.Struct({ stamp: Schema.Number })
+const bigBytes = 5 * sector
+
+const changeXattr = (open: Blob, name: XattrName, value: number | undefined): Effect.Effect<void, unknown> => {
+  if (value === undefined) return open.xattrs.remove(name)
+  if (name === "json") return open.xattrs.schema(name, Json).set({ stamp: value })
+  return open.xattrs.set(name, name === "big" ? Model.stamped(bigBytes, value) : String(value))
+}
+
+const readXattr = (open: Blob, name: XattrName) =>
+  name === "json"
+    ? Effect.map(open.xattrs.schema(name, Json).get, (found) => (Option.isNone(found) ? noValue : found.value.stamp))
+    : Effect.map(open.xattrs.get(name), (found) => numberOf(name, Option.getOrUndefined(found)))
+
+const numberOf = (name: XattrName, bytes: Uint8Array | undefined): number => {
+  if (bytes === undefined) return noValue
+  if (name === "value") return Number(textOf(bytes))
+  if (name === "json") return Number(/^\{"stamp":(\d+)\}$/.exec(textOf(bytes))?.[1] ?? -1)
+  const stamps = new Set(Model.stampsOf(bytes))
+  return bytes.length === bigBytes && stamps.size === 1 ? (Model.stampsOf(bytes)[0] ?? -1) : -1
 }
 
 const textOf = (bytes: Uint8Array | undefined): string => (bytes === undefined ? "" : Buffer.from(bytes).toString())
-
-const withBuffers = <A, E>(count: number, use: (buffers: ReadonlyArray<DmaBuffer.DmaBuffer>) => Effect.Effect<A, E>) =>
-  Effect.scoped(
-    Effect.flatMap(
-      Effect.forEach(Array.from({ length: count }), () => DmaBuffer.make(sector)),
-      use
-    )
-  ) satisfies Effect.Effect<A, unknown, EngineService | Exclude<Scope.Scope, Scope.Scope>>
-
-const writeVectored = (open: Blob, offset: number, bytes: Uint8Array) =>
-  withBuffers(bytes.length / sector, (buffers) =>
-    Effect.suspend(() => {
-      buffers.forEach((buffer, i) => buffer.bytes.set(bytes.subarray(i * sector, (i + 1) * sector)))
-      return open.writev(offset, buffers)
-    })
-  )
-
-const readVectored = (open: Blob, offset: number, count: number) =>
-  withBuffers(count, (buffers) =>
-    Effect.map(open.readv(offset, buffers), () => new Uint8Array(Buffer.concat(buffers.map(({ bytes }) => bytes))))
-  )

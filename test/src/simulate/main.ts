@@ -1,4 +1,4 @@
-/** npm run simulate -- [--seed N] [--seeds COUNT] [--seconds S] [--fault KIND] [--work KIND] [--no-shrink] [--log] */
+/** npm run simulate -- [--seed N] [--seeds COUNT] [--seconds S] [--fault KIND] [--work KIND] [--plain] [--no-shrink] [--log] */
 import { parseArgs } from "node:util"
 import { type FaultKind, faultKinds, planOf, type Work } from "./plan.ts"
 import { run } from "./run.ts"
@@ -12,6 +12,7 @@ const usage = `usage: npm run simulate -- [options]
   --seconds S    as many as fit. Default 60
   --fault KIND   ${faultKinds.join(", ")}. Default: of the seed
   --work KIND    ${works.join(", ")}. Default: of the seed
+  --plain        reads, writes, sizes, snapshots and xattrs alone
   --keep-going   goes on after a failure
   --no-shrink    prints a failing seed as it is
   --log          prints what happens`
@@ -37,6 +38,7 @@ const main = (): number => {
       seconds: { type: "string" },
       fault: { type: "string" },
       work: { type: "string" },
+      plain: { type: "boolean", default: false },
       "keep-going": { type: "boolean", default: false },
       "no-shrink": { type: "boolean", default: false },
       log: { type: "boolean", default: false },
@@ -58,14 +60,16 @@ const main = (): number => {
   let ran = 0
   let failed = 0
   for (let next = first; ran < seeds && performance.now() < until; next++, ran++) {
-    const plan = planOf(next, { fault, work })
+    const plan = planOf(next, { fault, work, plain: values.plain })
     const result = run(plan, { log: values.log })
     for (const line of result.lines) console.log(line)
     if (result.violations.length === 0) continue
     failed++
-    const options = [fault === undefined ? "" : ` --fault ${fault}`, work === undefined ? "" : ` --work ${work}`].join(
-      ""
-    )
+    const options = [
+      fault === undefined ? "" : ` --fault ${fault}`,
+      work === undefined ? "" : ` --work ${work}`,
+      values.plain ? " --plain" : ""
+    ].join("")
     console.log(`seed ${next} fails: npm run simulate -- --seed ${next}${options}`)
     for (const violation of result.violations) console.log(`  ${violation}`)
     if (!values["no-shrink"]) {

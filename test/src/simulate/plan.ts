@@ -1,5 +1,8 @@
 /** What a seed does, as data: a failing plan gets shorter by leaving things out. */
 import { type Chance, make as makeSimulation } from "@effect-spdk/core/Simulation"
+import type { XattrName } from "./blobModel.ts"
+import { withMore } from "./more.ts"
+import type { Way } from "./ways.ts"
 
 export type FaultKind = "none" | "errors" | "data" | "memory" | "retry" | "delay"
 export const faultKinds: ReadonlyArray<FaultKind> = ["none", "errors", "data", "memory", "retry", "delay"]
@@ -14,6 +17,9 @@ export type Action =
       readonly thin: boolean
       readonly extentTable: boolean
       readonly padded: boolean
+      readonly clearMethod?: "none" | "unmap" | "write_zeroes"
+      /** Opened by the one call that makes it. */
+      readonly opens?: boolean
     }
   | {
       readonly _tag: "Write" | "Zero" | "Unmap" | "Read"
@@ -21,20 +27,38 @@ export type Action =
       readonly at: number
       readonly length: number
       readonly vectored: boolean
+      /** Comes before `vectored`. */
+      readonly way?: Way
     }
   | { readonly _tag: "Resize"; readonly label: number; readonly clusters: number }
   | { readonly _tag: "Snapshot" | "Clone"; readonly label: number; readonly from: number }
   | {
-      readonly _tag: "Inflate" | "Decouple" | "Delete" | "Sync" | "Hold" | "Info" | "RemoveXattr" | "SetXattr"
+      readonly _tag: "Inflate" | "Decouple" | "Delete" | "Sync" | "Hold" | "Info"
       readonly label: number
     }
+  | { readonly _tag: "RemoveXattr" | "SetXattr"; readonly label: number; readonly name?: XattrName }
+  | { readonly _tag: "GetXattr"; readonly label: number; readonly name: XattrName }
+  /** `syncs`: it is in effect when the action has ended. */
+  | { readonly _tag: "SetReadOnly"; readonly label: number; readonly syncs: boolean }
+  | { readonly _tag: "SetParent"; readonly label: number; readonly to: number }
+  | { readonly _tag: "CreateExternal"; readonly label: number; readonly clusters: number }
+  | { readonly _tag: "SetExternalParent" | "ShallowCopy"; readonly label: number; readonly bdev: BdevRole }
+  /** 0: of none. */
+  | { readonly _tag: "SetSuper"; readonly label: number }
+  | { readonly _tag: "GetSuper" | "Grow" | "SecondStore" | "Repair" }
+  | { readonly _tag: "OpenWith"; readonly label: number; readonly clearMethod: "none" | "unmap" | "write_zeroes" }
   | { readonly _tag: "List" }
   | { readonly _tag: "Set"; readonly key: number; readonly lengthBytes: number }
   | { readonly _tag: "Get" | "Remove" | "Modify"; readonly key: number }
   | { readonly _tag: "Clear" | "Size" }
 
+/** The disk below blobs, the disk that is copied to, the disk of the store, and none at all. */
+export type BdevRole = "outer" | "target" | "disk" | "none"
+
 export interface Step {
   readonly action: Action
+  /** In the store of the other disk. */
+  readonly elsewhere?: boolean
   /** Virtual microseconds before it begins. */
   readonly delayMicros: number
   /** Interrupts it after so long, 0 at its first chance; undefined: not. */
@@ -47,9 +71,22 @@ export interface Life {
   readonly faultChance: number
   /** Requests to the disk until the end comes; undefined: the end is a clean one. */
   readonly crashAfter: number | undefined
-  readonly crash: "cut" | "kill"
+  readonly crash: "cut" | "kill" | "unplug"
   /** From where the requests are counted. */
   readonly crashFrom: "load" | "work"
+  /** How the store is loaded. Default: as it is. */
+  readonly load?: LoadPlan
+  /** Of the errors. Default EIO. */
+  readonly errno?: number
+}
+
+export interface LoadPlan {
+  readonly forceRecover: boolean
+  readonly grow: boolean
+  /** By `Blobstore.make`. */
+  readonly makes: boolean
+  /** `Check.repair` comes first. */
+  readonly repairs: boolean
 }
 
 export interface Plan {
@@ -62,12 +99,20 @@ export interface Plan {
   readonly yieldChance: number
   /** How many of the pages of metadata are taken before anything else, so that they run out. */
   readonly fillPages: boolean
+  /** Other disks, beside that of the store: under blobs, and to copy to. */
+  readonly outer?: boolean
+  /** A store of its own on another disk. */
+  readonly second?: boolean
+  /** From the life of this index on the disk has so many clusters. */
+  readonly enlarged?: { readonly life: number; readonly clusters: number }
   readonly lives: ReadonlyArray<Life>
 }
 
 export interface PlanOptions {
   readonly fault?: FaultKind | undefined
   readonly work?: Work | undefined
+  /** Without what seeds do beyond reading, writing, sizes, snapshots and xattrs: those that failed before that are kept this way. */
+  readonly plain?: boolean | undefined
 }
 
 /** The plan of a seed. */
@@ -78,7 +123,7 @@ export const planOf = (seed: number, options: PlanOptions = {}): Plan => {
   const isKeys = work !== "blobs"
   const labels = { next: 1, known: [] as Array<number>, snapshots: [] as Array<number> }
   const lives = Array.from({ length: chance.between(1, 4) }, () => lifeOf(chance, work, labels, options.fault))
-  return {
+  const plan: Plan = {
     seed,
     work,
     clusters: isKeys ? chance.pick([80, 128, 200]) : chance.pick([28, 40, 64, 128]),
@@ -89,6 +134,7 @@ export const planOf = (seed: number, options: PlanOptions = {}): Plan => {
     fillPages: !isKeys && chance.is(0.15),
     lives
   }
+  return options.plain === true ? plan : withMore(plan, makeSimulation({ seed }).chance("more"))
 }
 
 interface Labels {

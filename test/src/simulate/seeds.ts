@@ -7,10 +7,10 @@ export interface FailedSeed extends PlanOptions {
 }
 
 export const failedSeeds: ReadonlyArray<FailedSeed> = [
-  { seed: 17, work: "blobs", found: "a request of a process that was killed went on in the next" },
-  { seed: 40, work: "blobs", found: "an id of a deleted blob was used for the next one" },
-  { seed: 88, work: "blobs", found: "a failed first write to a thin cluster showed in the next blob" },
-  { seed: 52, work: "keys", found: "a set that came as the committer ended waited for ever" },
-  { seed: 278, work: "blobs", found: "a flush passed over what a failed write had stored" },
-  { seed: 405, work: "blobs", found: "a blob that could not be written when it closed" }
+  { seed: 17, work: "blobs", plain: true, found: "a request of a process that was killed went on in the next" },
+  { seed: 40, work: "blobs", plain: true, found: "an id of a deleted blob was used for the next one" },
+  { seed: 88, work: "blobs", plain: true, found: "a failed first write to a thin cluster showed in the next blob" },
+  { seed: 52, work: "keys", plain: true, found: "a set that came as the committer ended waited for ever" },
+  { seed: 278, work: "blobs", plain: true, found: "a flush passed over what a failed write had stored" },
+  { seed: 405, work: "blobs", plain: true, found: "a blob that could not be written when it closed" }
 ]

@@ -1,4 +1,5 @@
 /** What a run must not show, and what it has seen so far. */
+import { SpdkError } from "@effect-spdk/core/SpdkError"
 import * as Cause from "effect/Cause"
 
 /** What the workload and the oracle share in one run. */
@@ -25,17 +26,17 @@ export class Watch {
   }
 }
 
+/** Why something cannot be written. */
+const unwritten = new Set(["IoFailed", "NoMemory", "NoSpace"])
+
 /** How an operation ended, in one word: "ok", "interrupted", "died", or the reason of the error. */
 export const endOf = (cause: Cause.Cause<unknown>): string => {
-  for (const reason of cause.reasons) {
-    // A blob that cannot be written when its scope closes says so in the only way that a finalizer has.
-    if (Cause.isDieReason(reason)) {
-      const tag = tagOf(reason.defect)
-      return tag === "IoFailed" || tag === "NoMemory" || tag === "NoSpace"
-        ? `unclosed: ${tag}`
-        : `died: ${describe(reason.defect)}`
-    }
-  }
+  const defects = cause.reasons.filter(Cause.isDieReason).map(({ defect }) => defect)
+  // A blob that cannot be written when its scope closes says so in the only way that a finalizer has. With it the error of the
+  // call that came before becomes a defect, too.
+  const last = tagOf(defects.at(-1))
+  if (unwritten.has(last) && defects.every((defect) => defect instanceof SpdkError)) return `unclosed: ${last}`
+  if (defects.length > 0) return `died: ${describe(defects[0])}`
   for (const reason of cause.reasons) {
     if (Cause.isFailReason(reason)) return tagOf(reason.error)
   }

@@ -30,8 +30,8 @@ export interface Atomicity {
 }
 
 export class DiskContents {
-  readonly visible: Uint8Array
-  readonly durable: Uint8Array
+  visible: Uint8Array
+  durable: Uint8Array
   private readonly chance: Chance
   /** Per sector, oldest first, what it had since it was last made durable. */
   private readonly unflushed = new Map<number, Array<Version>>()
@@ -129,6 +129,17 @@ export class DiskContents {
       }
     }
     this.unflushed.clear()
+  }
+
+  /** What is new reads as zeroes. */
+  enlarge(sizeBytes: number): void {
+    const grown = (old: Uint8Array): Uint8Array => {
+      const bytes = new Uint8Array(sizeBytes)
+      bytes.set(old)
+      return bytes
+    }
+    this.visible = grown(this.visible)
+    this.durable = grown(this.durable)
   }
 
   restore(contents: Uint8Array): void {
