@@ -1,2 +1,3 @@
-// In the package, so that whoever installs it can build the addon too.
-import "../packages/native/addon/build.mjs"
+// In the package, so that whoever installs it can build the addon too. Here warnings are errors.
+process.argv.push("--werror")
+await import("../packages/native/addon/build.mjs")

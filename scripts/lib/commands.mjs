@@ -2,10 +2,22 @@
 import { build, check, demo, format } from "./develop.mjs"
 import { bench } from "./bench.mjs"
 import { lint } from "./lint.mjs"
+import { packAddon } from "./packAddon.mjs"
 import { simulate } from "./simulate.mjs"
 import { test, testLong } from "./test.mjs"
 
-const commands = { demo, test, "test:long": testLong, bench, build, lint, format, check, simulate }
+const commands = {
+  demo,
+  test,
+  "test:long": testLong,
+  bench,
+  build,
+  lint,
+  format,
+  check,
+  simulate,
+  "pack-addon": packAddon
+}
 
 /** Runs one command with its arguments and resolves with the exit code. */
 export const main = async ([name, ...args]) => {

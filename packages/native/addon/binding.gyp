@@ -1,5 +1,5 @@
 {
-  "variables": { "effect_spdk_sanitize%": "" },
+  "variables": { "effect_spdk_sanitize%": "", "effect_spdk_werror%": "", "effect_spdk_link%": "shared" },
   "targets": [
     {
       "target_name": "spdk",
@@ -56,12 +56,12 @@
         "-Wextra",
         "-Wshadow",
         "-Wconversion",
-        "-Werror",
         "<!@(node spdk-flags.mjs --cflags)"
       ],
       "ldflags": ["-Wl,-z,nodelete"],
-      "libraries": ["<!@(node spdk-flags.mjs --libs)"],
+      "libraries": ["<!@(node spdk-flags.mjs --libs <(effect_spdk_link))"],
       "conditions": [
+        ["effect_spdk_werror!=''", { "cflags_cc": ["-Werror"] }],
         ["effect_spdk_sanitize!=''", {
           "cflags_cc": ["-fsanitize=<(effect_spdk_sanitize)", "-fno-omit-frame-pointer", "-g"],
           "ldflags": ["-fsanitize=<(effect_spdk_sanitize)"]

@@ -1,6 +1,11 @@
-// Builds the libspdk addon when pkg-config finds SPDK: exit 0 built or up to date, 3 no SPDK (says what was looked for),
-// anything else a failed build. `--sanitize=address` builds an instrumented copy under packages/native/build-address
-// instead and prints its path.
+// Builds the libspdk addon when pkg-config finds SPDK, and prints what it did: exit 0 built or up to date, 3 no SPDK (says what was
+// looked for), anything else a failed build.
+//   --static            links SPDK and DPDK into it, from their archives
+//   --sanitize=address  an instrumented copy, under build-address
+//   --out=FOLDER        into that folder of the package instead of build/Release
+//   --werror            warnings of the compiler fail the build: for those who change the sources
+//   --verbose           prints the compiler's commands
+// The last line names the addon.
 import { execFileSync, spawnSync } from "node:child_process"
 import { createHash } from "node:crypto"
 import {
@@ -18,28 +23,41 @@ import { createRequire } from "node:module"
 import { tmpdir } from "node:os"
 import { dirname, join, resolve } from "node:path"
 import { fileURLToPath } from "node:url"
+import { parseArgs } from "node:util"
 import { installed, isTooOld, oldest, show } from "./spdk-version.mjs"
+
+const { values: options } = parseArgs({
+  options: {
+    static: { type: "boolean", default: false },
+    sanitize: { type: "string", default: "" },
+    out: { type: "string" },
+    werror: { type: "boolean", default: false },
+    verbose: { type: "boolean", default: false }
+  }
+})
 
 const packageDir = fileURLToPath(new URL("../", import.meta.url))
 const addonDir = join(packageDir, "addon")
-const sanitize = process.argv.find((argument) => argument.startsWith("--sanitize="))?.slice("--sanitize=".length) ?? ""
+
+const leave = (code, text) => {
+  console.log(text)
+  process.exit(code)
+}
 
 const lookedFor = ["spdk_event", "spdk_bdev_modules", "spdk_env_dpdk", "spdk_dpdklibs", "spdk_syslibs"]
 if (spawnSync("pkg-config", ["--version"]).error !== undefined) {
-  console.log(`no SPDK: pkg-config is not installed (it would have looked for ${lookedFor.join(", ")})`)
-  process.exit(3)
+  leave(3, `no SPDK: pkg-config is not installed (it would have looked for ${lookedFor.join(", ")})`)
 }
 const missing = lookedFor.filter((name) => spawnSync("pkg-config", ["--exists", name]).status !== 0)
 if (missing.length > 0) {
-  console.log(`no SPDK: pkg-config does not find ${missing.join(", ")} (looked for ${lookedFor.join(", ")})`)
-  process.exit(3)
+  leave(3, `no SPDK: pkg-config does not find ${missing.join(", ")} (looked for ${lookedFor.join(", ")})`)
 }
 const version = installed()
 if (version !== undefined && isTooOld(version)) {
-  console.log(
+  leave(
+    3,
     `no SPDK that is new enough: SPDK ${show(version)} is installed, and ${show(oldest)} is the oldest that works`
   )
-  process.exit(3)
 }
 
 const sourceFiles = (dir) =>
@@ -59,47 +77,84 @@ const fingerprint = () => {
   ]) {
     hash.update(execFileSync("pkg-config", args))
   }
-  return hash.update(process.versions.modules).update(process.arch).update(sanitize).digest("hex")
+  hash.update(process.versions.modules).update(process.arch).update(options.sanitize)
+  return hash.update(options.static ? "static" : "").digest("hex")
 }
 
-const outDir = join(packageDir, sanitize === "" ? "build/Release" : `build-${sanitize}`)
+const outDir = join(
+  packageDir,
+  options.out ?? (options.sanitize === "" ? "build/Release" : `build-${options.sanitize}`)
+)
 const addon = join(outDir, "spdk.node")
 const stamp = join(outDir, "spdk.stamp")
 const wanted = fingerprint()
+const spdk = `SPDK ${version === undefined ? "of an unknown version" : show(version)}`
 if (existsSync(addon) && existsSync(stamp) && readFileSync(stamp, "utf8") === wanted) {
-  if (sanitize !== "") console.log(addon)
-  process.exit(0)
+  leave(0, `the libspdk addon for ${spdk} is up to date:\n${addon}`)
 }
 
-// Wherever the package manager has put them.
-const { resolve: locate } = createRequire(import.meta.url)
-const nodeGyp = join(dirname(locate("node-gyp/package.json")), "bin", "node-gyp.js")
+/** Of the project that the build is called from, of this package, or the one that npm has for itself. */
+const findNodeGyp = () => {
+  const modules = [
+    join(process.cwd(), "package.json"),
+    import.meta.url,
+    join(dirname(process.execPath), "../lib/node_modules/npm/package.json")
+  ]
+  for (const from of modules) {
+    try {
+      return dirname(createRequire(from).resolve("node-gyp/package.json"))
+    } catch {
+      // Not there: the next one.
+    }
+  }
+  return leave(1, "node-gyp, which compiles addons, is not installed: npm install --save-dev node-gyp")
+}
+
+const nodeGyp = findNodeGyp()
+const nodeGypVersion = JSON.parse(readFileSync(join(nodeGyp, "package.json"), "utf8")).version
+console.log(`compiling the libspdk addon for ${spdk} with node-gyp ${nodeGypVersion}, which takes a minute ...`)
+
 // The headers that came with this Node, when they did: then nothing is downloaded.
 const nodePrefix = resolve(dirname(process.execPath), "..")
 const headers = existsSync(join(nodePrefix, "include/node/node_api.h")) ? [`--nodedir=${nodePrefix}`] : []
 const gyp = (cwd, ...args) => {
-  const result = spawnSync(process.execPath, [nodeGyp, ...args, ...headers], {
+  const result = spawnSync(process.execPath, [join(nodeGyp, "bin", "node-gyp.js"), ...args, ...headers], {
     cwd,
     encoding: "utf8",
-    env: process.env
+    env: process.env,
+    maxBuffer: 2 ** 28,
+    ...(options.verbose ? { stdio: "inherit" } : {})
   })
   if (result.status !== 0) {
-    console.error(result.stdout, result.stderr)
+    if (!options.verbose) console.error(result.stdout, result.stderr)
     console.error("the libspdk addon did not build: SPDK is there, so this is an error")
     process.exit(result.status ?? 1)
   }
 }
 
 // Built in a copy, so that two builds at once, or an instrumented one, do not meet in node-gyp's one build folder.
+const started = Date.now()
 const work = mkdtempSync(join(tmpdir(), "effect-spdk-build-"))
 // A build that fails ends the process, and an interrupted one is to get here.
 process.once("exit", () => rmSync(work, { recursive: true, force: true }))
 for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => process.exit(1))
 for (const name of readdirSync(addonDir)) cpSync(join(addonDir, name), join(work, name), { recursive: true })
 mkdirSync(join(work, "node_modules"))
-symlinkSync(dirname(locate("node-addon-api/package.json")), join(work, "node_modules", "node-addon-api"))
-gyp(work, "rebuild", "--jobs=max", ...(sanitize === "" ? [] : [`--effect_spdk_sanitize=${sanitize}`]))
+const nodeAddonApi = dirname(createRequire(import.meta.url).resolve("node-addon-api/package.json"))
+symlinkSync(nodeAddonApi, join(work, "node_modules", "node-addon-api"))
+gyp(
+  work,
+  "rebuild",
+  "--jobs=max",
+  ...(options.verbose ? ["--verbose"] : []),
+  ...(options.sanitize === "" ? [] : [`--effect_spdk_sanitize=${options.sanitize}`]),
+  ...(options.werror ? ["--effect_spdk_werror=1"] : []),
+  ...(options.static ? ["--effect_spdk_link=static"] : [])
+)
 mkdirSync(outDir, { recursive: true })
+// As a new file: a process that has the old one mapped keeps it.
+rmSync(addon, { force: true })
 cpSync(join(work, "build/Release/spdk.node"), addon)
 writeFileSync(stamp, wanted)
-if (sanitize !== "") console.log(addon)
+const seconds = ((Date.now() - started) / 1000).toFixed(0)
+console.log(`built in ${seconds} s, ${options.static ? "with SPDK inside" : "on SPDK's shared libraries"}:\n${addon}`)

@@ -2,6 +2,8 @@
 // two additions: modules register themselves by constructor, so the linker must keep libraries that nothing names; and
 // `spdk_syslibs` carries what the static parts need (isa-l, io_uring), without which the addon links and fails to load.
 import { execFileSync } from "node:child_process"
+import { existsSync } from "node:fs"
+import { join } from "node:path"
 
 const required = [
   "spdk_event",
@@ -43,6 +45,32 @@ if (process.argv[2] === "--cflags") {
   // Relative to node-gyp's build folder: an absolute path may hold spaces, and make would take it apart.
   const flags = [...pkgConfig("--cflags", ...packages), "-I../node_modules/node-addon-api"]
   console.log(flags.map((flag) => flag.replace(/^-I/, "-isystem")).join("\n"))
+} else if (process.argv[3] === "static") {
+  const flags = pkgConfig("--libs", "--static", ...packages, "spdk_syslibs")
+  const folders = flags.filter((flag) => flag.startsWith("-L")).map((flag) => flag.slice(2))
+  const names = [...new Set(flags.filter((flag) => flag.startsWith("-l")).map((flag) => flag.slice(2)))]
+  const archiveOf = (name) => folders.map((folder) => join(folder, `lib${name}.a`)).find((path) => existsSync(path))
+  // Those of SPDK, of DPDK, and what they bring: modules and drivers register themselves, so whole. What the system has stays shared.
+  const isOurs = (name) => /^(spdk_|rte_|isal)/.test(name)
+  const absent = names.filter((name) => isOurs(name) && archiveOf(name) === undefined)
+  if (absent.length > 0) {
+    console.error(`no archives (lib*.a) of ${absent.join(", ")} in ${folders.join(", ")}`)
+    process.exit(1)
+  }
+  const registering = names.filter((name) => /^(spdk_|rte_)/.test(name))
+  const others = names.filter((name) => !registering.includes(name))
+  console.log(
+    [
+      "-Wl,--whole-archive",
+      ...registering.map(archiveOf),
+      "-Wl,--no-whole-archive",
+      ...others.map((name) => archiveOf(isOurs(name) ? name : "") ?? `-l${name}`),
+      // Two addons in one process would otherwise share what one of them has in it.
+      "-Wl,--exclude-libs,ALL",
+      "-Wl,-Bsymbolic",
+      ...folders.map((folder) => `-L${folder}`)
+    ].join("\n")
+  )
 } else {
   const libraries = pkgConfig("--libs", ...packages)
   // SPDK's files name no libdir. Where its libraries were linked from they are loaded from, in the same order, so that an SPDK

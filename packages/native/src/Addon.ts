@@ -1,6 +1,7 @@
 /** Loads the addon, and says why when there is none that fits. */
 import { existsSync } from "node:fs"
 import { createRequire } from "node:module"
+import { join } from "node:path"
 import { fileURLToPath } from "node:url"
 import type { Addon } from "./AddonInterface.ts"
 import { abi } from "./internal/abi.ts"
@@ -23,23 +24,39 @@ export const load = (): LoadResult => {
   return loaded
 }
 
-const builder = fileURLToPath(new URL("../addon/build.mjs", import.meta.url))
+/** Works wherever the package is; `npx effect-spdk build` is the same in a project that depends on core. */
+const build = `node ${fileURLToPath(new URL("../addon/build.mjs", import.meta.url))}`
+
+/** An addon that was compiled elsewhere, as `npm run pack-addon` of this project makes it. */
+const prebuiltPackage = `@effect-spdk/native-${process.platform}-${process.arch}`
+
+/** A package manager that keeps packages apart puts it beside the program, not beside this one. */
+const prebuilt = (): string | undefined => {
+  for (const from of [import.meta.url, process.argv[1], join(process.cwd(), "package.json")]) {
+    try {
+      if (from !== undefined) return createRequire(from).resolve(`${prebuiltPackage}/spdk.node`)
+    } catch {
+      // Not there, or no path: the next one.
+    }
+  }
+  return undefined
+}
 
 const find = (): LoadResult => {
   // An empty variable is what shells make of one that is not set.
   const override = process.env[addonPathVariable] || undefined
-  const path = override ?? fileURLToPath(new URL("../build/Release/spdk.node", import.meta.url))
+  const built = fileURLToPath(new URL("../build/Release/spdk.node", import.meta.url))
+  const path = override ?? (existsSync(built) ? built : prebuilt()) ?? built
   const lacks = unusable(process.versions)
   if (lacks !== undefined) return { _tag: "Missing", lookedFor: [path], reason: lacks }
   if (!existsSync(path)) {
-    return {
-      _tag: "Missing",
-      lookedFor: [path],
-      reason:
-        override === undefined
-          ? `the addon is not built; where pkg-config finds SPDK 25.09 or later with shared libraries, this builds it: node ${builder}`
-          : `${addonPathVariable} names a file that is not there`
-    }
+    return override === undefined
+      ? {
+          _tag: "Missing",
+          lookedFor: [built, prebuiltPackage],
+          reason: `the addon is not built; where pkg-config finds SPDK 25.09 or later, this builds it: ${build}`
+        }
+      : { _tag: "Missing", lookedFor: [path], reason: `${addonPathVariable} names a file that is not there` }
   }
   try {
     const addon = createRequire(import.meta.url)(path) as Addon
@@ -57,4 +74,4 @@ const find = (): LoadResult => {
 /** Its rings or its functions are others than the ones that this package was compiled for. */
 const stale = (addon: Addon, isNamed: boolean): string =>
   `the addon was built from other sources than this package (interface ${addon.abi ?? "without a hash"}, needed ${abi}); ` +
-  (isNamed ? `build it anew, or unset ${addonPathVariable}` : `this builds it anew: node ${builder}`)
+  (isNamed ? `build it anew, or unset ${addonPathVariable}` : `this builds it anew: ${build}`)
