@@ -123,6 +123,9 @@ export interface BlobRangeOptions {
  *
  * **Durability.** A write that has completed is seen by every later read, and survives a power cut only after `sync`.
  *
+ * **A failed write of metadata** (a first write to a thin cluster writes metadata, too) stops the store of the libspdk driver: see
+ * `Blobstore`. From then on writes, `unmap` and `writeZeroes` fail with `IoFailed`, and reads go on.
+ *
  * **Interruption** waits until the device has let go of the memory. The request may or may not have taken effect.
  *
  * @since 0.1.0
@@ -231,7 +234,8 @@ export interface Blob extends BlobIo {
   resize(size: number | string | { readonly clusters: number }): Effect.Effect<void, ResizeError>
   /**
    * Writes the metadata and flushes the device (`spdk_blob_sync_md`): data that was written before, size, xattrs and flags survive
-   * a power cut after this returns.
+   * a power cut after this returns. `IoFailed` with the libspdk driver once any write of the store's metadata has failed, whichever
+   * blob it was for: what earlier syncs covered is on the device, and what came since may not be.
    */
   readonly sync: Effect.Effect<void, SyncError>
   /**

@@ -216,6 +216,12 @@ export interface CopyProgress {
  * **Durability.** What makes, deletes or links blobs is durable when it returns. Interruption of a call on metadata waits until
  * the call has ended, one way or the other: half-done metadata is never left behind.
  *
+ * **A failed write of metadata** leaves it open whether the call took effect, until the next load. With the libspdk driver it also
+ * stops the store, because SPDK drops some of these errors: every later write to a blob, every `sync` and every call that changes
+ * the store fails with `IoFailed`, and reads and lists go on. The scope still closes; the store stays marked as in use, and
+ * loading it anew recovers what lies on the device. The portable driver writes again what it could not write, at the next call
+ * that changes metadata, and stops nothing.
+ *
  * @since 0.1.0
  * @category models
  */
@@ -228,6 +234,9 @@ export interface Blobstore {
   /**
    * Makes a blob and opens it (`spdk_bs_create_blob_ext`, `spdk_bs_open_blob_ext`). The scope closes it; the blob stays. When the
    * blob is made and does not open, it is deleted again.
+   *
+   * After a failure other than `InvalidArgument` and `NoSpace` the clusters that were meant for the blob may be missing among the
+   * free ones until the next load: the portable driver gives them back at once where the device takes the writes, and SPDK never.
    */
   create(options?: CreateOptions): Effect.Effect<Blob, CreateError | OpenError, Scope.Scope>
   /** Makes a blob without opening it. */

@@ -3,6 +3,7 @@ import * as Bdev from "@effect-spdk/core/Bdev"
 import * as DmaBuffer from "@effect-spdk/core/DmaBuffer"
 import type { EngineService } from "@effect-spdk/core/Engine"
 import * as Spdk from "@effect-spdk/core/Spdk"
+import type { SpdkError } from "@effect-spdk/core/SpdkError"
 import * as SpdkThread from "@effect-spdk/core/SpdkThread"
 import { assert, describe, layer, type Vitest } from "@effect/vitest"
 import * as Effect from "effect/Effect"
@@ -262,6 +263,31 @@ const tests = (it: Vitest.MethodsNonLive<Layer.Success<ReturnType<typeof Spdk.la
         yield* store.unload
       }).pipe(Effect.scoped)
     )
+  )
+
+  it.effect("says why it does not unload: open blobs are counted, and a failed write is none", () =>
+    Effect.gen(function* () {
+      const base = yield* Bdev.createMalloc({ blockSize: 512, size: 16 * mebi })
+      const bad = yield* Bdev.createError({ base })
+      const bdev = yield* Bdev.open(bad.name, { write: true })
+      const store = yield* libspdkDriver.init(bdev, initOptions)
+      const ids = [yield* store.create(blobOptions), yield* store.create(blobOptions)]
+      const blobs = yield* Effect.forEach(ids, (id) => store.open(id, { clearMethod: "default" }))
+      const messageOf = (effect: Effect.Effect<void, SpdkError>) =>
+        Effect.map(Effect.flip(effect), ({ message }) => message)
+      assert.include(yield* messageOf(store.unload), "2 blobs are open")
+      assert.include(yield* messageOf(store.destroy), "2 blobs are open")
+      yield* Effect.forEach(blobs, (blob) => blob.close)
+      yield* bad.inject({ ioType: "write", errorType: "failure", count: 1000 })
+      const error = yield* Effect.flip(store.unload)
+      assert.strictEqual(error.reason._tag, "IoFailed")
+      assert.include(error.message, "the next load recovers it")
+      assert.notInclude(error.message, "open")
+      yield* bad.inject({ ioType: "clear", errorType: "failure" })
+      const again = yield* libspdkDriver.load(bdev, loadOptions)
+      assert.deepStrictEqual(yield* again.ids, ids)
+      yield* again.unload
+    }).pipe(Effect.scoped)
   )
 
   it.effect("tells of a bdev that is removed", () =>

@@ -8,6 +8,7 @@ import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
+import * as Metric from "effect/Metric"
 import * as Stream from "effect/Stream"
 import {
   type BlobSuite,
@@ -43,6 +44,37 @@ export const suite: BlobSuite = (name, layer, _capabilities, driver) =>
         assert.strictEqual(info.freeClusters, 119)
         assert.deepStrictEqual(yield* store.ids, [])
         assert.isUndefined(yield* store.superBlob)
+      })
+    )
+
+    check("stores and open blobs are counted, by the metrics as well", () =>
+      Effect.gen(function* () {
+        const spdk = yield* Spdk.Spdk
+        const counts = Effect.gen(function* () {
+          yield* Spdk.updateMetrics
+          const { blobs, blobstores } = yield* spdk.usage
+          assert.strictEqual((yield* Metric.value(Spdk.metrics.blobstores)).value, blobstores)
+          assert.strictEqual((yield* Metric.value(Spdk.metrics.blobs)).value, blobs)
+          return { blobs, blobstores }
+        })
+        assert.deepStrictEqual(yield* counts, { blobs: 0, blobstores: 0 })
+        const bdev = yield* device()
+        const { close, resource: store } = yield* closable(init(bdev, driver))
+        const blob = yield* closable(store.create({ clusters: 1 }))
+        assert.deepStrictEqual(yield* counts, { blobs: 1, blobstores: 1 })
+        const other = yield* closable(store.open(blob.resource.id))
+        const snapshot = yield* store.snapshot(blob.resource.id)
+        assert.deepStrictEqual(yield* counts, { blobs: 1, blobstores: 1 })
+        yield* store.open(snapshot)
+        assert.deepStrictEqual(yield* counts, { blobs: 2, blobstores: 1 })
+        yield* blob.close
+        assert.deepStrictEqual(yield* counts, { blobs: 2, blobstores: 1 })
+        yield* other.close
+        assert.deepStrictEqual(yield* counts, { blobs: 1, blobstores: 1 })
+        yield* close
+        assert.deepStrictEqual(yield* counts, { blobs: 0, blobstores: 0 })
+        yield* failsWith(load(bdev, driver, { type: "ANOTHER" }), "WrongType")
+        assert.deepStrictEqual(yield* counts, { blobs: 0, blobstores: 0 })
       })
     )
 

@@ -151,14 +151,20 @@ export interface EngineBlobstores {
   ) => Effect.Effect<BlobstoreAnswer>
 }
 
+/** A blobstore that TypeScript has loaded on this engine's bdevs. */
+export interface LoadedInTypeScript {
+  readonly openBlobs: number
+}
+
 /** What is held right now; every number is back at its start when everything is released. */
 export interface EngineUsage {
   readonly threads: number
   readonly descriptors: number
   readonly channels: number
   readonly pollers: number
+  /** Of both drivers. */
   readonly blobstores: number
-  /** Open ones. */
+  /** Open ones, once however many handles there are. */
   readonly blobs: number
   /** Connected ones, and those that connect or disconnect. */
   readonly nvmeControllers: number
@@ -201,6 +207,8 @@ export interface Engine {
     options: { readonly name: string; readonly periodMicros: number; readonly onTick: (runs: number) => void }
   ) => Effect.Effect<EnginePoller, SpdkError, Scope.Scope>
   readonly usage: Effect.Effect<EngineUsage>
+  /** Those that are loaded now: `usage` counts them beside the engine's own. */
+  readonly loadedInTypeScript: Set<LoadedInTypeScript>
   /** SPDK's own blobstore, where it is in this process. */
   readonly blobstores?: EngineBlobstores
   /** Makes a bdev of an object of this process, until the scope ends, where the engine can. */

@@ -40,7 +40,8 @@ export const make = Effect.fnUntraced(function* (
     openChannel: () => refuse("Bdev.channel"),
     closeChannel: () => Effect.void,
     registerPoller: () => refuse("Poller.make"),
-    usage: Effect.succeed(nothing)
+    usage: Effect.succeed(nothing),
+    loadedInTypeScript: new Set()
   }
 })
 

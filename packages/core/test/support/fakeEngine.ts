@@ -103,6 +103,8 @@ export class FakeEngine implements Engine {
     this.info = { ...info, ...overrides }
   }
 
+  readonly loadedInTypeScript = new Set<never>()
+
   readonly usage = Effect.sync(() => ({
     threads: 1,
     descriptors: 0,

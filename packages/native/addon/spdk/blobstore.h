@@ -69,6 +69,8 @@ class Blobstore : public std::enable_shared_from_this<Blobstore> {
   // it did so meanwhile.
   void RunChange(bool exclusive, Done done, std::function<void(Done ended)> operation);
 
+  // And those that SPDK could not close.
+  size_t open_blobs() const { return blobs_.size() + stuck_.size(); }
   // The open blobs that are this one or read through it.
   std::vector<std::shared_ptr<Blob>> OpenAbove(spdk_blob_id id) const;
   // Runs `operation` while no queue has I/O of these blobs in SPDK's hands. What comes meanwhile waits.

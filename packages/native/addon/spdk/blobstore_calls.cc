@@ -473,8 +473,13 @@ BlobstoreOptions BlobstoreOptionsOf(const BlobstoreCall& call) {
 bool CallBlobstore(const Store& store, const BlobstoreCall& call, const Progressed& progressed, const Answered& answered) {
   const std::string& name = call.name;
   const auto plain = [answered](int status) { answered(StatusOnly(status)); };
-  if (name == "unload") return store->Unload(plain), true;
-  if (name == "destroy") return store->Destroy(plain), true;
+  // unload, destroy -> number: open blobs
+  if (name == "unload" || name == "destroy") {
+    const auto with_open = [store, answered](int status) {
+      answered({status, {}, BytesOf({static_cast<double>(store->open_blobs())})});
+    };
+    return name == "unload" ? store->Unload(with_open) : store->Destroy(with_open), true;
+  }
   if (name == "create") return Create(store, call, answered), true;
   if (name == "ids") return Ids(store, answered), true;
   if (name == "grow") return store->Grow(plain), true;

@@ -42,11 +42,13 @@ export interface Meaning {
   /** Of EPERM: metadata or data of the blob cannot be changed. */
   readonly readOnly?: boolean
   readonly detail?: string
+  /** The same of one errno alone. */
+  readonly details?: Readonly<Record<number, string>>
 }
 
 /** The error for a status other than 0. */
 export const errorOf = (status: number, operation: string, resource: string, meaning: Meaning = {}): SpdkError => {
-  const context = { operation, resource, detail: meaning.detail }
+  const context = { operation, resource, detail: meaning.details?.[status] ?? meaning.detail }
   switch (status) {
     case errno.ESHUTDOWN:
       return new SpdkError({ reason: new DeviceRemoved({ operation, resource }) })

@@ -56,7 +56,7 @@ export class LibspdkStore implements StoreDriver {
     this.durable(
       this.callFor("delete", id, {
         ...damagedBlob,
-        detail: "it is open, or a snapshot with clones, or something goes on with it"
+        details: { [errno.EBUSY]: "it is open, or a snapshot with clones, or something goes on with it" }
       })
     )
 
@@ -153,16 +153,30 @@ export class LibspdkStore implements StoreDriver {
   }
 
   get grow(): Effect.Effect<void, SpdkError> {
-    const detail = "the device is smaller than the blobstore, or has more clusters than its metadata has room for"
-    return this.durable(Effect.asVoid(this.call("grow", this.bdev, { detail })))
+    const details = {
+      [errno.ENOSPC]: "the device is smaller than the blobstore, or has more clusters than its metadata has room for"
+    }
+    return this.durable(Effect.asVoid(this.call("grow", this.bdev, { details })))
   }
 
   get unload(): Effect.Effect<void, SpdkError> {
-    return this.durable(Effect.asVoid(this.call("unload", this.bdev, { detail: "blobs are open" })))
+    return this.end("unload", "the store is not marked as unloaded, and the next load recovers it")
   }
 
   get destroy(): Effect.Effect<void, SpdkError> {
-    return this.durable(Effect.asVoid(this.call("destroy", this.bdev, { detail: "blobs are open" })))
+    return this.end("destroy", "the super block may be there still")
+  }
+
+  /** The answer says how many blobs are open. */
+  private end(call: "unload" | "destroy", failed: string): Effect.Effect<void, SpdkError> {
+    const { blobstores, handle } = this.context
+    const ended = Effect.flatMap(blobstores.call(handle, call), (answer) => {
+      const [open = 0] = numbersOf(answer.bytes)
+      const isBusy = answer.status === errno.EBUSY && open > 0
+      const detail = isBusy ? `${open === 1 ? "1 blob is" : `${open} blobs are`} open` : failed
+      return check(answer, `Blobstore.${call}`, this.bdev, { detail })
+    })
+    return this.durable(Effect.asVoid(ended))
   }
 
   private grandparent(id: BlobId): Effect.Effect<Parent, SpdkError> {

@@ -1,7 +1,7 @@
 /** Making a store, and loading one: after a clean unload by its masks, else by what its metadata says. */
 import type { Bdev } from "@effect-spdk/core/Bdev"
 import * as DmaBuffer from "@effect-spdk/core/DmaBuffer"
-import type { EngineService } from "@effect-spdk/core/Engine"
+import { EngineService } from "@effect-spdk/core/Engine"
 import { invalid, SpdkError, WrongType } from "@effect-spdk/core/SpdkError"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -31,10 +31,22 @@ const maxChunkBytes = 1024 * 1024
 const chunks = 4
 
 /** Opens nothing that outlives a failure. */
-const withScope = <A, E>(
-  make: (scope: Scope.Closeable) => Effect.Effect<A, E, EngineService>
-): Effect.Effect<A, E, EngineService> =>
-  Effect.flatMap(Scope.make(), (scope) => Effect.onError(make(scope), () => Scope.close(scope, Exit.void)))
+const withScope = <E>(
+  make: (scope: Scope.Closeable) => Effect.Effect<Store, E, EngineService>
+): Effect.Effect<Store, E, EngineService> =>
+  Effect.flatMap(Scope.make(), (scope) =>
+    Effect.tap(make(scope), (store) => counted(store, scope)).pipe(Effect.onError(() => Scope.close(scope, Exit.void)))
+  )
+
+/** Among what the engine holds, until the store is unloaded. */
+const counted = (store: Store, scope: Scope.Closeable): Effect.Effect<void, never, EngineService> =>
+  Effect.flatMap(EngineService, ({ loadedInTypeScript }) => {
+    loadedInTypeScript.add(store)
+    return Scope.addFinalizer(
+      scope,
+      Effect.sync(() => loadedInTypeScript.delete(store))
+    )
+  })
 
 const openDevice = (bdev: Bdev, superBlock: SuperBlock, scope: Scope.Closeable) => {
   const wanted = Math.max(superBlock.clusterSize, superBlock.mdLength * superBlock.mdPageSize)

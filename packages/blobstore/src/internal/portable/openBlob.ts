@@ -34,6 +34,7 @@ export class PortableBlob implements OpenBlob {
     this.store = store
     this.blob = blob
     this.id = blob.id
+    store.openBlobs++
     this.io = new PortableBlobIo(store, blob, this.handle, store.device.bdev)
     this.channel = Effect.map(
       store.device.bdev.channel,
@@ -52,6 +53,7 @@ export class PortableBlob implements OpenBlob {
     this.close = Effect.suspend(() => {
       if (this.handle.isClosed) return Effect.void
       this.handle.isClosed = true
+      store.openBlobs--
       const closing = blob.gate.exclusive(store.change(closeUnflushed(store, blob)))
       return Effect.flatMap(closing, (isDue) => (isDue ? flushLater(store, blob) : Effect.void))
     }).pipe(Effect.uninterruptible)

@@ -48,6 +48,8 @@ export class Store {
   /** Whether all blobs have been looked at. */
   isVerified = false
   readonly open = new Map<BlobId, BlobState>()
+  /** Those of them that somebody above has open. */
+  openBlobs = 0
   /** Blobs that nobody has open, and that could not be written when they closed. Whoever opens them gets them from here. */
   readonly kept = new Map<BlobId, BlobState>()
   /** Blobs whose parents are being opened: chains that go round stop here. */

@@ -100,6 +100,7 @@ export const make = Effect.fnUntraced(function* <E = never>(
     closeChannel: state.closeChannel,
     registerPoller: state.registerPoller,
     usage: state.usage,
+    loadedInTypeScript: state.loadedInTypeScript,
     attachDevice: (name, device) => attachDevice(state.registry, name, device),
     nvme: state.nvme
   }

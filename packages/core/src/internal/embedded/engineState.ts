@@ -7,11 +7,12 @@ import * as Result from "effect/Result"
 import * as CpuSet from "../../CpuSet.ts"
 import { DeviceRemoved, fromErrno, invalid, released, SpdkError } from "../../SpdkError.ts"
 import type { LogLevel } from "../../SpdkOptions.ts"
-import type { Descriptor, Engine, EnginePoller, EngineThread, EngineUsage } from "../engine.ts"
+import type { Descriptor, Engine, EnginePoller, EngineThread, EngineUsage, LoadedInTypeScript } from "../engine.ts"
 import type { LogLine } from "../options.ts"
 import { type Host, machineHost } from "../host.ts"
 import { withinLimit } from "../release.ts"
 import { BdevRegistry } from "./bdevRegistry.ts"
+import { withLoaded } from "../usage.ts"
 import type { EmbeddedOptions } from "./engine.ts"
 import { Handles, type OpenDescriptor } from "./handles.ts"
 import type { HostContext } from "./nvme/controller.ts"
@@ -117,19 +118,23 @@ export class EngineState {
       })
     )
 
-  readonly usage: Effect.Effect<EngineUsage> = Effect.sync(() => ({
-    threads: this.threads.size,
-    descriptors: this.handles.descriptorCount,
-    channels: this.handles.channelCount,
-    pollers: this.pollerCount,
-    // Those of this engine are the portable driver's, on bdevs.
-    blobstores: 0,
-    blobs: 0,
-    nvmeControllers: 0,
-    slabs: this.slabs.count,
-    dmaBytes: this.slabs.bytes,
-    requestsInFlight: [...this.threads].reduce((sum, thread) => sum + thread.queue.inFlight, 0)
-  }))
+  readonly loadedInTypeScript = new Set<LoadedInTypeScript>()
+
+  readonly usage: Effect.Effect<EngineUsage> = Effect.sync(() => {
+    const held = {
+      threads: this.threads.size,
+      descriptors: this.handles.descriptorCount,
+      channels: this.handles.channelCount,
+      pollers: this.pollerCount,
+      blobstores: 0,
+      blobs: 0,
+      nvmeControllers: 0,
+      slabs: this.slabs.count,
+      dmaBytes: this.slabs.bytes,
+      requestsInFlight: [...this.threads].reduce((sum, thread) => sum + thread.queue.inFlight, 0)
+    }
+    return withLoaded(held, this.loadedInTypeScript)
+  })
 
   /** Ends what is in flight, and gives everything back. */
   readonly release: Effect.Effect<void> = Effect.suspend(() => {

@@ -6,9 +6,10 @@ import { PollerAction } from "@effect-spdk/native/Addon"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { EngineUnavailable, fromErrno, SpdkError, StartFailed } from "../../SpdkError.ts"
-import type { Descriptor, DescriptorInfo, Engine, EngineThread } from "../engine.ts"
+import type { Descriptor, DescriptorInfo, Engine, EngineThread, LoadedInTypeScript } from "../engine.ts"
 import type { ResolvedOptions } from "../options.ts"
 import { withinLimit } from "../release.ts"
+import { withLoaded } from "../usage.ts"
 import { makeBlobstores } from "./blobstores.ts"
 import { makeMemory } from "./memory.ts"
 import { makeNvme } from "./nvme.ts"
@@ -80,6 +81,7 @@ export const make = Effect.fnUntraced(function* <E = never>(
         new SpdkError({ reason: new StartFailed({ operation: "Spdk.layer", detail: "no main thread", cause }) })
     )
   )
+  const loadedInTypeScript = new Set<LoadedInTypeScript>()
   const engine: Engine = {
     kind: "libspdk",
     version: host.addon.version,
@@ -93,7 +95,10 @@ export const make = Effect.fnUntraced(function* <E = never>(
     registerPoller: makeRegisterPoller(host, threads),
     blobstores: makeBlobstores(host),
     nvme: makeNvme(host, () => engine),
-    usage: Effect.sync(() => ({ ...host.usage(), requestsInFlight: host.requestsInFlight }))
+    usage: Effect.sync(() =>
+      withLoaded({ ...host.usage(), requestsInFlight: host.requestsInFlight }, loadedInTypeScript)
+    ),
+    loadedInTypeScript
   }
   return engine
 })
