@@ -1,5 +1,6 @@
 /** The key-value log over a disk that fails and loses power where the tests want it to. */
 import type { KeyValueStore } from "effect/persistence/KeyValueStore"
+import { IoFailed, SpdkError } from "@effect-spdk/core/SpdkError"
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -62,6 +63,40 @@ describe("a key-value log", () => {
           )
           assert.isAtMost(disk.syncs - before, 2)
         })
+      )
+    })
+  )
+
+  it.effect("does not delete the next blob of an id when its first deletion failed after it was done", () =>
+    Effect.gen(function* () {
+      const disk = new KvDisk()
+      const { port } = disk
+      let isFailing = true
+      const blobs = {
+        ...port,
+        delete: (id: number) =>
+          Effect.andThen(
+            port.delete(id),
+            Effect.suspend(() =>
+              isFailing ? Effect.fail(new SpdkError({ reason: new IoFailed({ operation: "delete" }) })) : Effect.void
+            )
+          )
+      }
+      yield* Effect.scoped(
+        Effect.gen(function* () {
+          const store = makeStore(yield* loadLog(blobs, "test", smallLimits))
+          yield* store.set("small", "in a segment")
+          yield* store.clear
+          isFailing = false
+          // Gets the id of that segment.
+          yield* store.set("large", text(20_000, "z"))
+          // Until the segments before are compacted.
+          for (let i = 0; i < 60; i++) yield* store.set("small", text(4000, "s"))
+          assert.strictEqual(yield* store.get("large"), text(20_000, "z"))
+        })
+      )
+      yield* using(disk, (store) =>
+        Effect.map(store.get("large"), (value) => assert.strictEqual(value, text(20_000, "z")))
       )
     })
   )

@@ -12,5 +12,6 @@ export const failedSeeds: ReadonlyArray<FailedSeed> = [
   { seed: 88, work: "blobs", plain: true, found: "a failed first write to a thin cluster showed in the next blob" },
   { seed: 52, work: "keys", plain: true, found: "a set that came as the committer ended waited for ever" },
   { seed: 278, work: "blobs", plain: true, found: "a flush passed over what a failed write had stored" },
-  { seed: 405, work: "blobs", plain: true, found: "a blob that could not be written when it closed" }
+  { seed: 405, work: "blobs", plain: true, found: "a blob that could not be written when it closed" },
+  { seed: 6269, plain: true, found: "a deletion that had failed was repeated, and hit the next blob of the id" }
 ]

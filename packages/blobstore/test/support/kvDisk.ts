@@ -30,7 +30,6 @@ export interface Fault {
 export class KvDisk {
   readonly blobs = new Map<number, Stored>()
   private readonly freed: Array<Uint8Array> = []
-  private nextId = 2 ** 32 + 1
   private readonly totalClusters: number
   operations = 0
   syncs = 0
@@ -123,7 +122,9 @@ export class KvDisk {
       const old = this.freed.pop()
       if (old !== undefined) durable.set(old, at)
     }
-    const id = this.nextId++
+    // The lowest that is free, as a blobstore does it.
+    let id = 2 ** 32 + 1
+    while (this.blobs.has(id)) id++
     const named = new Map(xattrs)
     this.blobs.set(id, {
       durable,

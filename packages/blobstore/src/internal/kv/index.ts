@@ -32,6 +32,8 @@ export interface Segment {
   readonly keys: Array<string>
   /** Blobs that records of failed writes may refer to, after a restart. */
   readonly limbo: Array<ValueBlob>
+  /** Its deletion failed: the id of its blob may be another's by now. */
+  mayBeGone: boolean
   readers: number
   onIdle: (() => void) | undefined
 }

@@ -3,12 +3,14 @@ import { Host } from "@effect-spdk/core/Engine"
 import { Corrupted, IoFailed, released, SpdkError } from "@effect-spdk/core/SpdkError"
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import type * as Semaphore from "effect/Semaphore"
 import type { Damage } from "../format/damage.ts"
 import { saltBytes } from "./codec.ts"
 import type { KvIndex, Segment, ValueBlob } from "./index.ts"
 import {
+  decodeSegmentMark,
   encodeEnd,
   encodeSegmentMark,
   endXattr,
@@ -93,6 +95,7 @@ export const openedSegment = (blob: KvBlob, mark: Omit<SegmentMark, "baseSequenc
   liveBytes: 0,
   keys: [],
   limbo: [],
+  mayBeGone: false,
   readers: 0,
   onIdle: undefined
 })
@@ -192,13 +195,27 @@ const idle = (read: Read): Effect.Effect<void> =>
 export const deleteValue = (log: Log, blob: ValueBlob): Effect.Effect<void> =>
   Effect.uninterruptible(Effect.andThen(idle(blob), Effect.ignore(log.blobs.delete(blob.id))))
 
+/** A deletion that failed may have been done all the same, and the id given to somebody else since. */
+const deleteSegment = ({ blobs }: Log, segment: Segment): Effect.Effect<void, SpdkError> =>
+  Effect.suspend(() => {
+    const { blob, mayBeGone, salt } = segment
+    segment.mayBeGone = true
+    if (!mayBeGone) return blobs.delete(blob.id)
+    // Where there is no blob of the id, the device may have it still: it stays among the segments.
+    return Effect.flatMap(blobs.xattrs(blob.id), (xattrs) => {
+      const mark = xattrs.get(segmentXattr)
+      const found = mark === undefined ? undefined : Result.getOrUndefined(decodeSegmentMark(mark))
+      return found !== undefined && Buffer.compare(found.salt, salt) === 0 ? blobs.delete(blob.id) : Effect.void
+    })
+  })
+
 /** Deletes a segment of which nothing is needed. When that fails it stays in `segments`, and a later compaction tries again. */
 export const retireSegment = (log: Log, segment: Segment): Effect.Effect<void> =>
   Effect.gen(function* () {
     segment.sealed = true
     yield* idle(segment)
     yield* segment.blob.close
-    yield* log.blobs.delete(segment.blob.id)
+    yield* deleteSegment(log, segment)
     log.index.drop(segment)
     log.segments.delete(segment)
     if (segment.limbo.length > 0) {
