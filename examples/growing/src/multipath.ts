@@ -31,7 +31,10 @@ const Volume = Layer.effect(
 
 const program = Effect.gen(function* () {
   const bdev = yield* Bdev.Bdev
-  yield* bdev.writeBytes(0, new TextEncoder().encode("by whichever path is there"))
+  // Bdevs take whole blocks.
+  const block = new Uint8Array(bdev.blockSize)
+  new TextEncoder().encodeInto("by whichever path is there", block)
+  yield* bdev.writeBytes(0, block)
   yield* bdev.flush()
 })
 
