@@ -2,6 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
+import { machineHost } from "../src/internal/host.ts"
 import { coalesced } from "../src/internal/embedded/nvme/coalesced.ts"
 import { readDiscoveryLog } from "../src/internal/nvme/discoveryLog.ts"
 import { encodeDiscoveryLog, maxDiscoveryEntries } from "../src/internal/nvme/logPages.ts"
@@ -79,6 +80,7 @@ describe("coalesced", () => {
       const gates = [yield* Deferred.make<void>(), yield* Deferred.make<void>()]
       let runs = 0
       const ask = coalesced(
+        () => machineHost,
         Effect.suspend(() => {
           const gate = gates[runs++]
           return gate === undefined ? Effect.die(new Error("the third run")) : Deferred.await(gate)
@@ -107,6 +109,7 @@ describe("coalesced", () => {
         let asked = 0
         let heard = 0
         const ask = coalesced(
+          () => machineHost,
           Effect.suspend(() => {
             heard = asked
             return Effect.forEach(Array.from({ length: steps }), () => Effect.void, { discard: true })

@@ -8,6 +8,7 @@ import { Opcode } from "@effect-spdk/native/Layout"
 import * as Effect from "effect/Effect"
 import type { SpdkError } from "../../SpdkError.ts"
 import type { NvmeConnectSettings, NvmeControllerEvent, NvmeTransportIdFields } from "../engineNvme.ts"
+import type { Host } from "../host.ts"
 import { decodeAsyncEvent } from "../nvme/asyncEvent.ts"
 import { isDnr, sctOf, Status } from "../nvme/nvmeStatus.ts"
 import type { IoType } from "./bdev.ts"
@@ -176,7 +177,7 @@ class NvmeBdev extends NvmeDisk {
   }
 
   private resetController(io: BdevIo): void {
-    Effect.runFork(
+    this.reactor.host.fork(
       Effect.match(this.owner.reset, {
         onSuccess: () => this.reactor.post(() => io.finish(success)),
         onFailure: () => this.reactor.post(() => io.finish(ioStatusOf(Status.InternalPathError)))
@@ -225,6 +226,10 @@ export class NvmeBdevController {
 
   get timers(): Timers {
     return this.registry.context.timers
+  }
+
+  private get host(): Host {
+    return this.registry.context.reactor.host
   }
 
   /** How long I/O may wait for a namespace that cannot be reached; infinity: as long as it takes. */
@@ -332,6 +337,7 @@ export class NvmeBdevController {
   }
 
   private readonly anaChanged = coalesced(
+    () => this.host,
     Effect.suspend(() =>
       Effect.andThen(
         this.controller.readAna,
@@ -341,6 +347,7 @@ export class NvmeBdevController {
   )
 
   private readonly look = coalesced(
+    () => this.host,
     Effect.suspend(() =>
       Effect.andThen(
         Effect.ignore(this.populate),
@@ -453,7 +460,7 @@ export class NvmeBdevController {
         if (!this.paths.includes(next)) this.failover()
       })
     })
-    Effect.runFork(Effect.catch(attempt, () => Effect.sync(() => this.stillLost())))
+    this.host.fork(Effect.catch(attempt, () => Effect.sync(() => this.stillLost())))
   }
 
   private stillLost(): void {
@@ -466,7 +473,7 @@ export class NvmeBdevController {
     const seconds = (this.registry.context.timers.nowMicros() - this.lostMicros) / 1e6
     if (lossTimeoutSeconds > 0 && seconds >= lossTimeoutSeconds) {
       this.registry.context.log("error", `${this.name}: the controller did not come back, its bdevs are removed`)
-      Effect.runFork(this.remove)
+      this.host.fork(this.remove)
     } else {
       this.after(reconnectDelaySeconds, () => {
         this.nextPath()

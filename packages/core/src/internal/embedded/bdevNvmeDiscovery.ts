@@ -75,7 +75,7 @@ export class DiscoveryService {
         if (timer !== undefined) timers.cancel(timer)
         resume(Effect.as(errno === -ETIMEDOUT ? this.stop : Effect.void, errno))
       }
-      this.fiber = Effect.runFork(this.run)
+      this.fiber = this.module.registry.context.reactor.host.fork(this.run)
     })
   }
 

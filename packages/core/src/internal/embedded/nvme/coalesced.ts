@@ -1,9 +1,10 @@
 /** Work that others ask for faster than it may be done: a controller sends as many notices as it likes. */
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import type { Host } from "../../host.ts"
 
 /** Runs the Effect when it is called, one run at a time. However often it is called meanwhile, that is one run more. */
-export const coalesced = (run: Effect.Effect<void>): (() => void) => {
+export const coalesced = (host: () => Host, run: Effect.Effect<void>): (() => void) => {
   let isAsked = false
   let isRunning = false
   const loop = Effect.gen(function* () {
@@ -16,11 +17,13 @@ export const coalesced = (run: Effect.Effect<void>): (() => void) => {
   })
   const start = () => {
     isRunning = true
-    Effect.runFork(loop).addObserver((exit) => {
-      if (Exit.isSuccess(exit)) return
-      isRunning = false
-      if (isAsked) start()
-    })
+    host()
+      .fork(loop)
+      .addObserver((exit) => {
+        if (Exit.isSuccess(exit)) return
+        isRunning = false
+        if (isAsked) start()
+      })
   }
   return () => {
     isAsked = true

@@ -281,7 +281,7 @@ export class HostController implements QueueOwner {
         if (this.ioQueues.get(id) === queue) this.fail({ message: error.message, error: undefined })
       })
     )
-    Effect.runFork(opened)
+    this.context.reactor.host.fork(opened)
     return queue
   }
 
@@ -341,6 +341,7 @@ export class HostController implements QueueOwner {
 
   /** After a notice. The log has to be read before the controller tells of the next change. */
   private readonly namespacesChanged = coalesced(
+    () => this.context.reactor.host,
     Effect.suspend(() => {
       const { era, namespacesNotice: dword0 } = this
       const operation = "NvmeController.events"

@@ -240,7 +240,7 @@ export class NvmeHost implements EngineNvme {
     this.generations[slot] = generation
     this.controllers[slot] = open
     controller.beforeIo = this.compare(open)
-    controller.onNamespaces = coalesced(this.namespacesChanged(open))
+    controller.onNamespaces = coalesced(() => this.state.hostContext.reactor.host, this.namespacesChanged(open))
     const { facts, transportId } = controller
     return {
       slot,

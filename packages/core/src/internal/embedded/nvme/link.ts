@@ -4,7 +4,7 @@
  *
  * Everything here runs on the JS thread.
  */
-import * as net from "node:net"
+import type { Socket } from "../../network.ts"
 import type { Reactor } from "../reactor.ts"
 
 /** Room for some hundred commands, or for a large piece of data. */
@@ -54,7 +54,7 @@ export class Link {
   private at = 0
   private readonly owner: LinkOwner
   private readonly reactor: Reactor
-  private readonly socket: net.Socket
+  private readonly socket: Socket
   private readonly free: Array<Chunk> = []
   private full: Array<Chunk> = []
   private unsentBytes = 0
@@ -66,20 +66,11 @@ export class Link {
   constructor(owner: LinkOwner, reactor: Reactor, address: LinkAddress) {
     this.owner = owner
     this.reactor = reactor
-    this.socket = net.connect({
-      host: address.host,
-      port: address.port,
-      noDelay: true,
-      ...(address.family === 0 ? {} : { family: address.family }),
-      ...(address.localAddress === "" ? {} : { localAddress: address.localAddress }),
-      ...(address.localPort === 0 ? {} : { localPort: address.localPort }),
-      onread: {
-        buffer: sharedReadBuffer(),
-        callback: (lengthBytes, buffer) => {
-          // The types know a Uint8Array here; what comes is the buffer that was given.
-          if (!this.isClosed) this.owner.linkData((buffer as Buffer).subarray(0, lengthBytes))
-          return true
-        }
+    this.socket = reactor.host.network.connect({
+      ...address,
+      readBuffer: sharedReadBuffer(),
+      onRead: (lengthBytes, buffer) => {
+        if (!this.isClosed) this.owner.linkData(buffer.subarray(0, lengthBytes))
       }
     })
     this.socket.on("connect", () => {
@@ -137,8 +128,10 @@ export class Link {
     this.isClosed = true
     const { socket } = this
     if (socket.connecting || socket.destroyed) return void socket.destroy()
-    const timeout = setTimeout(() => socket.destroy(), lingerMillis)
-    socket.once("close", () => clearTimeout(timeout))
+    socket.once(
+      "close",
+      this.reactor.host.after(lingerMillis, () => socket.destroy())
+    )
     socket.destroySoon()
   }
 

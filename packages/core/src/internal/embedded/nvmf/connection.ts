@@ -2,7 +2,7 @@
  * One connection of a host, which is one queue of a controller: PDUs become commands, commands go to where they are carried out, and
  * their ends become responses. The socket is in targetLink.ts, the places of commands in submissionQueue.ts.
  */
-import type { Socket } from "node:net"
+import type { Socket } from "../../network.ts"
 import { AdminOpcode, IoOpcode, Sqe, sqeBytes } from "../../nvme/command.ts"
 import { dnr, Status } from "../../nvme/nvmeStatus.ts"
 import {

@@ -1,7 +1,7 @@
 /**
  * A listening socket. Subsystems that listen on the same address share it.
  */
-import * as Net from "node:net"
+import type { Listening } from "../../network.ts"
 import { Connection } from "./connection.ts"
 import type { Address, Target } from "./target.ts"
 
@@ -12,22 +12,26 @@ export class ListenSocket {
   readonly address: Address
   /** Subsystems that listen here, or are about to. */
   users = 0
-  private readonly server: Net.Server
+  private readonly server: Listening
   /** Who asked before it was known; undefined once it listens. */
   private waiting: Array<(error: Error | undefined) => void> | undefined = []
 
   constructor(target: Target, address: Address) {
     this.address = address
-    this.server = Net.createServer({ noDelay: true, allowHalfOpen: false }, (socket) => {
-      const { transport } = target
-      if (transport === undefined) socket.destroy()
-      else Connection.accept(target, transport, socket, address)
+    this.server = target.registry.context.reactor.host.network.listen({
+      host: address.traddr,
+      port: Number(address.trsvcid),
+      isIpv6: address.adrfam === "IPv6",
+      maxConnections,
+      onConnection: (socket) => {
+        const { transport } = target
+        if (transport === undefined) socket.destroy()
+        else Connection.accept(target, transport, socket, address)
+      },
+      onListening: () => this.known(undefined),
+      // Later errors are accepts that fail (out of descriptors): they concern the one who wanted in.
+      onError: (error) => this.known(error)
     })
-    this.server.maxConnections = maxConnections
-    const port = Number(address.trsvcid)
-    // Later errors are accepts that fail (out of descriptors): they concern the one who wanted in.
-    this.server.on("error", (error) => this.known(error))
-    this.server.listen({ host: address.traddr, port, ipv6Only: address.adrfam === "IPv6" }, () => this.known(undefined))
   }
 
   /** `done` gets what the system says when the address cannot be listened on. */

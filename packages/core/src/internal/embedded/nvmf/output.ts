@@ -2,7 +2,7 @@
  * What a connection sends: responses are written one after the other into a block, and go to the socket together, once per
  * drain. Blocks come back when the socket has taken them.
  */
-import type { Socket } from "node:net"
+import type { Socket } from "../../network.ts"
 import { crc32c, setU32 } from "../../nvme/bytes.ts"
 import {
   digestBytes,

@@ -4,7 +4,7 @@
  *
  * A peer that breaks the protocol is told why by a termination request, and loses this connection only.
  */
-import type { Socket } from "node:net"
+import type { Socket } from "../../network.ts"
 import { encodeTermReq, type PduFault, PduType } from "../../nvme/pdu.ts"
 import { type PduOwner, PduReader } from "../../nvme/pduReader.ts"
 import { type Runnable, runsPerSlice } from "../reactor.ts"
