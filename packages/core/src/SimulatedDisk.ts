@@ -96,6 +96,11 @@ export interface SimulatedDisk {
    * sector to have the newest of its contents; the rest have any of them. Default: of the seed's choice.
    */
   readonly cutPower: (keep?: number) => void
+  /**
+   * The disk alone loses its power and has it back at once: requests under way fail with EIO, and of what was not flushed `keep`
+   * says what is left, as for `cutPower`. The run goes on, and the bdev stays.
+   */
+  readonly losePower: (keep?: number) => void
   /** The process is killed, and the disk stays on: the run ends as `stopped`, and what had completed is there. */
   readonly killProcess: () => void
   /** Takes the bdev away, as when the device is unplugged: requests under way fail. */
@@ -271,6 +276,16 @@ class Disk implements SimulatedDisk, EngineDevice {
     this.abandonAll()
     this.data.cut(keep)
     this.simulation.stop()
+  }
+
+  readonly losePower = (keep: number = this.chance.pick([0, 0.5, 0.5, 0.9, 1])): void => {
+    const ended = [...this.active.values()]
+    this.active = new Map()
+    for (const active of ended) {
+      if (active.write !== undefined) this.data.abandon(active.write, () => this.taken(active))
+    }
+    this.data.cut(keep)
+    for (const { request } of ended) request.end(EIO)
   }
 
   readonly killProcess = (): void => {

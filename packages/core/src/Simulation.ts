@@ -4,8 +4,9 @@
  * for the SDK itself. The one thing to know is that the same seed gives the same run, so that a failure is a number.
  *
  * Time is virtual: a run takes as long as its steps do, and an hour of `Effect.sleep` takes none. The run is one call that
- * returns when the program has ended, when nothing can go on any more (`deadlock`), or at a limit. Sockets, files,
- * promises and Node's timers are outside; a program that waits for one of them ends as `deadlock`.
+ * returns when the program has ended, when nothing can go on any more (`deadlock`), or at a limit. Sockets between the
+ * embedded NVMe target and the embedded NVMe host are inside: see `SimulatedNetwork`. Other sockets, files, promises and Node's
+ * timers are outside; a program that waits for one of them ends as `deadlock`.
  *
  * ```ts
  * import * as Effect from "effect/Effect"
@@ -38,6 +39,8 @@ import * as Scheduler from "effect/Scheduler"
 import { Host } from "./internal/host.ts"
 import { type Chance, makeChance } from "./internal/simulation/chance.ts"
 import { type Ending, Loop, type SimulatedTimer } from "./internal/simulation/loop.ts"
+import { SimulatedSockets } from "./internal/simulation/network.ts"
+import type { SimulatedNetwork } from "./SimulatedNetwork.ts"
 
 export type { Chance } from "./internal/simulation/chance.ts"
 export type { SimulatedTimer } from "./internal/simulation/loop.ts"
@@ -96,6 +99,10 @@ export interface Simulation {
   readonly nowMicros: () => number
   /** Calls `fire` after so much virtual time. */
   readonly after: (micros: number, fire: () => void) => SimulatedTimer
+  /** What the embedded NVMe target and host speak over. Goes on from run to run; what was open does not. */
+  readonly network: SimulatedNetwork
+  /** The machine stands still: so much virtual time passes in which nothing runs, and then everything that is due meanwhile. */
+  readonly standStill: (micros: number) => void
   /** Ends the run that goes on, as if the process were killed: no finalizer runs, no fiber goes on. */
   readonly stop: () => void
   /** Adds to the trace. */
@@ -124,6 +131,7 @@ class World implements Simulation {
   readonly seed: number
   memoryFailureChance: number
   yieldChance: number
+  readonly network: SimulatedSockets
   private readonly root: Chance
   private readonly loop: Loop
   private readonly services: Context.Context<never>
@@ -138,6 +146,7 @@ class World implements Simulation {
     this.yieldChance = yieldChance
     this.root = makeChance(seed)
     this.loop = new Loop(this.root.fork("order"), this.note)
+    this.network = new SimulatedSockets(this.loop, this.root.fork("network"), this.note)
     this.services = this.makeServices()
   }
 
@@ -145,6 +154,9 @@ class World implements Simulation {
   readonly nowMicros = (): number => this.loop.nowMicros
   readonly after = (micros: number, fire: () => void): SimulatedTimer => this.loop.after(micros, fire)
   readonly stop = (): void => this.loop.stop()
+  readonly standStill = (micros: number): void => {
+    this.loop.nowMicros += Math.max(0, micros)
+  }
 
   readonly note = (a: number, b: number): void => {
     this.hashA = Math.imul(this.hashA ^ a, 0x01000193)
@@ -181,6 +193,7 @@ class World implements Simulation {
       return { ending, exit, thrown: loop.thrown, left }
     } finally {
       loop.clear()
+      this.network.clear()
       this.isRunning = false
     }
   }
@@ -208,7 +221,15 @@ class World implements Simulation {
         random: numbers.next,
         randomBytes: bytes,
         uuid: () => uuidOf(bytes(16)),
-        refusesMemory: () => memory.is(this.memoryFailureChance)
+        refusesMemory: () => memory.is(this.memoryFailureChance),
+        after: (millis, run) => {
+          const timer = loop.after(millis * 1000, run)
+          return () => {
+            timer.fire = undefined
+          }
+        },
+        fork: (effect) => Effect.runForkWith(this.services)(effect),
+        network: this.network
       })
     )
   }
