@@ -1,30 +1,26 @@
 /** Seeds of the simulation: the same twice, those that have failed before, and new ones for a while. */
 import { assert, describe, it } from "@effect/vitest"
-import { planOf, type PlanOptions } from "./simulate/plan.ts"
-import { run } from "./simulate/run.ts"
 import { failedSeeds } from "./simulate/seeds.ts"
-import { describePlan, shrink } from "./simulate/shrink.ts"
+import { subjectOf, type SubjectOptions } from "./simulate/subject.ts"
 import { long } from "./support/engines.ts"
 
 const seconds = long ? 1500 : 20
 
-const assertHolds = (seed: number, options: PlanOptions = {}): void => {
-  const plan = planOf(seed, options)
-  const { violations } = run(plan)
+const assertHolds = (seed: number, options: SubjectOptions = {}): void => {
+  const subject = subjectOf(seed, options)
+  const { violations } = subject.run()
   if (violations.length === 0) return
-  const short = shrink(plan)
-  const { lines } = run(short, { log: true })
-  assert.fail(
-    [`seed ${seed} fails (${JSON.stringify(options)})`, ...violations, describePlan(short), ...lines].join("\n")
-  )
+  const short = subject.shrink()
+  const { lines } = short.run({ log: true })
+  assert.fail([`seed ${seed} fails (${JSON.stringify(options)})`, ...violations, short.describe(), ...lines].join("\n"))
 }
 
 describe("the simulation", () => {
-  it("runs the same for the same seed", () => {
+  it.each(["blobs", "fabrics"] as const)("runs the same for the same seed: %s", (work) => {
     const traces = new Set<string>()
     for (let seed = 0; seed < 12; seed++) {
-      const first = run(planOf(seed, { work: "blobs" }))
-      const second = run(planOf(seed, { work: "blobs" }))
+      const first = subjectOf(seed, { work }).run()
+      const second = subjectOf(seed, { work }).run()
       assert.strictEqual(second.trace, first.trace)
       assert.strictEqual(second.steps, first.steps)
       traces.add(first.trace)

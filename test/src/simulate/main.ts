@@ -1,16 +1,12 @@
 /** npm run simulate -- [--seed N] [--seeds COUNT] [--seconds S] [--fault KIND] [--work KIND] [--plain] [--no-shrink] [--log] */
 import { parseArgs } from "node:util"
-import { type FaultKind, faultKinds, planOf, type Work } from "./plan.ts"
-import { run } from "./run.ts"
-import { describePlan, shrink } from "./shrink.ts"
-
-const works: ReadonlyArray<Work> = ["blobs", "keys", "both"]
+import { faults, subjectOf, works } from "./subject.ts"
 
 const usage = `usage: npm run simulate -- [options]
   --seed N       the first seed; alone, that seed and no other. Default: of the clock
   --seeds COUNT  so many seeds
   --seconds S    as many as fit. Default 60
-  --fault KIND   ${faultKinds.join(", ")}. Default: of the seed
+  --fault KIND   ${faults.join(", ")}. Default: of the seed
   --work KIND    ${works.join(", ")}. Default: of the seed
   --plain        reads, writes, sizes, snapshots and xattrs alone
   --keep-going   goes on after a failure
@@ -49,8 +45,8 @@ const main = (): number => {
     console.log(usage)
     return 0
   }
-  const fault: FaultKind | undefined = oneOf("fault", values.fault, faultKinds)
-  const work: Work | undefined = oneOf("work", values.work, works)
+  const fault = oneOf("fault", values.fault, faults)
+  const work = oneOf("work", values.work, works)
   const seed = whole("seed", values.seed)
   const seconds = whole("seconds", values.seconds)
   const seeds = whole("seeds", values.seeds) ?? (seed !== undefined && seconds === undefined ? 1 : Infinity)
@@ -60,8 +56,8 @@ const main = (): number => {
   let ran = 0
   let failed = 0
   for (let next = first; ran < seeds && performance.now() < until; next++, ran++) {
-    const plan = planOf(next, { fault, work, plain: values.plain })
-    const result = run(plan, { log: values.log })
+    const subject = subjectOf(next, { fault, work, plain: values.plain })
+    const result = subject.run({ log: values.log })
     for (const line of result.lines) console.log(line)
     if (result.violations.length === 0) continue
     failed++
@@ -73,9 +69,9 @@ const main = (): number => {
     console.log(`seed ${next} fails: npm run simulate -- --seed ${next}${options}`)
     for (const violation of result.violations) console.log(`  ${violation}`)
     if (!values["no-shrink"]) {
-      const short = shrink(plan)
-      const again = run(short, { log: true })
-      console.log(`shortened:\n${describePlan(short)}\nand what happens then:`)
+      const short = subject.shrink()
+      const again = short.run({ log: true })
+      console.log(`shortened:\n${short.describe()}\nand what happens then:`)
       for (const line of again.lines) console.log(line)
     }
     if (!values["keep-going"]) {

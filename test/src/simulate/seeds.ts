@@ -1,7 +1,7 @@
 /** Seeds that have failed once: each found a fault, here or in what it simulates, that is mended since. */
-import type { PlanOptions } from "./plan.ts"
+import type { SubjectOptions } from "./subject.ts"
 
-export interface FailedSeed extends PlanOptions {
+export interface FailedSeed extends SubjectOptions {
   readonly seed: number
   readonly found: string
 }
@@ -13,5 +13,11 @@ export const failedSeeds: ReadonlyArray<FailedSeed> = [
   { seed: 52, work: "keys", plain: true, found: "a set that came as the committer ended waited for ever" },
   { seed: 278, work: "blobs", plain: true, found: "a flush passed over what a failed write had stored" },
   { seed: 405, work: "blobs", plain: true, found: "a blob that could not be written when it closed" },
-  { seed: 6269, plain: true, found: "a deletion that had failed was repeated, and hit the next blob of the id" }
+  { seed: 6269, plain: true, found: "a deletion that had failed was repeated, and hit the next blob of the id" },
+  {
+    seed: 1052,
+    work: "fabrics",
+    fault: "cut",
+    found: "a reset that was interrupted left the controller failed for ever"
+  }
 ]

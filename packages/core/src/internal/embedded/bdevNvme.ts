@@ -289,9 +289,14 @@ export class NvmeBdevController {
     })
   }
 
-  /** As asked for by a user: when it fails, the controller is lost. */
+  /** As asked for by a user: when it fails, or is interrupted in the middle, the controller is lost. */
   get reset(): Effect.Effect<void, SpdkError> {
-    return Effect.tapError(this.again, () => Effect.sync(() => this.lost()))
+    return Effect.onExit(this.again, (exit) =>
+      Effect.sync(() => {
+        // Who is interrupted may have waited for the reset of somebody else, which goes on.
+        if (exit._tag === "Failure" && this.controller.state === "failed") this.lost()
+      })
+    )
   }
 
   private get again(): Effect.Effect<void, SpdkError> {
