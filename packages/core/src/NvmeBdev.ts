@@ -132,8 +132,9 @@ export interface AttachedController {
  * A target that comes back with another volume under the same namespace id, by UUID, NGUID, EUI64 or block size, is not written to:
  * the bdev is removed, and its I/O fails with `DeviceRemoved`. The embedded engine makes a bdev of the other volume. On libspdk v26.05
  * the whole controller is detached, and what waited may end as `IoFailed`; older SPDK does not compare. A volume without identifiers
- * cannot be told from another, nor one that a target puts in the place of a namespace while it is connected, until the host has read
- * the notice of it.
+ * cannot be told from another. While it is connected, the embedded host hears of a change by a notice, holds new I/O back, and waits for
+ * what it has sent before it asks which volume that is; the embedded target refuses I/O for the other one until then. Of other targets and
+ * hosts, what is sent before the notice is read may reach the other volume.
  *
  * @since 0.1.0
  * @category constructors

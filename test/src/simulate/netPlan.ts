@@ -149,7 +149,8 @@ const worldOf = (chance: Chance, fault: NetFault, paths: number): ReadonlyArray<
         other: chance.is(0.35),
         power: chance.is(0.4)
       })
-    } else if (turn < 76) all.push({ _tag: "Unlisten", path, millis: chance.below(5000) })
+    } else if (turn < 68) all.push({ _tag: "Replace" })
+    else if (turn < 76) all.push({ _tag: "Unlisten", path, millis: chance.below(5000) })
     else if (turn < 90) all.push({ _tag: "Cut", kind: chance.pick(["reset", "end"]) })
     else all.push({ _tag: "Power" })
   }

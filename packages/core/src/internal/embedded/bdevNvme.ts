@@ -197,8 +197,9 @@ export class NvmeBdevController {
   readonly controller: HostController
   readonly bdevs = new Map<number, NvmeBdev>()
   isRemoved = false
-  /** The controller has told of changed namespaces, and which volumes they are now is not known yet. I/O waits. */
-  isUnsure = false
+  /** How often the controller has told of changed namespaces, and how many of these notices have been followed. */
+  private notices = 0
+  private followed = 0
   private readonly registry: BdevRegistry
   private readonly onRemoved: () => void
   private isReconnecting = false
@@ -221,7 +222,7 @@ export class NvmeBdevController {
       this.onEvent(event)
     )
     this.controller.beforeIo = this.compare
-    this.controller.onNamespacesNotice = () => (this.isUnsure = true)
+    this.controller.onNamespacesNotice = () => this.notices++
   }
 
   get timers(): Timers {
@@ -230,6 +231,11 @@ export class NvmeBdevController {
 
   private get host(): Host {
     return this.registry.context.reactor.host
+  }
+
+  /** The controller has told of changed namespaces, and which volumes they are now is not known yet. I/O waits. */
+  get isUnsure(): boolean {
+    return this.notices !== this.followed
   }
 
   /** How long I/O may wait for a namespace that cannot be reached; infinity: as long as it takes. */
@@ -353,23 +359,28 @@ export class NvmeBdevController {
 
   private readonly look = coalesced(
     () => this.host,
-    Effect.suspend(() =>
-      Effect.andThen(
-        Effect.ignore(this.populate),
-        Effect.sync(() => this.sure())
+    Effect.suspend(() => {
+      const { notices } = this
+      // What was sent before the notice is answered before the target hears that we know of the change: until then it refuses that.
+      return Effect.andThen(
+        Effect.andThen(this.isUnsure ? this.controller.settled : Effect.void, Effect.ignore(this.populate)),
+        Effect.sync(() => this.follow(notices))
       )
-    )
+    })
   )
 
-  private sure(): void {
-    if (!this.isUnsure) return
-    this.isUnsure = false
-    this.letGo(undefined)
+  /** Notices that have come meanwhile have a look of their own. */
+  private follow(notices: number): void {
+    if (!this.isUnsure || notices < this.followed) return
+    this.followed = notices
+    if (!this.isUnsure) this.letGo(undefined)
   }
 
   /** What is connected now may have other volumes in the places of those that were there: no I/O goes to them. */
   private readonly compare: Effect.Effect<void, SpdkError> = Effect.suspend(() => {
     const { activeNamespaces } = this.controller
+    // Of this connection there is no notice yet: what comes after it is told by one.
+    this.followed = this.notices
     return Effect.forEach(
       [...this.bdevs.values()].filter((bdev) => !bdev.isGone && bdev.state === "ready"),
       (bdev) =>
@@ -497,7 +508,6 @@ export class NvmeBdevController {
   private readonly returned: Effect.Effect<void> = Effect.sync(() => {
     this.isReconnecting = false
     this.isFastFailed = false
-    this.isUnsure = false
     this.cancelTimers()
     this.letGo(undefined)
   })

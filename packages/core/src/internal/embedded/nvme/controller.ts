@@ -373,6 +373,17 @@ export class HostController implements QueueOwner {
     )
   })
 
+  /** No command of an I/O queue is on its way or waits to be sent; or another connection has come, or none. */
+  readonly settled: Effect.Effect<void> = Effect.suspend(() => {
+    const { era } = this
+    const isSettled = () => era !== this.era || [...this.ioQueues.values()].every((queue) => queue.isIdle)
+    return Effect.whileLoop({
+      while: () => !isSettled(),
+      body: () => Outside.sleep("1 millis"),
+      step: () => {}
+    })
+  })
+
   private armIoLimit(era: number): void {
     const limitMicros = this.settings.ioTimeoutMillis * 1000
     if (limitMicros === 0) return

@@ -76,6 +76,11 @@ export class QueuePair implements Runnable {
     for (let id = options.depth - 1; id >= 0; id--) this.freeIds.push(id)
   }
 
+  /** Nothing is on its way, or waits to be sent. */
+  get isIdle(): boolean {
+    return this.inFlight === 0 && this.waiting.isEmpty && this.done.isEmpty
+  }
+
   /** A record to fill. Whoever takes one gives it back when it is done. */
   take(owner: CommandOwner): HostCommand {
     const command = this.pool.pop() ?? new HostCommand()

@@ -31,7 +31,9 @@ export const identify = (controller: Controller, sqe: Uint8Array): AdminAnswer =
   switch (cns) {
     case Cns.namespace:
       if (isUnknown) return invalidNamespace
-      return { data: namespace === undefined ? zeroes(identifyBytes) : describeNamespace(controller, namespace) }
+      if (namespace === undefined) return { data: zeroes(identifyBytes) }
+      controller.unseen.delete(nsid)
+      return { data: describeNamespace(controller, namespace) }
     case Cns.activeNamespacesForCommandSet:
     case Cns.activeNamespaces:
       if (nsid >= 0xfffffffe) return invalidNamespace
@@ -47,6 +49,7 @@ export const identify = (controller: Controller, sqe: Uint8Array): AdminAnswer =
     case Cns.descriptors:
       if (isUnknown) return invalidNamespace
       if (namespace === undefined) return invalidField
+      controller.unseen.delete(nsid)
       return { data: encodeDescriptors(namespace.ids) }
     case Cns.namespaceForCommandSet:
       return namespace === undefined ? invalidNamespace : { data: zeroes(identifyBytes) }

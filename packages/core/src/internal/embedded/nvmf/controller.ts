@@ -40,6 +40,11 @@ export class Controller {
   csts = 0
   keepAliveMillis: number
   changedNamespaces: Array<number> = []
+  /**
+   * Ids whose namespace was taken away, and which the host has not identified since. Commands that it has sent before that are not for
+   * the volume that has come in the place.
+   */
+  readonly unseen = new Set<number>()
   private readonly asyncRequests: Array<number> = []
   private readonly pendingEvents: Array<number> = []
   /** Notices that wait for the host to read their log page. */

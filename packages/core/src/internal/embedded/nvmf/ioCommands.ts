@@ -21,7 +21,7 @@ const rangeBytes = 16
 export const startIo = (connection: Connection, controller: Controller, request: NvmfRequest): number | undefined => {
   if ((request.flags & 3) !== 0) return Status.AbortedMissingFused | dnr
   const namespace = controller.namespace(request.nsid)
-  if (namespace === undefined) return Status.InvalidNamespaceOrFormat | dnr
+  if (namespace === undefined || controller.unseen.has(request.nsid)) return Status.InvalidNamespaceOrFormat | dnr
   const anaStatus = controller.anaStatus(namespace)
   if (anaStatus !== Status.Success) return anaStatus
   switch (request.command) {

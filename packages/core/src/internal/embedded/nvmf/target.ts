@@ -202,6 +202,7 @@ export class Subsystem {
     const namespace = this.namespaces.get(nsid)
     if (namespace === undefined) return false
     this.namespaces.delete(nsid)
+    for (const controller of this.controllers.values()) controller.unseen.add(nsid)
     this.namespaceChanged(namespace)
     namespace.close(done)
     return true
