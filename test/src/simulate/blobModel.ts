@@ -105,6 +105,17 @@ export class BlobModel {
     return this.superBlob.possible().some((id) => id !== 0 && !ids.has(id))
   }
 
+  private metadataClusters: number | undefined
+
+  /** What a store says of its clusters, without those of its metadata, which stay. */
+  countTotal(clusters: number, watch: { readonly violated: (message: string) => void }): void {
+    const possible = this.clusters.possible()
+    this.metadataClusters ??= (possible[0] ?? 0) - clusters
+    const total = clusters + this.metadataClusters
+    if (this.clusters.found(total, this.time.next())) return
+    watch.violated(`the store has ${total} clusters, and not ${possible.join(" or ")}`)
+  }
+
   /** As many sectors as the size has; those that are new have `fresh`. */
   fit(blob: ModelBlob, clusters: number, fresh: number): void {
     const count = clusters * this.sectorsPerCluster

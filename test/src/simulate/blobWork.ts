@@ -158,23 +158,29 @@ export class BlobWork {
     change?: Model.Change,
     options: {
       readonly partial?: boolean
+      /** Cannot be done without the disk. */
+      readonly needsDisk?: boolean
       readonly onSuccess?: () => void
       readonly onFailure?: (end: string, isRefused: boolean) => void
     } = {}
   ): Effect.Effect<void, never, R> {
     return Effect.suspend(() => {
       this.watch.log(`${text} ...`)
+      const { isGone } = this.watch
       // Who performs an action is uninterruptible, so that the model hears of every end.
       return Effect.map(Effect.exit(Effect.interruptible(effect)), (exit) => {
         if (Exit.isSuccess(exit)) {
           this.watch.log(`${text}: ok`)
+          if (isGone) this.watch.endedWithoutDisk(text, "ok", options.needsDisk === true)
           change?.succeed()
           options.onSuccess?.()
           return
         }
         const end = endOf(exit.cause)
         this.watch.log(`${text}: ${end}`)
-        const isRefused = refusals.has(end) && options.partial !== true
+        if (isGone) this.watch.endedWithoutDisk(text, end, false)
+        // A device that says it has no space may have written all the same.
+        const isRefused = refusals.has(end) && options.partial !== true && !(this.watch.hasFaults && end === "NoSpace")
         if (isRefused) change?.refuse()
         else change?.fail()
         options.onFailure?.(end, isRefused)
@@ -206,6 +212,7 @@ export class BlobWork {
         {
           // It may be there, and not be opened.
           partial: opens,
+          needsDisk: true,
           onSuccess: () => blob.exists.durableSince(this.model.time.next())
         }
       )
@@ -227,6 +234,7 @@ export class BlobWork {
         this.store.delete(blob.id ?? 0),
         { ...change, fail },
         {
+          needsDisk: true,
           onSuccess: () => {
             blob.exists.durableSince(this.model.time.next())
             lineage(() => this.model.lineage.handOver(blob))
@@ -282,6 +290,7 @@ export class BlobWork {
         { succeed: end(succeed, true), fail: end(change.fail, false), refuse: end(change.refuse, true) },
         {
           partial: true,
+          needsDisk: kind !== "Unmap",
           onSuccess: () => this.changed(blob, wasReadOnly, kind),
           onFailure: (why) => this.refused(blob, why, kind)
         }
@@ -368,7 +377,7 @@ export class BlobWork {
         `sync ${blob.label}`,
         this.opened(blob, (open) => open.sync),
         undefined,
-        { onSuccess: () => registers.forEach((register) => register.durableSince(begin)) }
+        { needsDisk: true, onSuccess: () => registers.forEach((register) => register.durableSince(begin)) }
       )
     })
   }
@@ -436,6 +445,7 @@ export class BlobWork {
         }),
         change,
         {
+          needsDisk: true,
           onSuccess: () => {
             blob.exists.durableSince(this.model.time.next())
             if (kind === "Snapshot") for (const register of from.registers()) register.durableSince(begin)
@@ -512,6 +522,7 @@ export class BlobWork {
     }).pipe(
       Effect.flatMap((allocated) =>
         Effect.map(this.store.info, ({ freeClusters, totalClusters }) => {
+          this.model.countTotal(totalClusters, this.watch)
           this.watch.log(`verified: ${allocated} clusters are the blobs', ${freeClusters} of ${totalClusters} are free`)
           this.allocated = allocated
           this.used = totalClusters - freeClusters

@@ -160,9 +160,16 @@ export class KeyWork {
     onSuccess: (value: A) => void = () => {}
   ): Effect.Effect<void> {
     this.watch.log(`${text} ...`)
+    const { isGone } = this.watch
     return Effect.map(Effect.exit(Effect.interruptible(effect)), (exit) => {
       if (Exit.isSuccess(exit)) {
         this.watch.log(`${text}: ok`)
+        if (isGone)
+          this.watch.endedWithoutDisk(
+            text,
+            "ok",
+            change !== undefined && !text.startsWith("modify") && !text.startsWith("remove")
+          )
         onSuccess(exit.value)
         return
       }

@@ -13,13 +13,21 @@ const firstLabel = 100
 export const withMore = (plan: Plan, chance: Chance): Plan => {
   // Some stay plain, and short.
   if (plan.work === "keys" || chance.is(0.3)) return plan
-  const more = new More(plan, chance)
+  const more = new More(chance)
+  const enlarged =
+    plan.lives.length > 1 && chance.is(0.4)
+      ? { life: chance.between(1, plan.lives.length - 1), clusters: plan.clusters + chance.pick([1, 5, 40]) }
+      : undefined
   return {
     ...plan,
     ...(more.outer ? { outer: true } : {}),
+    ...(enlarged === undefined ? {} : { enlarged }),
     lives: plan.lives.map((life, index) => more.life(life, index))
   }
 }
+
+/** EIO, ENOMEM, ENOSPC, EILSEQ, ETIMEDOUT, EREMOTEIO. */
+const errnos = [5, 12, 28, 84, 110, 121]
 
 const clearMethods = ["none", "unmap", "write_zeroes"] as const
 
@@ -30,7 +38,7 @@ class More {
   private readonly snapshots: Array<number> = []
   private next = firstLabel
 
-  constructor(_: Plan, chance: Chance) {
+  constructor(chance: Chance) {
     this.chance = chance
     this.outer = chance.is(0.6)
   }
@@ -46,7 +54,9 @@ class More {
       })
     )
     const load = index > 0 && chance.is(0.4) ? { load: this.load() } : {}
-    return { ...life, ...load, fibers }
+    const errno = chance.is(0.5) ? { errno: chance.pick(errnos) } : {}
+    const isUnplugged = life.crashAfter !== undefined && life.crashFrom === "work" && chance.is(0.25)
+    return { ...life, ...load, ...errno, ...(isUnplugged ? { crash: "unplug" } : {}), fibers }
   }
 
   private load() {

@@ -14,7 +14,7 @@ import type * as Scope from "effect/Scope"
 import { BlobModel } from "./blobModel.ts"
 import { BlobWork } from "./blobWork.ts"
 import { KeyModel, KeyWork } from "./keyWork.ts"
-import type { Action, Life, Plan, Step } from "./plan.ts"
+import type { Action, Life, LoadPlan, Plan, Step } from "./plan.ts"
 import { outerClusters, outerContents, StoreWork } from "./storeWork.ts"
 import { endOf, Watch } from "./violation.ts"
 
@@ -136,9 +136,13 @@ class Run {
 
   private life(life: Life, isFirst: boolean): void {
     const { watch } = this
+    const { enlarged } = this.plan
     watch.hasFaults = false
     this.isSuspect = false
     this.calm()
+    if (enlarged !== undefined && this.plan.lives[enlarged.life] === life) {
+      this.disk.enlarge(enlarged.clusters * this.plan.clusterBytes)
+    }
     const end =
       life.crashAfter === undefined ? "" : `, ${life.crash} after ${life.crashAfter} requests of its ${life.crashFrom}`
     watch.log(`a life with faults "${life.fault}"${end}`)
@@ -147,7 +151,8 @@ class Run {
       Effect.gen({ self: this }, function* () {
         if (!isFirst) yield* this.check("before the load", "error")
         if (life.crashFrom === "load" && !isFirst) this.arm(life)
-        const { keys, work } = yield* this.start(isFirst)
+        if (life.load?.repairs === true && !isFirst) yield* this.repair
+        const { keys, work } = yield* this.start(isFirst, life.load)
         const all = new StoreWork(work, yield* Bdev.Bdev, this.others[1])
         if (isFirst && this.plan.fillPages) yield* this.fillPages(work)
         watch.log("work")
@@ -158,6 +163,7 @@ class Run {
         })
         this.calm()
         watch.log("calm")
+        if (watch.isGone) return
         yield* work.verify(isOfKeys)
         yield* all.getSuper
         if (keys !== undefined) yield* keys.verify
@@ -168,11 +174,19 @@ class Run {
       })
     )
     this.calm()
-    if (outcome.ending === "stopped") {
+    const { isGone } = watch
+    watch.isGone = false
+    if (isGone) {
+      // What has ended has ended well, and nothing dies of it.
+      if (outcome.exit?._tag === "Failure")
+        watch.violated(`without a disk a life ended with ${endOf(outcome.exit.cause)}`)
+      this.judge("a life without a disk", outcome)
+    }
+    if (outcome.ending === "stopped" || isGone) {
       watch.log(`the end by ${life.crash}`)
       this.blobs.crash()
       this.keys.crash()
-      this.isCached = life.crash === "kill"
+      this.isCached = life.crash !== "cut"
       return
     }
     this.judge("a life", outcome)
@@ -187,8 +201,8 @@ class Run {
   }
 
   /** The store, made or loaded, and what a load made of the image: nothing is made to fail. */
-  private readonly start = Effect.fnUntraced(function* (this: Run, isFirst: boolean) {
-    const store = isFirst ? yield* this.init : yield* Blobstore.load()
+  private readonly start = Effect.fnUntraced(function* (this: Run, isFirst: boolean, plan?: LoadPlan) {
+    const store = isFirst ? yield* this.init : yield* this.load(plan)
     const work = new BlobWork(store, this.blobs, this.watch)
     if (!isFirst) {
       yield* work.verify(isOfKeys)
@@ -200,6 +214,37 @@ class Run {
     if (!isFirst && !this.isCached) this.blobs.settled()
     return { store, work, keys }
   })
+
+  private readonly load = Effect.fnUntraced(function* (this: Run, plan: LoadPlan | undefined) {
+    if (plan === undefined) return yield* Blobstore.load()
+    const { blobs, disk, watch } = this
+    const { forceRecover, grow, makes } = plan
+    watch.log(`load ${JSON.stringify(plan)}`)
+    const change = grow ? blobs.clusters.begin(disk.sizeBytes / this.plan.clusterBytes) : undefined
+    let last = 0
+    const onProgress = ({ done, total = Infinity }: Blobstore.LoadProgress) => {
+      if (done < last || done > total) watch.violated(`loading is at ${done} of ${total}, and was at ${last}`)
+      last = done
+    }
+    const options = { forceRecover, grow, onProgress, type: "simulated" }
+    const wrong = yield* Effect.exit(Effect.scoped(Blobstore.load({ type: "another" })))
+    if (wrong._tag === "Success" || endOf(wrong.cause) !== "WrongType") watch.violated("a store of another type loads")
+    const store = yield* makes ? Blobstore.make({ ...options, onEmpty: "init" }) : Blobstore.load(options)
+    change?.succeed()
+    blobs.clusters.durableSince(blobs.time.next())
+    return store
+  })
+
+  /** Before a load: what is not damaged is as good as before, and clean. */
+  private readonly repair = Effect.suspend(() =>
+    Effect.map(Check.repair, ({ actions, after }) => {
+      this.watch.log(`repaired: ${actions.length} actions`)
+      for (const { _tag, message } of after.findings) {
+        if (_tag === "StalePages" || (_tag === "SuperBlobMissing" && this.blobs.mayMissSuperBlob)) continue
+        this.watch.violated(`after a repair: ${message}`)
+      }
+    })
+  )
 
   private compareSpace({ allocated, used }: BlobWork, when: string): void {
     if (allocated !== used) {
@@ -280,6 +325,7 @@ class Run {
     Blobstore.init({
       clusterSize: this.plan.clusterBytes,
       metadataPages: this.plan.metadataPages,
+      type: "simulated",
       clearMethod: this.plan.clearMethod
     })
   )
@@ -385,10 +431,21 @@ class Run {
     this.crash = (number) => {
       if (number !== cutAt) return undefined
       if (life.crash === "cut") return { _tag: "Cut" }
-      disk.killProcess()
+      if (life.crash === "kill") disk.killProcess()
+      else this.unplug()
       return undefined
     }
     disk.onRequest = ({ number }) => this.crash(number)
+  }
+
+  private unplug(): void {
+    const { disk, simulation, watch } = this
+    simulation.after(1, () => {
+      watch.log("the disk is unplugged")
+      watch.hasFaults = true
+      watch.isGone = true
+      disk.unplug()
+    })
   }
 
   private stir(life: Life, arms: boolean): void {
@@ -412,7 +469,7 @@ class Run {
         watch.hasFaults = true
         if (!isData) this.isSuspect = true
         watch.log(`the disk fails ${operation} at ${offsetBytes}`)
-        return { _tag: "Errno", errno: EIO }
+        return { _tag: "Errno", errno: life.errno ?? EIO }
       }
       return undefined
     }
