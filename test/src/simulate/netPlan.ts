@@ -126,7 +126,8 @@ const worldOf = (chance: Chance, fault: NetFault, paths: number): ReadonlyArray<
   const all: Array<WorldAction> = []
   const count = chance.pick([0, 1, 2, 4])
   if (fault === "stall") all.push({ _tag: "Stall", millis: chance.between(1000, keepAliveMillis * 4) })
-  if (fault === "slow") {
+  // At any moment between two beats of the keep-alive.
+  for (let i = 0; fault === "slow" && i < 3; i++) {
     all.push({ _tag: "Slow", millis: Math.floor(keepAliveMillis * (0.55 + 0.35 * chance.next())) })
   }
   if (fault === "still") all.push({ _tag: "Still", millis: chance.between(keepAliveMillis, keepAliveMillis * 4) })
@@ -154,5 +155,9 @@ const worldOf = (chance: Chance, fault: NetFault, paths: number): ReadonlyArray<
     else if (turn < 90) all.push({ _tag: "Cut", kind: chance.pick(["reset", "end"]) })
     else all.push({ _tag: "Power" })
   }
-  return all.map((action) => stepOf(chance, action, 0, 200_000))
+  return all.map((action) =>
+    action._tag === "Slow"
+      ? { action, delayMicros: 5000 + chance.below(keepAliveMillis * 1000), interruptMicros: undefined }
+      : stepOf(chance, action, 0, 200_000)
+  )
 }

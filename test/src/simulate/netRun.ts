@@ -33,9 +33,9 @@ const hostnqn = "nqn.2014-08.org.nvmexpress:uuid:11111111-2222-4333-8444-5555555
 const controllerName = "remote"
 const bdevName = `${controllerName}n1`
 const maxSteps = 3_000_000
-const maxTime = "10 minutes"
+const maxTime = "1 hour"
 /** From the end of the faults on, everything ends within this much virtual time. */
-const calmLimit = "90 seconds"
+const calmLimit = "5 minutes"
 
 export const runNet = (plan: NetPlan, options: { readonly log?: boolean } = {}): NetResult => {
   const { stackTraceLimit } = Error
@@ -176,7 +176,7 @@ class NetRun {
       const { fastFailSeconds = 0, world } = this.plan
       const seconds = (fastFailSeconds + 2) * (world.length + 4)
       const steps = Math.max(...this.plan.fibers.map(({ length }) => length))
-      const limit = seconds + steps * (fastFailSeconds + 1)
+      const limit = seconds + steps * (fastFailSeconds + 15)
       if ((yield* Effect.timeoutOption(Fiber.await(fibers), `${limit} seconds`))._tag === "None") {
         this.watch.violated(`I/O has waited for ${limit} seconds, and fastIoFailTimeout is ${fastFailSeconds} seconds`)
       }
@@ -271,7 +271,7 @@ class NetRun {
     const connects = this.isSteady ? "Rest" : action._tag
     switch (connects) {
       case "Rest":
-        return Effect.sleep("1 second")
+        return Effect.sleep(action.at % 5 === 0 ? "15 seconds" : "1 second")
       case "Reattach":
         return Effect.andThen(this.letGo(held), this.attempt(text, this.reattach, { mayFail: true }))
       case "Reset":
