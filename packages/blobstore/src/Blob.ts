@@ -132,7 +132,11 @@ export interface BlobRangeOptions {
  * @category models
  */
 export interface BlobIo {
-  /** Fills the buffer from `offsetBytes` (`spdk_blob_io_read`). Clusters that nobody has written read as zeroes. */
+  /**
+   * Fills the buffer from `offsetBytes` (`spdk_blob_io_read`). Clusters of a thin blob that nobody has written read as zeroes. In a
+   * cluster that was written in part the rest reads as zeroes, too, with the portable driver; with libspdk it depends on the device:
+   * see `zeroFreed` of `Blobstore.DriverOptions`.
+   */
   read(offsetBytes: number, buffer: DmaBuffer): Effect.Effect<void, IoError>
   /** Writes the whole buffer at `offsetBytes` (`spdk_blob_io_write`). */
   write(offsetBytes: number, buffer: DmaBuffer): Effect.Effect<void, IoError>

@@ -125,6 +125,20 @@ export type DestroyError = SpdkErrorOf<MetadataReason | "Busy">
 export interface DriverOptions {
   /** "auto" (default): libspdk where the engine is libspdk, otherwise portable. */
   readonly driver?: "auto" | DriverKind | undefined
+  /**
+   * Writes zeroes to what blobs give back (by a delete, a smaller size, `unmap`), where the device is not known to read as zeroes
+   * after an unmap: a file without `fallocate`, an NVMe namespace. Default false.
+   *
+   * It is about the libspdk driver. There a thin blob or a clone that writes a part of a new cluster reads in the rest whatever the
+   * device has there. That is zeroes where unmaps make zeroes (malloc bdevs, files with `fallocate`), and otherwise what an earlier
+   * blob has left. With this option it is zeroes as well, as long as every load has the option, and the store was made with it and
+   * with `clearMethod: "write_zeroes"`. A delete then takes the time of writing the blob. Three things remain: blobs whose clear
+   * method is "none", what was being given back when the process or the power went, and the copy that is given up when two threads
+   * write to one cluster of a clone for the first time at once.
+   *
+   * The portable driver fills the rest of a cluster with zeroes at its first write, with or without this option.
+   */
+  readonly zeroFreed?: boolean | undefined
 }
 
 /** @since 0.1.0 @category options */
@@ -179,7 +193,7 @@ export interface CreateOptions {
   readonly clusters?: number | undefined
   /** Takes a cluster when it is first written, and not before. Default false. */
   readonly thin?: boolean | undefined
-  /** What becomes of a cluster that is freed. Default "default": unmap, or nothing for clusters of thin blobs, as SPDK. */
+  /** What becomes of a cluster that is freed. Default "default": unmap, as SPDK. See `zeroFreed`. */
   readonly clearMethod?: ClearMethod | undefined
   /** Extent pages, which make a sync cheap however large the blob is. Default true. */
   readonly extentTable?: boolean | undefined

@@ -5,13 +5,16 @@
 import type * as Blobstore from "@effect-spdk/blobstore/Blobstore"
 import * as Check from "@effect-spdk/blobstore/Check"
 import * as Bdev from "@effect-spdk/core/Bdev"
+import type * as Spdk from "@effect-spdk/core/Spdk"
 import type { ReasonTag, SpdkErrorOf } from "@effect-spdk/core/SpdkError"
 import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import type * as Scope from "effect/Scope"
+import { writeFileSync } from "node:fs"
 import { type BlobSuite, closable, device, during, init, KiB, load, MiB, smallClusters } from "../support/blobs.ts"
-import { long } from "../support/engines.ts"
+import { long, scratchFile } from "../support/engines.ts"
 import { contract, failsWith, pattern, sameBytes } from "../support/harness.ts"
 import { errorBdev } from "../support/held.ts"
 import { type RandomSource, seeded } from "../support/random.ts"
@@ -205,6 +208,68 @@ export const suite: BlobSuite = (name, layer, _capabilities, driver) =>
         yield* isClean(bdev)
       })
     )
+
+    const unwritten: Record<
+      string,
+      readonly [Effect.Effect<Bdev.Bdev, SpdkErrorOf<ReasonTag>, Scope.Scope | Spdk.Services>, Blobstore.InitOptions]
+    > = {
+      "a bdev that reads as zeroes where it was unmapped": [device(), {}],
+      "a file without fallocate, with zeroFreed": [
+        Effect.gen(function* () {
+          const path = yield* scratchFile
+          // An earlier life of the device.
+          writeFileSync(path, new Uint8Array(8 * MiB).fill(0xee))
+          return yield* Bdev.open(yield* Bdev.createFile({ path, blockSize: 512 }), { write: true })
+        }),
+        { zeroFreed: true, clearMethod: "write_zeroes" }
+      ]
+    }
+    for (const [what, [open, options]] of Object.entries(unwritten)) {
+      check(`what nobody has written of a thin blob's clusters reads as zeroes on ${what}`, () =>
+        Effect.gen(function* () {
+          const bdev = yield* open
+          const clusters = 20
+          const dirty = new Uint8Array(clusters * smallClusters).fill(0xff)
+          /** Fills blobs, and gives their clusters back in every way there is. */
+          const soil = (store: Blobstore.Blobstore) =>
+            Effect.scoped(
+              Effect.gen(function* () {
+                const thick = during(store.create({ clusters }), (blob) =>
+                  Effect.as(blob.writeBytes(0, dirty), blob.id)
+                )
+                yield* Effect.flatMap(thick, (id) => store.delete(id))
+                const thin = yield* store.create({ clusters, thin: true })
+                yield* thin.writeBytes(0, dirty)
+                yield* thin.unmap(0, 5 * smallClusters)
+                yield* thin.resize({ clusters: clusters - 5 })
+                const snapshot = yield* store.snapshot(thin.id)
+                yield* thin.writeBytes(0, dirty.subarray(0, (clusters - 5) * smallClusters))
+                yield* store.delete(snapshot)
+                return thin.id
+              })
+            ).pipe(Effect.flatMap((id) => store.delete(id)))
+          const look = (store: Blobstore.Blobstore) =>
+            during(store.create({ clusters: 60, thin: true }), (blob) =>
+              Effect.gen(function* () {
+                const under = yield* store.snapshot(blob.id)
+                for (let at = 0; at < 60; at++) yield* blob.writeBytes(at * smallClusters + 5000, pattern(1000, at))
+                for (let at = 0; at < 60; at++) {
+                  const bytes = yield* blob.readBytes(at * smallClusters, smallClusters)
+                  sameBytes(bytes.subarray(5000, 6000), pattern(1000, at), `what was written of cluster ${at}`)
+                  assert.isTrue(
+                    bytes.fill(0, 5000, 6000).every((byte) => byte === 0),
+                    `the rest of cluster ${at}`
+                  )
+                }
+                return [blob.id, under]
+              })
+            ).pipe(Effect.flatMap((ids) => Effect.forEach(ids, (id) => store.delete(id))))
+          yield* during(init(bdev, driver, options), (store) => Effect.andThen(soil(store), look(store)))
+          const { clearMethod: _, ...onLoad } = options
+          yield* during(load(bdev, driver, onLoad), (store) => Effect.andThen(soil(store), look(store)))
+        })
+      )
+    }
 
     /** Each writer has pieces of its own, so that the last completed write of a piece is known. */
     const storm = (

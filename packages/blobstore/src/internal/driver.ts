@@ -30,6 +30,8 @@ export interface InitOptions {
   readonly type: string
   /** What becomes of the old content of the device. Default of SPDK: unmap. */
   readonly clearMethod: Exclude<ClearMethod, "default">
+  /** See `LoadOptions`. */
+  readonly zeroFreed?: boolean
 }
 
 export interface LoadOptions {
@@ -41,6 +43,11 @@ export interface LoadOptions {
   readonly grow: boolean
   /** Called on the JS thread while blobs are read; `total` is the number of metadata pages that are in use, where known. */
   readonly onProgress: ((done: number, total: number | undefined) => void) | undefined
+  /**
+   * What a thin blob gets reads as zeroes where it has not written, on whichever device. Default false: where unmapping takes
+   * content away. The portable driver fills clusters at their first write, and needs no telling.
+   */
+  readonly zeroFreed?: boolean
 }
 
 /** As of now. */

@@ -48,7 +48,8 @@ export const checkInit = Effect.fnUntraced(function* (place: Place, options: Blo
   if (!clearMethods.slice(1).includes(clearMethod)) {
     return yield* refuse(place, "clearMethod", `is none of ${clearMethods.slice(1).join(", ")}`, clearMethod)
   }
-  const checked: InitOptions = { clusterSizeBytes, metadataPages, type, clearMethod }
+  const zeroFreed = yield* checkFlag(place, "zeroFreed", options.zeroFreed, false)
+  const checked: InitOptions = { clusterSizeBytes, metadataPages, type, clearMethod, zeroFreed }
   return checked
 })
 
@@ -62,6 +63,7 @@ export const checkLoad = Effect.fnUntraced(function* (place: Place, options: Blo
     type,
     forceRecover: yield* checkFlag(place, "forceRecover", options.forceRecover, false),
     grow: yield* checkFlag(place, "grow", options.grow, false),
+    zeroFreed: yield* checkFlag(place, "zeroFreed", options.zeroFreed, false),
     onProgress: onProgress === undefined ? undefined : (done, total) => onProgress({ done, total })
   }
   return checked

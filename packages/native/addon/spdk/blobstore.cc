@@ -54,6 +54,7 @@ void Blobstore::Open(BlobstoreOptions options, std::function<void(int, std::shar
   self->self_ = self;
   self->opened_ = std::move(opened);
   self->on_progress_ = std::move(options.on_progress);
+  self->zero_freed_ = options.zero_freed;
   Runtime::Get().blobstore_count.fetch_add(1);
   Runtime::Get().Remember(self);
   const auto destroyed = [store = self.get(), base] {
@@ -110,6 +111,8 @@ void Blobstore::OnOpened(spdk_blob_store* bs, int status) {
   KeepSuperBlock(dev_, [this, self = self_](int read) {
     open_status_ = read;
     if (read != 0) return GiveUp();
+    // Not before: an initialisation has a method of its own for the whole device.
+    if (zero_freed_) ZeroFreed(dev_);
     const auto opened = std::exchange(opened_, nullptr);
     opened(0, self);
     if (removed_ || going_) UnloadWhenEmpty();

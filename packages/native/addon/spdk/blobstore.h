@@ -26,6 +26,7 @@ struct BlobstoreOptions {
   uint32_t metadata_pages = 0;  // 0: as many as SPDK takes
   bs_clear_method clear_method = BS_CLEAR_WITH_UNMAP;
   bool force_recover = false;
+  bool zero_freed = false;
   // While it loads: how many blobs were read.
   std::function<void(uint64_t)> on_progress;
 };
@@ -136,6 +137,7 @@ class Blobstore : public std::enable_shared_from_this<Blobstore> {
   bool unloading_ = false;
   bool stopped_ = false;
   bool recovers_ = false;
+  bool zero_freed_ = false;
 
   std::vector<std::shared_ptr<Blob>> blobs_;
   // Closed by us, and not by SPDK.

@@ -456,7 +456,7 @@ int BlobIdOf(double number, spdk_blob_id* id) {
   return 0;
 }
 
-// init, load, loadAndGrow [cluster bytes, metadata pages, clear method, force recover] [bdev, type]
+// init, load, loadAndGrow [cluster bytes, metadata pages, clear method, force recover, zero freed] [bdev, type]
 BlobstoreOptions BlobstoreOptionsOf(const BlobstoreCall& call) {
   BlobstoreOptions options;
   using Start = BlobstoreOptions::Start;
@@ -465,6 +465,7 @@ BlobstoreOptions BlobstoreOptionsOf(const BlobstoreCall& call) {
   options.metadata_pages = call.U32(1);
   options.clear_method = static_cast<bs_clear_method>(std::min(call.U32(2), static_cast<uint32_t>(BS_CLEAR_WITH_NONE)));
   options.force_recover = call.Bool(3);
+  options.zero_freed = call.Bool(4);
   options.bdev = call.Text(0);
   options.type = call.Text(1);
   return options;

@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <cstring>
 #include <memory>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -35,6 +36,7 @@ struct StoreDevice : spdk_bs_dev {
   uint64_t metadata_end = UINT64_MAX;
   bool failed = false;
   bool hides_failures = false;
+  bool zeroes_freed = false;
   int write_failure = 0;
   std::vector<char> super_block;
   MetadataWrite* free_writes = nullptr;
@@ -129,6 +131,7 @@ void Forward(spdk_bs_dev* dev) {
   };
   dev->unmap = [](spdk_bs_dev* self, spdk_io_channel* channel, uint64_t lba, uint64_t lba_count, spdk_bs_dev_cb_args* args) {
     spdk_bs_dev* const base = Of(self).base;
+    if (Of(self).zeroes_freed) return base->write_zeroes(base, channel, lba, lba_count, args);
     base->unmap(base, channel, lba, lba_count, args);
   };
   dev->get_base_bdev = [](spdk_bs_dev* self) { return Of(self).base->get_base_bdev(Of(self).base); };
@@ -250,6 +253,14 @@ void KeepSuperBlock(spdk_bs_dev* dev, std::function<void(int)> done) {
   reading->args = {end, channel, reading};
   if (channel == nullptr) return end(nullptr, reading, -ENOMEM);
   dev->read(dev, channel, reading->memory, 0, static_cast<uint32_t>(bytes / dev->blocklen), &reading->args);
+}
+
+void ZeroFreed(spdk_bs_dev* dev) {
+  spdk_bdev* const bdev = dev->get_base_bdev(dev);
+  const std::string_view module = spdk_bdev_get_product_name(bdev);
+  // These fill memory, or make a hole in a file.
+  const bool zeroes = module == "Malloc disk" || module == "AIO disk";
+  Of(dev).zeroes_freed = !zeroes || !spdk_bdev_io_type_supported(bdev, SPDK_BDEV_IO_TYPE_UNMAP);
 }
 
 uint32_t MetadataPages(spdk_bs_dev* dev) { return SuperField(Of(dev), kMetadataLengthAt); }

@@ -25,6 +25,10 @@ void UpdateBlockCount(spdk_bs_dev* dev);
 // Keeps a copy of the first page, for DisconnectDevice, and where the metadata ends. -EIO when it cannot be read.
 void KeepSuperBlock(spdk_bs_dev* dev, std::function<void(int status)> done);
 
+// From here on what would be unmapped is written with zeroes, unless the bdev is known to read as zeroes where it was unmapped: what a
+// blob gives back is not seen by the next one. Before any other thread has a channel.
+void ZeroFreed(spdk_bs_dev* dev);
+
 // How many metadata pages there are. After KeepSuperBlock.
 uint32_t MetadataPages(spdk_bs_dev* dev);
 

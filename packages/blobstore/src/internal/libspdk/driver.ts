@@ -67,7 +67,13 @@ const init = Effect.fnUntraced(function* (bdev: Bdev, options: InitOptions) {
   const operation = "Blobstore.init"
   const found = yield* libspdk(operation, bdev)
   const args: BlobstoreArguments = {
-    numbers: [options.clusterSizeBytes, options.metadataPages ?? 0, storeClearMethods[options.clearMethod]],
+    numbers: [
+      options.clusterSizeBytes,
+      options.metadataPages ?? 0,
+      storeClearMethods[options.clearMethod],
+      flag(false),
+      flag(options.zeroFreed === true)
+    ],
     texts: [bdev.name, options.type]
   }
   return yield* storeOn(found, bdev, "init", args, undefined, (status) => {
@@ -101,7 +107,7 @@ const load = Effect.fnUntraced(function* (bdev: Bdev, options: LoadOptions) {
   if (fits(decoded.success, options)) yield* prepare(found.blobstores, bdev, decoded.success, options, operation)
   const call = options.grow ? "loadAndGrow" : "load"
   const args: BlobstoreArguments = {
-    numbers: [0, 0, 0, flag(options.forceRecover)],
+    numbers: [0, 0, 0, flag(options.forceRecover), flag(options.zeroFreed === true)],
     texts: [bdev.name, options.type]
   }
   return yield* storeOn(found, bdev, call, args, options.onProgress, (status) =>
