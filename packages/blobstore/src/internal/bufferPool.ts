@@ -10,8 +10,10 @@ import * as Effect from "effect/Effect"
 import * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 
-const slotBytes = 256 * 1024
+const mostSlotBytes = 256 * 1024
 const slots = 16
+/** All slots together take no more than the device has, as long as a slot has a page. */
+const leastSlotBytes = 4096
 
 export class BufferPool {
   /** The largest lease: whole io units. */
@@ -22,8 +24,21 @@ export class BufferPool {
   private readonly making = Semaphore.makeUnsafe(1)
   private pool: DmaBuffer.DmaPool | undefined
 
-  /** The pool goes with the scope. */
-  constructor(engine: Engine, scope: Scope.Scope, ioUnitBytes: number, alignmentBytes: number) {
+  /** The pool goes with the scope. `deviceBytes` is the size of the bdev under the store. */
+  constructor(
+    engine: Engine,
+    scope: Scope.Scope,
+    {
+      alignmentBytes,
+      deviceBytes,
+      ioUnitBytes
+    }: {
+      readonly ioUnitBytes: number
+      readonly alignmentBytes: number
+      readonly deviceBytes: number
+    }
+  ) {
+    const slotBytes = Math.min(mostSlotBytes, Math.max(leastSlotBytes, 2 ** Math.floor(Math.log2(deviceBytes / slots))))
     this.maxBytes = Math.max(1, Math.floor(slotBytes / ioUnitBytes)) * ioUnitBytes
     this.engine = engine
     this.scope = scope

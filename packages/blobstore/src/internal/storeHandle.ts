@@ -86,7 +86,11 @@ export class BlobstoreImpl implements Public.Blobstore {
     this.context = {
       ioUnitBytes,
       clusterBytes: clusterSizeBytes,
-      pool: new BufferPool(engine, buffers, ioUnitBytes, bdev.info.bufferAlignmentBytes),
+      pool: new BufferPool(engine, buffers, {
+        ioUnitBytes,
+        alignmentBytes: bdev.info.bufferAlignmentBytes,
+        deviceBytes: bdev.sizeBytes
+      }),
       run: (operation, call) => this.run(operation, call)
     }
   }
