@@ -42,7 +42,7 @@ export const format = async (args) => {
   return (await node(toolEntry("oxfmt"), args)).code
 }
 
-/** Types, generated files, and the program in the README. */
+/** Types, generated files, and the programs in the documentation. */
 export const check = async () => {
   await setUp({ projects: ["packages/core"] })
   return await runSteps("check", [
@@ -52,6 +52,7 @@ export const check = async () => {
       run: () => node(toolEntry("typescript", "tsc"), ["-p", inRoot("tsconfig.tests.json")])
     },
     ...generatedSteps,
-    { name: "readme.mjs --check", run: () => node(inRoot("scripts", "readme.mjs"), ["--check"]) }
+    { name: "readme.mjs --check", run: () => node(inRoot("scripts", "readme.mjs"), ["--check"]) },
+    { name: "examples in docstrings and pages", run: () => node(inRoot("scripts", "snippets.mjs")) }
   ])
 }
