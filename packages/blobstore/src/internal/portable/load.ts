@@ -127,6 +127,9 @@ export const load = (bdev: Bdev, options: LoadOptions): Effect.Effect<Store, Spd
       }
       const services = yield* Effect.context<EngineService>()
       const device = yield* openDevice(bdev, superBlock, scope)
+      // A process that was killed may have left what reads show and a power cut takes back: a deletion, for one, whose clusters
+      // others get from here on.
+      yield* device.flush
       const recovers = !superBlock.clean || options.forceRecover || superBlock.usedBlobIdMaskLength === 0
       const base = { device, scope, services, superBlock, superBytes }
       const store = new Store(recovers ? base : { ...base, ...(yield* readMasks(device, superBlock)) })
