@@ -128,6 +128,8 @@ export const make: (
   if (nameBytes < 1 || nameBytes > maxNameBytes) {
     return yield* failInvalid(operation, "name", `has ${nameBytes} bytes, and not 1 to ${maxNameBytes}`, name)
   }
+  // All lone surrogates would be one name on the device.
+  if (/\p{Surrogate}/u.test(name)) return yield* failInvalid(operation, "name", "has no encoding in UTF-8", name)
   const scope = yield* Effect.scope
   yield* claim(store, name)
   const handles = yield* Scope.make()

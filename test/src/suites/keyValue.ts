@@ -6,6 +6,7 @@ import * as SpdkError from "@effect-spdk/core/SpdkError"
 import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Base64 from "effect/encoding/Base64"
+import * as Fiber from "effect/Fiber"
 import * as KeyValueStore from "effect/persistence/KeyValueStore"
 import * as Schema from "effect/Schema"
 import { type BlobSuite, device, during, init, KiB, load, MiB } from "../support/blobs.ts"
@@ -176,6 +177,48 @@ export const suite: BlobSuite = (name, layer, _capabilities, driver) =>
       })
     )
 
+    check("a store is found again by any name", () =>
+      Effect.gen(function* () {
+        const store = yield* freshStore
+        for (const name of ["\ufeffmark", "mark", "n\0n", "\u00e9"]) {
+          yield* during(openOn(store, { name }), (kv) => kv.set("key", name))
+        }
+        for (const name of ["\ufeffmark", "mark", "n\0n", "\u00e9"]) {
+          yield* during(openOn(store, { name }), (kv) =>
+            Effect.map(kv.get("key"), (value) => assert.strictEqual(value, name))
+          )
+        }
+      })
+    )
+
+    check("more values than a segment holds are set at the same time", () =>
+      Effect.gen(function* () {
+        const kv = yield* fresh
+        const keys = Array.from({ length: 200 }, (_, index) => `key ${index}`)
+        yield* Effect.forEach(keys, (key) => kv.set(key, key.repeat(150)), { concurrency: "unbounded", discard: true })
+        for (const key of keys) assert.strictEqual(yield* kv.get(key), key.repeat(150))
+      })
+    )
+
+    check("a store opens while another one deletes blobs, and does not keep it from that", () =>
+      Effect.gen(function* () {
+        const store = yield* freshStore
+        const busy = yield* openOn(store, { name: "busy" })
+        const large = pattern(20_000, 1)
+        const keys = Array.from({ length: 16 }, (_, index) => `key ${index}`)
+        const setAll = Effect.forEach(keys, (key) => busy.set(key, large), { concurrency: 4, discard: true })
+        yield* setAll
+        const before = (yield* store.ids).length
+        const writer = yield* Effect.forkChild(Effect.forever(setAll), { startImmediately: true })
+        for (let round = 0; round < 40; round++) yield* Effect.scoped(openOn(store, { name: "other" }))
+        yield* Fiber.interrupt(writer)
+        // What was begun ends before this does.
+        yield* busy.set("last", "change")
+        // The other one has left its spare segment, and the log may have one more.
+        assert.isAtMost((yield* store.ids).length, before + 2)
+      })
+    )
+
     check("options that cannot be are refused", () =>
       Effect.gen(function* () {
         const store = yield* freshStore
@@ -183,6 +226,7 @@ export const suite: BlobSuite = (name, layer, _capabilities, driver) =>
           failsWith(Effect.scoped(openOn(store, options)), "InvalidArgument", { field })
         yield* refused({ name: "" }, "name")
         yield* refused({ name: "n".repeat(256) }, "name")
+        yield* refused({ name: "\ud800" }, "name")
         yield* refused({ segmentSize: "1 KiB" }, "segmentSize")
         yield* refused({ largeValueSize: "32 KiB" }, "largeValueSize")
         yield* refused({ garbageRatio: 0 }, "garbageRatio")
@@ -205,6 +249,33 @@ export const suite: BlobSuite = (name, layer, _capabilities, driver) =>
         for (let index = 0; index < count; index++) yield* kv.remove(`key ${index}`)
         assert.isTrue(yield* kv.isEmpty)
         for (let index = 0; index < 20; index++) yield* kv.set(`again ${index}`, pattern(3000, index))
+      })
+    )
+
+    check("a full device without a spare segment is cleared, for good", () =>
+      Effect.gen(function* () {
+        const bdev = yield* device({ sizeBytes: 2 * MiB })
+        yield* life(bdev, "init", (kv, store) =>
+          Effect.gen(function* () {
+            const fill = (at: number): Effect.Effect<number> =>
+              Effect.flatMap(Effect.exit(kv.set(`key ${at}`, pattern(3000, at))), (exit) =>
+                exit._tag === "Success" ? fill(at + 1) : Effect.succeed(at)
+              )
+            yield* fill(0)
+            // Somebody else takes what there is left, and what the key-value store gives back.
+            yield* store.createId({ clusters: (yield* store.info).freeClusters })
+            const removeAll = (at: number): Effect.Effect<unknown> =>
+              Effect.flatMap(Effect.exit(kv.remove(`key ${at}`)), (exit) =>
+                exit._tag === "Success" && at < 200 ? removeAll(at + 7) : Effect.void
+              )
+            yield* removeAll(0)
+            yield* store.createId({ clusters: (yield* store.info).freeClusters })
+            yield* kv.clear
+            assert.isTrue(yield* kv.isEmpty)
+            yield* kv.set("again", "value")
+          })
+        )
+        yield* life(bdev, "load", (kv) => Effect.map(kv.keys, (keys) => assert.deepStrictEqual(keys, ["again"])))
       })
     )
 

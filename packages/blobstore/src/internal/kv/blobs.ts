@@ -5,6 +5,7 @@ import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 import type { Blob } from "../../Blob.ts"
 import type { Blobstore } from "../../Blobstore.ts"
+import { EdgeLocks } from "../edgeLocks.ts"
 import type { KvBlob, KvBlobs } from "./port.ts"
 
 const opened = (blob: Blob, scope: Scope.Closeable): KvBlob => ({
@@ -19,9 +20,17 @@ const opened = (blob: Blob, scope: Scope.Closeable): KvBlob => ({
   close: Scope.close(scope, Exit.void)
 })
 
+/**
+ * By blobs of a store. A key-value store that opens looks into the blobs of all others, and while it does so they could not
+ * delete them.
+ */
+const turnsOf = new WeakMap<Blobstore, EdgeLocks>()
+
 /** What is still open when `scope` closes is closed by it. */
 export const makeBlobs = Effect.fnUntraced(function* (store: Blobstore, scope: Scope.Scope) {
   const { clusterSizeBytes, ioUnitBytes } = yield* store.info
+  const turns = turnsOf.get(store) ?? new EdgeLocks()
+  turnsOf.set(store, turns)
   const open = (id: number): Effect.Effect<KvBlob, SpdkError> =>
     Effect.uninterruptible(
       Effect.flatMap(Scope.fork(scope), (child) =>
@@ -38,9 +47,9 @@ export const makeBlobs = Effect.fnUntraced(function* (store: Blobstore, scope: S
     ids: store.ids,
     // Of fixed size, so that they need no pages of extents, and as many fit as there are clusters.
     create: (sizeBytes, xattrs) => store.createId({ size: sizeBytes, xattrs, extentTable: false }),
-    xattrs: (id) => Effect.scoped(Effect.flatMap(store.open(id), (blob) => blob.xattrs.entries)),
+    xattrs: (id) => turns.hold([id], Effect.scoped(Effect.flatMap(store.open(id), (blob) => blob.xattrs.entries))),
     open,
-    delete: (id) => store.delete(id)
+    delete: (id) => turns.hold([id], store.delete(id))
   }
   return blobs
 })

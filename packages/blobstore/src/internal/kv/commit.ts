@@ -7,7 +7,7 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import { batchHeaderBytes, type Draft, draftBytes, encodeBatch, Kind } from "./codec.ts"
 import { compact, isCompactionDue } from "./compaction.ts"
-import type { ValueBlob } from "./index.ts"
+import type { Segment, ValueBlob } from "./index.ts"
 import {
   createSegment,
   deleteValue,
@@ -63,7 +63,7 @@ export const makeCommitter = (log: Log): Committer => {
         queue.shift()
         yield* answering([first], clear(log, first))
       } else {
-        const group = takeGroup(queue)
+        const group = takeGroup(queue, Math.min(maxBatchBytes, log.limits.segmentBytes))
         yield* answering(group, commit(log, group))
       }
       if (mayHaveGarbage(log) && isCompactionDue(log)) yield* Effect.forkIn(compact(log), log.scope)
@@ -103,15 +103,15 @@ const mayHaveGarbage = (log: Log): boolean => {
   return due
 }
 
-/** The changes at the head of the queue that fit into one batch: at least one. */
-const takeGroup = (queue: Array<Change | Clear>): ReadonlyArray<Change> => {
+/** The changes at the head of the queue that fit into one batch, and into an empty segment: at least one. */
+const takeGroup = (queue: Array<Change | Clear>, limitBytes: number): ReadonlyArray<Change> => {
   const group: Array<Change> = []
   let bytes = batchHeaderBytes
   for (;;) {
     const next = queue[0]
     if (next === undefined || next._tag === "Clear") return group
     bytes += draftBytes(next.draft)
-    if (bytes > maxBatchBytes && group.length > 0) return group
+    if (bytes > limitBytes && group.length > 0) return group
     group.push(next)
     queue.shift()
   }
@@ -235,32 +235,44 @@ const write = Effect.fnUntraced(function* (log: Log, changes: ReadonlyArray<Numb
 })
 
 /**
- * A new segment comes to say that whatever has a lower sequence is void; after that the old ones can go. It is made first,
+ * The segment that will say what is void: a new one or, on a full device, the newest that there is, because the next load counts on
+ * the newest one to have been told. Undefined when nothing is stored.
+ */
+const segmentToClear = (log: Log): Effect.Effect<Segment | undefined, SpdkError> =>
+  Effect.catch(createSegment(log, true), (error) => {
+    if (!isNoSpace(error)) return Effect.fail(error)
+    const newest = [...log.segments].toSorted((left, right) => left.number - right.number).at(-1)
+    return Effect.succeed(newest)
+  })
+
+/**
+ * A segment comes to say that whatever has a lower sequence is void; after that the others can go. A new one is made first,
  * saying nothing, so that all that decides is one write in its place, which is taken back when nobody knows whether it is there.
  */
 const clear = (log: Log, { done }: Clear): Effect.Effect<void> =>
   Effect.gen(function* () {
     const refused = unusable(log)
     if (refused !== undefined) return yield* Effect.asVoid(Deferred.fail(done, refused))
-    const old = [...log.segments]
-    const created = yield* Effect.exit(createSegment(log, true))
+    const created = yield* Effect.exit(segmentToClear(log))
     if (created._tag === "Failure") return yield* Effect.asVoid(Deferred.failCause(done, created.cause))
     const segment = created.value
+    // There has never been anything, or nothing is left of it.
+    if (segment === undefined) return yield* Effect.asVoid(Deferred.succeed(done, "done"))
     const before = log.baseSequence
     const raised = yield* Effect.exit(rebase(segment, log.nextSequence))
     if (raised._tag === "Failure") {
       const lowered = yield* Effect.exit(rebase(segment, before))
-      if (lowered._tag === "Success") yield* retireSegment(log, segment)
-      else log.failure = raised.cause
+      if (lowered._tag === "Failure") log.failure = raised.cause
+      else if (segment.endBytes === 0) yield* retireSegment(log, segment)
       return yield* Effect.asVoid(Deferred.failCause(done, raised.cause))
     }
     log.baseSequence = log.nextSequence
     log.active = segment
-    const blobs = log.index.clear()
-    for (const one of old) {
+    const blobs = [...log.index.clear(), ...segment.limbo.splice(0)]
+    for (const one of [...log.segments]) {
       one.keys.length = 0
       one.liveBytes = 0
-      yield* retireSegment(log, one)
+      if (one !== segment) yield* retireSegment(log, one)
     }
     for (const blob of blobs) yield* deleteValue(log, blob)
     yield* ensureSpare(log)

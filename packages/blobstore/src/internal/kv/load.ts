@@ -8,7 +8,16 @@ import * as Semaphore from "effect/Semaphore"
 import type { Decoded } from "../format/damage.ts"
 import { decodeReference, Kind, type Placed, type Reference } from "./codec.ts"
 import { KvIndex, type Segment, type ValueBlob } from "./index.ts"
-import { corrupted, ensureSpare, type Limits, type Log, openedSegment, retireSegment, sealSegment } from "./log.ts"
+import {
+  corrupted,
+  ensureSpare,
+  type Limits,
+  type Log,
+  openedSegment,
+  retireSegment,
+  sealSegment,
+  storeMark
+} from "./log.ts"
 import {
   decodeEnd,
   decodeSegmentMark,
@@ -40,17 +49,26 @@ interface Found {
 
 const hex = (bytes: Uint8Array): string => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString("hex")
 
+/** Undefined for a blob that has gone since it was listed: it was somebody else's. */
+const xattrsOf = (blobs: KvBlobs, id: number): Effect.Effect<ReadonlyMap<string, Uint8Array> | undefined, SpdkError> =>
+  Effect.catchIf(
+    blobs.xattrs(id),
+    ({ reason }) => reason._tag === "NotFound",
+    () => Effect.undefined
+  )
+
 /** Blobs of this name among all blobs of the store. */
 const find = Effect.fnUntraced(function* (blobs: KvBlobs, name: string) {
   const found: Found = { segments: [], values: new Map(), spares: [] }
+  const wanted = hex(storeMark(name)[1])
   const decoded = <A>(id: number, result: Decoded<A>): Effect.Effect<A, SpdkError> =>
     Result.isSuccess(result)
       ? Effect.succeed(result.success)
       : Effect.fail(corrupted(name, result.failure, `blob ${id}`))
   const look = Effect.fnUntraced(function* (id: number) {
-    const xattrs = yield* blobs.xattrs(id)
-    const store = xattrs.get(storeXattr)
-    if (store === undefined || new TextDecoder().decode(store) !== name) return
+    const xattrs = yield* xattrsOf(blobs, id)
+    const store = xattrs?.get(storeXattr)
+    if (xattrs === undefined || store === undefined || hex(store) !== wanted) return
     const segment = xattrs.get(segmentXattr)
     const end = xattrs.get(endXattr)
     const token = xattrs.get(valueXattr)
