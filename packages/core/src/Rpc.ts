@@ -7,12 +7,13 @@
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
 import { type RpcMethods, rpcMethods } from "./generated/RpcMethods.ts"
 import { defaultLimits } from "./internal/jsonFrames.ts"
 import { type RpcAddress, RpcConnection } from "./internal/rpcConnection.ts"
@@ -108,9 +109,14 @@ export const make = Effect.fnUntraced(function* (
     reconnect: options.reconnect ?? defaultReconnect,
     maxMessageBytes
   }
-  const connection = yield* Effect.acquireRelease(
-    Effect.map(Effect.scope, (scope) => new RpcConnection(connectionOptions, scope)),
-    (opened) => Effect.sync(() => opened.close())
+  // A scope of its own: while the client's closes, what came after the client may still have to connect, to delete what it made.
+  const { connection } = yield* Effect.acquireRelease(
+    Effect.map(Scope.make(), (attempts) => ({ attempts, connection: new RpcConnection(connectionOptions, attempts) })),
+    ({ attempts, connection: opened }) =>
+      Effect.andThen(
+        Effect.sync(() => opened.close()),
+        Scope.close(attempts, Exit.void)
+      )
   )
   const call: RpcClient["Service"]["call"] = (method, params, callOptions) =>
     connection.call(method, params, callOptions?.timeout)

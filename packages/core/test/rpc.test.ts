@@ -377,6 +377,19 @@ describe("the connection", () => {
     })
   )
 
+  it.effect("is made again for what its own scope still has to undo", () =>
+    Effect.gen(function* () {
+      const server = yield* fakeServer((request) => (request.method === "m" ? request.close() : request.succeed("ok")))
+      const scope = yield* Scope.make()
+      const client = yield* Scope.provide(connect(server.path, { timeout: "3 seconds" }), scope)
+      assert.strictEqual(yield* tagOf(client.call("m")), "RpcUnreachable")
+      yield* Scope.addFinalizer(scope, Effect.orDie(client.call("undo")))
+      yield* Scope.close(scope, Exit.void)
+      assert.strictEqual(server.requests.at(-1)?.method, "undo")
+      yield* until("the server sees the end", () => server.open() === 0)
+    })
+  )
+
   it.effect("works over TCP", () =>
     Effect.gen(function* () {
       const port = yield* Effect.acquireRelease(
