@@ -164,6 +164,25 @@ describe("a key-value log", () => {
     })
   )
 
+  it.effect("ends every set that is under way when the scope closes", () =>
+    Effect.gen(function* () {
+      const wait = (turns: number) => Effect.repeat(Effect.yieldNow, { times: turns })
+      for (let turns = 0; turns < 40; turns++) {
+        const disk = new KvDisk()
+        const scope = yield* Scope.make()
+        const store = yield* Scope.provide(load(disk), scope)
+        yield* store.set("key", text(20_000, "a"))
+        const fiber = yield* Effect.forkChild(Effect.exit(store.set("key", text(20_000, "b"))), {
+          startImmediately: true
+        })
+        yield* wait(turns)
+        yield* Scope.close(scope, Exit.void)
+        yield* wait(100)
+        assert.isDefined(fiber.pollUnsafe(), `after ${turns} turns`)
+      }
+    })
+  )
+
   it.effect("is apart from stores of other names", () =>
     Effect.gen(function* () {
       const disk = new KvDisk()

@@ -229,7 +229,9 @@ const write = Effect.fnUntraced(function* (log: Log, changes: ReadonlyArray<Numb
     else {
       // Its space is free when the set returns; other sets do not wait for that.
       const freed = Effect.andThen(deleteValue(log, old), Deferred.succeed(change.done, "done"))
-      yield* Effect.forkIn(freed, log.scope, { startImmediately: true, uninterruptible: true })
+      // What is forked in a scope that closes never begins.
+      if (log.closed) yield* freed
+      else yield* Effect.forkIn(freed, log.scope, { startImmediately: true, uninterruptible: true })
     }
   }
 })
