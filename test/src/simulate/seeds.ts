@@ -19,5 +19,11 @@ export const failedSeeds: ReadonlyArray<FailedSeed> = [
     work: "fabrics",
     fault: "cut",
     found: "a reset that was interrupted left the controller failed for ever"
+  },
+  {
+    seed: 100_371,
+    work: "fabrics",
+    fault: "stall",
+    found: "after a reconnection the host asked for its volumes again, and went on writing meanwhile"
   }
 ]

@@ -197,7 +197,7 @@ export class NvmeBdevController {
   readonly controller: HostController
   readonly bdevs = new Map<number, NvmeBdev>()
   isRemoved = false
-  /** How often the controller has told of changed namespaces, and how many of these notices have been followed. */
+  /** How often namespaces may have changed, and how many of these notices have been followed. */
   private notices = 0
   private followed = 0
   private readonly registry: BdevRegistry
@@ -272,7 +272,7 @@ export class NvmeBdevController {
     return Effect.andThen(
       this.controller.connect,
       Effect.map(this.populate, () => {
-        this.controller.onNamespaces = this.look
+        this.controller.onNamespaces = () => this.look()
       })
     )
   }
@@ -357,13 +357,19 @@ export class NvmeBdevController {
     )
   )
 
-  private readonly look = coalesced(
+  /** Which volumes there are. I/O waits for the answer, and the question for I/O: to have asked is to know. */
+  private look(): void {
+    this.notices++
+    this.lookSoon()
+  }
+
+  private readonly lookSoon = coalesced(
     () => this.host,
     Effect.suspend(() => {
       const { notices } = this
       // What was sent before the notice is answered before the target hears that we know of the change: until then it refuses that.
       return Effect.andThen(
-        Effect.andThen(this.isUnsure ? this.controller.settled : Effect.void, Effect.ignore(this.populate)),
+        Effect.andThen(this.controller.settled, Effect.ignore(this.populate)),
         Effect.sync(() => this.follow(notices))
       )
     })
