@@ -15,8 +15,8 @@ import type * as Scope from "effect/Scope"
 import { writeFileSync } from "node:fs"
 import { type BlobSuite, closable, device, during, init, KiB, load, MiB, smallClusters } from "../support/blobs.ts"
 import { long, scratchFile } from "../support/engines.ts"
-import { contract, failsWith, pattern, sameBytes } from "../support/harness.ts"
-import { errorBdev } from "../support/held.ts"
+import { contract, failsWith, pattern, sameBytes, until } from "../support/harness.ts"
+import { arrived, errorBdev, errorBdevOn, inFlight, needsResume } from "../support/held.ts"
 import { type RandomSource, seeded } from "../support/random.ts"
 
 const pieceBytes = 16 * KiB
@@ -185,6 +185,101 @@ export const suite: BlobSuite = (name, layer, _capabilities, driver) =>
       })
     )
 
+    /** Runs `first`, whose first I/O of this type the device holds, and `second` when it has come there. */
+    const besideHeld = <E, E2, R, R2>(
+      { inject, letGo }: Effect.Success<ReturnType<typeof errorBdev>>,
+      ioType: "read" | "unmap",
+      first: Effect.Effect<void, E, R>,
+      second: Effect.Effect<unknown, E2, R2>
+    ) =>
+      Effect.gen(function* () {
+        yield* inject({ ioType, errorType: "pending", count: 1 })
+        const before = yield* inFlight
+        const one = yield* Effect.forkChild(first)
+        yield* until(
+          "the first request is in flight",
+          Effect.map(inFlight, (count) => count > before)
+        )
+        yield* arrived
+        const other = yield* Effect.forkChild(second)
+        // Whatever does not wait for the first one has the time to end.
+        for (let turn = 0; turn < 4; turn++) yield* arrived
+        yield* letGo
+        yield* Fiber.join(one)
+        yield* Fiber.join(other)
+      })
+
+    check("a snapshot waits for the copy of a cluster that is under way", () =>
+      Effect.gen(function* () {
+        yield* needsResume
+        // A file copies nothing by itself, so that a copy is a read and a write.
+        const file = Bdev.createFile({ path: yield* scratchFile, size: 8 * MiB, blockSize: 512 })
+        const held = yield* Effect.flatMap(file, errorBdevOn)
+        const first = pattern(smallClusters, 7)
+        const made = yield* during(init(held.bdev, driver), (store) =>
+          Effect.gen(function* () {
+            // Its metadata is page 0.
+            const one = yield* store.create({ clusters: 1 })
+            yield* one.writeBytes(0, first)
+            const blob = yield* store.create({ clusters: 4, thin: true })
+            yield* blob.writeBytes(0, pattern(2 * smallClusters, 1))
+            const below = yield* store.snapshot(blob.id)
+            // The blob has an extent page again, and SPDK counts on it for the next cluster.
+            yield* blob.writeBytes(0, pattern(smallClusters, 2))
+            const write = blob.writeBytes(smallClusters, pattern(smallClusters / 2, 3))
+            yield* besideHeld(held, "read", write, store.snapshot(blob.id))
+            yield* blob.sync
+            return { one: one.id, blob: blob.id, below }
+          })
+        )
+        yield* isClean(held.bdev)
+        yield* during(load(held.bdev, driver), (store) =>
+          Effect.gen(function* () {
+            const bytesOf = (id: number, length: number) =>
+              during(store.open(id), (blob) => blob.readBytes(0, length * smallClusters))
+            sameBytes(yield* bytesOf(made.one, 1), first, "the first blob")
+            sameBytes(yield* bytesOf(made.below, 2), pattern(2 * smallClusters, 1), "the first snapshot")
+            const bytes = yield* bytesOf(made.blob, 2)
+            sameBytes(bytes.subarray(0, smallClusters), pattern(smallClusters, 2), "a cluster that was its own")
+            const half = smallClusters / 2
+            sameBytes(bytes.subarray(smallClusters, smallClusters + half), pattern(half, 3), "what was written")
+            const rest = pattern(2 * smallClusters, 1).subarray(smallClusters + half)
+            sameBytes(bytes.subarray(smallClusters + half), rest, "what was copied")
+          })
+        )
+      })
+    )
+
+    check("an inflation waits for an unmap of a cluster that is under way", () =>
+      Effect.gen(function* () {
+        yield* needsResume
+        const held = yield* errorBdev(16_384)
+        const clusters = 8
+        const id = yield* during(init(held.bdev, driver), (store) =>
+          during(store.create({ clusters, thin: true }), (blob) =>
+            Effect.gen(function* () {
+              yield* blob.writeBytes(0, pattern(blob.sizeBytes, 1))
+              yield* blob.sync
+              yield* besideHeld(held, "unmap", blob.unmap(3 * smallClusters, smallClusters), store.inflate(blob.id))
+              assert.strictEqual((yield* blob.info).allocatedClusters, clusters)
+              return blob.id
+            })
+          )
+        )
+        yield* isClean(held.bdev)
+        yield* during(load(held.bdev, driver), (store) =>
+          during(store.open(id), (blob) =>
+            Effect.gen(function* () {
+              const { allocatedClusters, isThin } = yield* blob.info
+              assert.deepStrictEqual({ allocatedClusters, isThin }, { allocatedClusters: clusters, isThin: false })
+              const bytes = yield* blob.readBytes(0, 3 * smallClusters)
+              sameBytes(bytes, pattern(clusters * smallClusters, 1).subarray(0, bytes.length), "the others")
+            })
+          )
+        )
+      })
+    )
+
     check("a cluster that is unmapped while the blob is inflated leaves no hole", () =>
       Effect.gen(function* () {
         const bdev = yield* device()
@@ -326,7 +421,10 @@ export const suite: BlobSuite = (name, layer, _capabilities, driver) =>
       check(`a blob that is written to all the while, under ${what}`, () =>
         seeded((random) =>
           Effect.gen(function* () {
-            const bdev = yield* device({ sizeBytes: 48 * MiB })
+            // Of a file, which copies by reads and writes: copies of clusters take a while.
+            const path = yield* scratchFile
+            const file = yield* Bdev.createFile({ path, size: 48 * MiB, blockSize: 512 })
+            const bdev = yield* Bdev.open(file, { write: true })
             const first = pattern(MiB, 7)
             const { id, model, one } = yield* during(init(bdev, driver), (store) =>
               Effect.gen(function* () {

@@ -18,8 +18,10 @@ export const inFlight = Effect.flatMap(Effect.service(Spdk.Spdk), (spdk) =>
 
 /** An error bdev over a malloc bdev, opened for writing, and the means to inject errors into it. */
 export const errorBdev = (numBlocks = 4096) =>
+  Effect.flatMap(Bdev.createMalloc({ name: fresh("base"), blockSize, numBlocks }), errorBdevOn)
+
+export const errorBdevOn = (base: string) =>
   Effect.gen(function* () {
-    const base = yield* Bdev.createMalloc({ name: fresh("base"), blockSize, numBlocks })
     const { inject: injectNow, name } = yield* Bdev.createError({ base })
     const inject = (options: Bdev.Injection) =>
       Effect.andThen(options.errorType === "nvme_failure" ? injectsStatus : Effect.void, injectNow(options))
