@@ -28,7 +28,7 @@ import { truncateSync } from "node:fs"
 
 const zeroStart = (bdev: Bdev.Bdev) => bdev.writeBytes(0, new Uint8Array(4096))
 
-export const suite: BlobSuite = (name, layer, _capabilities, driver) =>
+export const suite: BlobSuite = (name, layer, capabilities, driver) =>
   contract(name, layer, (check) => {
     check("a fresh store tells what it is", () =>
       Effect.gen(function* () {
@@ -288,6 +288,27 @@ export const suite: BlobSuite = (name, layer, _capabilities, driver) =>
         assert.strictEqual((yield* store.ids).length, 1)
       })
     )
+
+    // Every layer of the embedded engine has bdevs of its own.
+    if (capabilities.engine === "libspdk") {
+      check("a bdev holds one store at a time, by whichever layer of the process it is opened", () =>
+        Effect.gen(function* () {
+          const bdev = yield* device()
+          const other = yield* Layer.build(Layer.fresh(layer))
+          yield* during(init(bdev, driver), (store) =>
+            Effect.gen(function* () {
+              const same = yield* Bdev.open(bdev.name, { write: true })
+              yield* failsWith(load(same, "portable"), "Busy")
+              yield* failsWith(init(same, "portable"), "Busy")
+              yield* failsWith(load(same, "libspdk"), "Busy")
+              yield* store.createId({ clusters: 1 })
+            }).pipe(Effect.provide(other))
+          )
+          const store = yield* load(bdev, driver)
+          assert.strictEqual((yield* store.ids).length, 1)
+        })
+      )
+    }
 
     check("destroys only when nothing is open, and then nothing loads it", () =>
       Effect.gen(function* () {

@@ -10,15 +10,29 @@ import { stackOf } from "./stack.ts"
 /** The handles that a store is loaded on, for what repairs a store by one of them. */
 export const hasStore = new WeakSet<Bdev>()
 
+type Claims = Map<string, object>
+
 /** By engine, the names of the bdevs. */
-const claims = new WeakMap<Engine, Map<string, object>>()
+const claims = new WeakMap<Engine, Claims>()
+
+/** All layers of libspdk have the bdevs of one SPDK, and all copies of this module in a thread find this. */
+const place = Symbol.for("@effect-spdk/blobstore/claims")
+
+const claimsOf = (engine: Engine): Claims => {
+  const shared = engine.kind === "libspdk"
+  const known: Claims | undefined = shared ? Reflect.get(globalThis, place) : claims.get(engine)
+  if (known !== undefined) return known
+  const made: Claims = new Map()
+  if (shared) Reflect.set(globalThis, place, made)
+  else claims.set(engine, made)
+  return made
+}
 
 /** Keeps other stores off the bdev until the scope closes, or until what is returned is called. */
 export const claim = (place: Place, engine: Engine, bdev: Bdev): Effect.Effect<() => void, SpdkError, Scope.Scope> =>
   Effect.acquireRelease(
     Effect.suspend(() => {
-      const claimed = claims.get(engine) ?? new Map<string, object>()
-      claims.set(engine, claimed)
+      const claimed = claimsOf(engine)
       const { name } = bdev
       if (claimed.has(name)) {
         const detail = "a blobstore is loaded on this bdev"
@@ -38,4 +52,4 @@ export const claim = (place: Place, engine: Engine, bdev: Bdev): Effect.Effect<(
 
 /** The bdev with a loaded store that `name`, an alias or a UUID, is or lies on; undefined when there is none. */
 export const claimedBelow = (engine: Engine, name: string): Effect.Effect<string | undefined> =>
-  Effect.map(stackOf(engine.rpc, name), (levels) => levels.find((one) => claims.get(engine)?.has(one.name))?.name)
+  Effect.map(stackOf(engine.rpc, name), (levels) => levels.find((one) => claimsOf(engine).has(one.name))?.name)
