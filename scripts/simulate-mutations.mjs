@@ -51,9 +51,13 @@ const compile = async (copy) =>
 /** How many seeds it took; undefined when it was not found. */
 const find = async (copy, { options, seeds }) => {
   const main = join(copy, "test", "dist", "simulate", "main.js")
-  const { output } = await node(main, ["--seed", "1", "--seeds", String(seeds), "--no-shrink", ...options], {
-    capture: true
-  })
+  const { output } = await node(
+    main,
+    ["--seed", "1", "--seeds", String(seeds), "--jobs", "0", "--no-shrink", ...options],
+    {
+      capture: true
+    }
+  )
   const count = /^(\d+) seeds from 1 on, (\d+) failed/m.exec(output)
   if (count === null) throw new Error(`the simulation did not end:\n${output.slice(-2000)}`)
   return count[2] === "0" ? undefined : Number(count[1])

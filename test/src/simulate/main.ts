@@ -1,6 +1,9 @@
-/** npm run simulate -- [--seed N] [--seeds COUNT] [--seconds S] [--fault KIND] [--work KIND] [--plain] [--no-shrink] [--log] */
+/** npm run simulate -- [--seed N] [--seeds COUNT] [--seconds S] [--fault KIND] [--work KIND] [--plain] [--jobs N] [--no-shrink] [--log] */
+import { availableParallelism } from "node:os"
 import { parseArgs } from "node:util"
-import { faults, subjectOf, works } from "./subject.ts"
+import { runJobs } from "./jobs.ts"
+import { runRange } from "./report.ts"
+import { faults, works } from "./subject.ts"
 
 const usage = `usage: npm run simulate -- [options]
   --seed N       the first seed; alone, that seed and no other. Default: of the clock
@@ -9,6 +12,7 @@ const usage = `usage: npm run simulate -- [options]
   --fault KIND   ${faults.join(", ")}. Default: of the seed
   --work KIND    ${works.join(", ")}. Default: of the seed
   --plain        reads, writes, sizes, snapshots and xattrs alone
+  --jobs N       in so many processes, of some 300 MB each. 0: in this one. Default: as many as there are cores
   --keep-going   goes on after a failure
   --no-shrink    prints a failing seed as it is
   --log          prints what happens`
@@ -26,7 +30,7 @@ const whole = (name: string, value: string | undefined): number | undefined => {
   return number
 }
 
-const main = (): number => {
+const main = async (): Promise<number> => {
   const { values } = parseArgs({
     options: {
       seed: { type: "string" },
@@ -35,6 +39,7 @@ const main = (): number => {
       fault: { type: "string" },
       work: { type: "string" },
       plain: { type: "boolean", default: false },
+      jobs: { type: "string" },
       "keep-going": { type: "boolean", default: false },
       "no-shrink": { type: "boolean", default: false },
       log: { type: "boolean", default: false },
@@ -51,39 +56,28 @@ const main = (): number => {
   const seconds = whole("seconds", values.seconds)
   const seeds = whole("seeds", values.seeds) ?? (seed !== undefined && seconds === undefined ? 1 : Infinity)
   const first = seed ?? Date.now()
+  const limit = seconds ?? (seeds === Infinity ? 60 : undefined)
+  const jobs = Math.min(whole("jobs", values.jobs) ?? availableParallelism(), seeds)
   const start = performance.now()
-  const until = start + (seconds ?? (seeds === Infinity ? 60 : Infinity)) * 1000
-  let ran = 0
-  let failed = 0
-  for (let next = first; ran < seeds && performance.now() < until; next++, ran++) {
-    const subject = subjectOf(next, { fault, work, plain: values.plain })
-    const result = subject.run({ log: values.log })
-    for (const line of result.lines) console.log(line)
-    if (result.violations.length === 0) continue
-    failed++
-    const options = [
-      fault === undefined ? "" : ` --fault ${fault}`,
-      work === undefined ? "" : ` --work ${work}`,
-      values.plain ? " --plain" : ""
-    ].join("")
-    console.log(`seed ${next} fails: npm run simulate -- --seed ${next}${options}`)
-    for (const violation of result.violations) console.log(`  ${violation}`)
-    if (!values["no-shrink"]) {
-      const short = subject.shrink()
-      const again = short.run({ log: true })
-      console.log(`shortened:\n${short.describe()}\nand what happens then:`)
-      for (const line of again.lines) console.log(line)
-    }
-    if (!values["keep-going"]) {
-      ran++
-      break
-    }
+  const until = limit === undefined ? undefined : Date.now() + limit * 1000
+  const options = {
+    fault,
+    work,
+    plain: values.plain,
+    shrinks: !values["no-shrink"],
+    log: values.log,
+    keepsGoing: values["keep-going"]
   }
+  const { failed, ran } =
+    seeds === 1 || jobs === 0
+      ? runRange({ options, from: first, count: seeds, until }, console.log)
+      : await runJobs(jobs, options, { first, count: seeds, until })
   const millis = performance.now() - start
+  const rate = ((ran * 1000) / millis).toFixed(0)
   console.log(
-    `${ran} seeds from ${first} on, ${failed} failed, in ${(millis / 1000).toFixed(1)} s: ${((ran * 1000) / millis).toFixed(0)} seeds per second`
+    `${ran} seeds from ${first} on, ${failed} failed, in ${(millis / 1000).toFixed(1)} s: ${rate} seeds per second, jobs: ${jobs}`
   )
   return failed === 0 ? 0 : 1
 }
 
-process.exitCode = main()
+process.exitCode = await main()

@@ -1,6 +1,7 @@
 /** What a seed does, as data: a failing plan gets shorter by leaving things out. */
 import { type Chance, make as makeSimulation } from "@effect-spdk/core/Simulation"
 import type { XattrName } from "./blobModel.ts"
+import { mixed } from "./mix.ts"
 import { withMore } from "./more.ts"
 import type { Way } from "./ways.ts"
 
@@ -105,6 +106,8 @@ export interface Plan {
   readonly second?: boolean
   /** From the life of this index on the disk has so many clusters. */
   readonly enlarged?: { readonly life: number; readonly clusters: number }
+  /** Ends with a load and a check: no bit is flipped, and nothing is given back. */
+  readonly isBrief?: boolean
   readonly lives: ReadonlyArray<Life>
 }
 
@@ -134,7 +137,9 @@ export const planOf = (seed: number, options: PlanOptions = {}): Plan => {
     fillPages: !isKeys && chance.is(0.15),
     lives
   }
-  return options.plain === true ? plan : withMore(plan, makeSimulation({ seed }).chance("more"))
+  if (options.plain === true) return plan
+  const simulation = makeSimulation({ seed })
+  return mixed(withMore(plan, simulation.chance("more")), simulation.chance("length"))
 }
 
 interface Labels {

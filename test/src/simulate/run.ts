@@ -262,20 +262,20 @@ class Run {
     })
   }
 
-  /** Everything is loaded once more, found clean, and given back. */
+  /** Everything is loaded once more and found clean, and given back. */
   private end(): void {
     const { watch } = this
     this.calm()
     watch.hasFaults = false
-    this.judge(
-      "the last load",
-      this.within(
-        Effect.andThen(
-          this.check("before the load", "error"),
-          Effect.suspend(() => this.start(false))
-        )
-      )
+    const load = Effect.andThen(
+      this.check("before the load", "error"),
+      Effect.suspend(() => this.start(false))
     )
+    if (this.plan.isBrief === true) {
+      const all = Effect.andThen(Effect.scoped(load), this.check("after an unload", "warning"))
+      return this.judge("the last load", this.within(all))
+    }
+    this.judge("the last load", this.within(load))
     if (watch.violations.length > 0) return
     this.decay()
     const last = this.options.image === true ? Effect.void : Effect.flatMap(Blobstore.load(), removeAll(watch))
