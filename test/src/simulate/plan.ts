@@ -106,7 +106,7 @@ export interface Plan {
   readonly second?: boolean
   /** From the life of this index on the disk has so many clusters. */
   readonly enlarged?: { readonly life: number; readonly clusters: number }
-  /** Ends with a load and a check: no bit is flipped, and nothing is given back. */
+  /** It ends without the load in which everything is deleted. */
   readonly isBrief?: boolean
   readonly lives: ReadonlyArray<Life>
 }

@@ -271,13 +271,12 @@ class Run {
       this.check("before the load", "error"),
       Effect.suspend(() => this.start(false))
     )
-    if (this.plan.isBrief === true) {
-      const all = Effect.andThen(Effect.scoped(load), this.check("after an unload", "warning"))
-      return this.judge("the last load", this.within(all))
-    }
-    this.judge("the last load", this.within(load))
+    const isBrief = this.plan.isBrief === true
+    const all = isBrief ? Effect.andThen(Effect.scoped(load), this.check("after an unload", "warning")) : load
+    this.judge("the last load", this.within(all))
     if (watch.violations.length > 0) return
     this.decay()
+    if (isBrief) return
     const last = this.options.image === true ? Effect.void : Effect.flatMap(Blobstore.load(), removeAll(watch))
     this.judge("the last life", this.within(Effect.andThen(this.check("after an unload", "warning"), last)))
   }
