@@ -54,6 +54,18 @@ export const suite: BlobSuite = (name, layer, capabilities, driver) =>
       })
     )
 
+    check("blocks that do not divide a page of metadata are refused before anything is written", () =>
+      Effect.gen(function* () {
+        for (const blockSize of [1536, 8192]) {
+          const bdev = yield* device({ blockSize, sizeBytes: 1024 * blockSize })
+          const options = { clusterSize: 16 * blockSize }
+          yield* failsWith(init(bdev, driver, options), "InvalidArgument", { field: "bdev" })
+          yield* failsWith(load(bdev, driver), "InvalidArgument", { field: "bdev" })
+          sameBytes(yield* bdev.readBytes(0, blockSize), new Uint8Array(blockSize), "the device")
+        }
+      })
+    )
+
     check("the device of a loaded store is no target of a copy and no parent, by none of its names", () =>
       Effect.gen(function* () {
         const bdev = yield* device()

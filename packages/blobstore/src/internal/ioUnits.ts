@@ -1,12 +1,21 @@
 /** A store keeps the io unit it was made with, the block size of the device of then. The device of now may have another. */
 import type { Bdev } from "@effect-spdk/core/Bdev"
-import { failInvalid, type SpdkError } from "@effect-spdk/core/SpdkError"
+import { failInvalid, type InvalidArgument, type SpdkError } from "@effect-spdk/core/SpdkError"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import type { StoreDriver } from "./driver.ts"
 import { pageBytes } from "./format/layout.ts"
 import { decodeSuperBlock } from "./format/superBlock.ts"
 import type { Place } from "./reasons.ts"
+
+/**
+ * Metadata pages have 4096 bytes, and no device writes less than a block. SPDK divides the one by the other without looking: with larger
+ * blocks it reads and writes none, and calls that success.
+ */
+export const checkBlocks = (operation: string, bdev: Bdev): Effect.Effect<void, SpdkError<InvalidArgument>> =>
+  bdev.blockSize <= pageBytes && pageBytes % bdev.blockSize === 0
+    ? Effect.void
+    : failInvalid(operation, "bdev", `has blocks of ${bdev.blockSize} bytes, not a divisor of ${pageBytes}`, bdev.name)
 
 /**
  * Refuses a device on which the driver could not read or write single io units. The portable driver takes any whole number of

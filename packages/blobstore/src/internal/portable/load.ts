@@ -19,6 +19,7 @@ import {
   type SuperBlock,
   totalClusters
 } from "../format/superBlock.ts"
+import { checkBlocks } from "../ioUnits.ts"
 import { Device } from "./device.ts"
 import { corrupted, noMemory, noSpace } from "./errors.ts"
 import { grow, hasGrown } from "./grow.ts"
@@ -57,14 +58,6 @@ const openDevice = (bdev: Bdev, superBlock: SuperBlock, scope: Scope.Closeable) 
     Effect.map((pool) => new Device(bdev, pool))
   )
 }
-
-/** Metadata pages have 4096 bytes, and no device writes less than a block. */
-const checkBlocks = (operation: string, bdev: Bdev): Effect.Effect<void, SpdkError> =>
-  bdev.blockSize <= L.pageBytes && L.pageBytes % bdev.blockSize === 0
-    ? Effect.void
-    : Effect.fail(
-        invalid(operation, "bdev", `has blocks of ${bdev.blockSize} bytes, not a divisor of ${L.pageBytes}`, bdev.name)
-      )
 
 export const init = (bdev: Bdev, options: InitOptions): Effect.Effect<Store, SpdkError, EngineService> =>
   withScope(
