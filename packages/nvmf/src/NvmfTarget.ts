@@ -40,7 +40,14 @@ import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
-import { addressKey, addressParams, checkNqn, defaultMaxNamespaces, showAddress } from "./internal/checks.ts"
+import {
+  addressKey,
+  addressParams,
+  checkNqn,
+  checkReferralAddress,
+  defaultMaxNamespaces,
+  showAddress
+} from "./internal/checks.ts"
 import { makeAccess } from "./internal/access.ts"
 import { listSubsystems } from "./internal/refusals.ts"
 import { makeSubsystem } from "./internal/subsystem.ts"
@@ -82,7 +89,10 @@ export class NvmfTarget extends Context.Service<
      * all subsystems at an address of its own. It lets anybody in.
      */
     readonly discovery: SubsystemAccess
-    /** Tells hosts of a subsystem elsewhere (`nvmf_discovery_add_referral`), until the end of the scope. */
+    /**
+     * Tells hosts of a subsystem elsewhere (`nvmf_discovery_add_referral`), until the end of the scope. `traddr` is a numerical
+     * address: SPDK could not remove a referral to a name.
+     */
     readonly addReferral: (options: ReferralOptions) => Effect.Effect<void, NvmfError, Scope.Scope>
     readonly referrals: Effect.Effect<ReadonlyArray<Info.ReferralInfo>, NvmfError>
     /** `nvmf_get_stats` */
@@ -107,8 +117,12 @@ export const make: (options?: TargetOptions) => Effect.Effect<NvmfTarget["Servic
     if (Option.isNone(Duration.fromInput(drainTimeout))) {
       return yield* failInvalid("NvmfTarget.make", "drainTimeout", "is not a duration", String(drainTimeout))
     }
+    const { transports = onlyTcp } = options
+    if (!Array.isArray(transports)) {
+      return yield* failInvalid("NvmfTarget.make", "transports", "is not an array", transports)
+    }
     const rpc = yield* RpcClient
-    yield* Effect.forEach(options.transports ?? onlyTcp, (one) => ensureTransport(rpc, one), { discard: true })
+    yield* Effect.forEach(transports, (one) => ensureTransport(rpc, one), { discard: true })
     return NvmfTarget.of({
       transports: listTransports(rpc),
       subsystem: (wanted) => makeSubsystem(rpc, drainTimeout, wanted),
@@ -144,6 +158,7 @@ const addReferral = Effect.fn("NvmfTarget.addReferral")(function* (
   const operation = "NvmfTarget.addReferral"
   const { secureChannel, subnqn = discoveryNqn } = options
   const address = yield* addressParams(operation, options)
+  yield* checkReferralAddress(operation, address)
   yield* checkNqn(operation, "subnqn", subnqn)
   const isIt = (one: Info.ReferralInfo) => one.subnqn === subnqn && addressKey(one.address) === addressKey(address)
   const add = Effect.gen(function* () {

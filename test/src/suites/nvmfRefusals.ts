@@ -154,6 +154,14 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
         yield* failsWith(target.addReferral({ traddr: "127.0.0.1", subnqn: "x" }), "InvalidArgument", {
           field: "subnqn"
         })
+        // SPDK would keep them for ever.
+        for (const [traddr, adrfam] of [
+          ["localhost", "IPv4"],
+          ["127.0.0.256", undefined],
+          ["fe80::1%lo", undefined]
+        ] as const) {
+          yield* failsWith(target.addReferral({ traddr, adrfam }), "InvalidArgument", { field: "traddr" })
+        }
         yield* failsWith(subsystem.addListener({ trsvcid: yield* freePort, secureChannel: true }), "InvalidArgument", {
           field: "secureChannel"
         })
@@ -175,6 +183,17 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
         yield* failsWith(NvmfTarget.make({ transports: [{ trtype: "TCP", maxQueueDepth: -1 }] }), "InvalidArgument", {
           field: "maxQueueDepth"
         })
+        // What programs without types pass.
+        for (const transports of ["TCP", {}, 5, null]) {
+          const made = NvmfTarget.make({ transports: transports as never })
+          yield* failsWith(made, "InvalidArgument", { field: "transports" })
+        }
+        yield* failsWith(NvmfTarget.make({ transports: [null as never] }), "InvalidArgument", { field: "transports" })
+        yield* failsWith(
+          NvmfTarget.make({ transports: [{ trtype: "TCP", maskedCommands: "compare" as never }] }),
+          "InvalidArgument",
+          { field: "maskedCommands" }
+        )
         yield* failsWith(NvmfTarget.make({ drainTimeout: "no duration" as "1 second" }), "InvalidArgument", {
           field: "drainTimeout"
         })

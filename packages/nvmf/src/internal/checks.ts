@@ -6,6 +6,7 @@ import { type FieldIssue, isUuid, nqnRule, resolveTransportId } from "@effect-sp
 import { failInvalid, type InvalidArgument, type SpdkError } from "@effect-spdk/core/SpdkError"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
+import * as net from "node:net"
 import type { AddressOptions, HostOptions, NamespaceOptions, SubsystemOptions } from "../NvmfOptions.ts"
 
 type Checked<A = void> = Effect.Effect<A, SpdkError<InvalidArgument>>
@@ -72,7 +73,10 @@ export const checkNamespace = (options: NamespaceOptions, traits: SubsystemTrait
     hexIssue("eui64", eui64, 16) ??
     (uuid === undefined || isUuid(uuid) ? undefined : { field: "uuid", rule: "is not a UUID", value: uuid }) ??
     (options.bdev === "" ? { field: "bdev", rule: "is empty" } : undefined) ??
-    (options.persistReservationsIn === "" ? { field: "persistReservationsIn", rule: "is empty" } : undefined)
+    (options.persistReservationsIn === "" ? { field: "persistReservationsIn", rule: "is empty" } : undefined) ??
+    (options.visibleTo === undefined || Array.isArray(options.visibleTo)
+      ? undefined
+      : { field: "visibleTo", rule: "is not an array", value: options.visibleTo })
   return Effect.andThen(
     refuse(operation, issue),
     Effect.forEach(options.visibleTo ?? [], (nqn) => checkNqn(operation, "visibleTo", nqn), { discard: true })
@@ -140,6 +144,16 @@ export const addressParams = (
     adrfam: id.adrfam,
     trsvcid: id.trsvcid === "" ? undefined : id.trsvcid
   })
+}
+
+/** SPDK keeps a referral to whatever it is given, and finds it again, to remove it, by a numerical address only. */
+export const checkReferralAddress = (operation: string, { adrfam, traddr }: AddressParams): Checked => {
+  const isNumerical =
+    (adrfam !== "IPv4" || net.isIPv4(traddr)) && (adrfam !== "IPv6" || (net.isIPv6(traddr) && !traddr.includes("%")))
+  return refuse(
+    operation,
+    isNumerical ? undefined : { field: "traddr", rule: `is not a numerical ${adrfam} address`, value: traddr }
+  )
 }
 
 /** All addresses of a machine: `0.0.0.0`, and `::` in whatever way it is written. */

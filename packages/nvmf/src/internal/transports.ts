@@ -68,6 +68,9 @@ const operation = "NvmfTarget.make"
 
 /** The parameters by their names, checked. */
 export const transportParams = (options: TransportOptions): Effect.Effect<Params, SpdkError<InvalidArgument>> => {
+  if (typeof options !== "object" || options === null) {
+    return failInvalid(operation, "transports", "has one that is no object of options", options)
+  }
   const table: Table | undefined = Object.hasOwn(tables, options.trtype) ? tables[options.trtype] : undefined
   if (table === undefined) {
     return failInvalid(operation, "trtype", `is none of ${Object.keys(tables).join(", ")}`, options.trtype)
@@ -75,6 +78,9 @@ export const transportParams = (options: TransportOptions): Effect.Effect<Params
   const { maskFusedCompareAndWrite = false, maskedCommands = [] } = options
   const flag = flagRule(maskFusedCompareAndWrite)
   if (flag !== undefined) return failInvalid(operation, "maskFusedCompareAndWrite", flag, maskFusedCompareAndWrite)
+  if (!Array.isArray(maskedCommands)) {
+    return failInvalid(operation, "maskedCommands", "is not an array", maskedCommands)
+  }
   const unknown = maskedCommands.find((one) => !maskable.includes(one))
   if (unknown !== undefined) {
     return failInvalid(operation, "maskedCommands", `has one that is none of ${maskable.join(", ")}`, unknown)
