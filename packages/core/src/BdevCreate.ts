@@ -50,7 +50,7 @@ export interface MallocOptions extends MemoryOptions {
    * another bdev has it.
    */
   readonly name?: string | undefined
-  /** Requests that cross a multiple of it are split. From 1. */
+  /** Requests that cross a multiple of it are split. From 1, and only with a `blockSize` of up to 4096. */
   readonly optimalIoBoundaryBlocks?: number | undefined
   /** In bytes, a multiple of the block size. */
   readonly physicalBlockSize?: number | undefined

@@ -74,7 +74,10 @@ export class RpcClient extends Context.Service<
      * Calls any method by name. `call` of this module checks parameters and decodes results. Here only what cannot be sent, and
      * what SPDK 26.05 is known not to survive, is refused: `InvalidArgument` for a null bdev of block size 0, a split into more
      * parts than blocks, an NVMe command that moves more than its buffer has; `AlreadyExists` for a name or UUID that is taken
-     * where a module does not survive that (split, passthru, zone_block); `Busy` for the store of a volume that is being deleted.
+     * where a module does not survive that (split, passthru, zone_block); `Busy` for the store of a volume that is being deleted;
+     * `NotSupported` for `iobuf_get_stats` after this client deleted a target whose transport another target has too.
+     * `InvalidArgument` for blocks above 4096 bytes with an I/O boundary or below a striped RAID, after which SPDK could delete no
+     * bdev any more, and for blocks that are no divisor of 4096 below a store of logical volumes.
      * Not known here, and fatal all the same: a split without a size whose base comes later with fewer blocks than parts; a
      * store of logical volumes that one client deletes while another lists stores.
      */

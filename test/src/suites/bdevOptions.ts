@@ -81,6 +81,12 @@ export const suite = (name: string, layer: EngineLayer, capabilities: Capabiliti
             Bdev.createMalloc({ size: "1 MiB", optimalIoBoundaryBlocks })
           )
         )
+        yield* refuses("blockSize", [Bdev.createNull({ size: "1 MiB", blockSize: 4096n as never })])
+        yield* refuses("physicalBlockSize", [Bdev.createMalloc({ size: "1 MiB", physicalBlockSize: 4096n as never })])
+        // SPDK could delete no bdev after it.
+        yield* refuses("optimalIoBoundaryBlocks", [
+          Bdev.createMalloc({ size: "1 MiB", blockSize: 8192, optimalIoBoundaryBlocks: 1 })
+        ])
         const made = yield* Bdev.createMalloc({
           size: "1 MiB",
           blockSize: 512,

@@ -278,6 +278,18 @@ export const suite = (name: string, layer: EngineLayer, capabilities: Capabiliti
         ]) {
           yield* failsWith(call, "InvalidArgument", { field: "name" })
         }
+        const large = yield* Bdev.createNull({ blockSize: 8192, size: "1 MiB" })
+        const refused = (method: string, field: string, params: Rpc.RpcParams) =>
+          failsWith(client.call(method, params), "InvalidArgument", { field })
+        const malloc = { num_blocks: 64, optimal_io_boundary: 8 }
+        yield* refused("bdev_malloc_create", "optimal_io_boundary", { ...malloc, block_size: 8192 })
+        const interleaved = { block_size: 4096, md_size: 64, md_interleave: true }
+        yield* refused("bdev_malloc_create", "optimal_io_boundary", { ...malloc, ...interleaved })
+        yield* refused("bdev_lvol_create_lvstore", "bdev_name", { bdev_name: large, lvs_name: fresh("store") })
+        const raid = { name: fresh("raid"), base_bdevs: [bdev, large], strip_size_kb: 64 }
+        for (const raid_level of ["raid0", "concat", "raid5f"]) {
+          yield* refused("bdev_raid_create", "base_bdevs", { ...raid, raid_level })
+        }
         const [{ uuid } = {}] = yield* Rpc.call("bdev_get_bdevs", { name: bdev })
         const sameUuid = { name: fresh("passthru"), base_bdev_name: bdev, uuid }
         yield* failsWith(client.call("bdev_passthru_create", sameUuid), "AlreadyExists", { resource: bdev })

@@ -19,6 +19,7 @@ import { prepareFile } from "./bdevFile.ts"
 import { bytesOf } from "./byteSize.ts"
 import { checkName, textRule } from "./names.ts"
 import { isUuid } from "./nvme/nqn.ts"
+import { largestExaminedBlock } from "./rpcGuard.ts"
 
 const defaultBlockSize = 4096
 const smallestBlockSize = 512
@@ -58,14 +59,21 @@ const checkInteger = (
     ? Effect.void
     : failInvalid(operation, field, `is not a whole number from ${minimum} to ${maximum}`, value)
 
+/** Above 0. A bigint, which no division takes beside a number, is none. */
+const isMultiple = (value: number, of: number): boolean => Number.isInteger(value) && value > 0 && value % of === 0
+
 /** What a malloc bdev has besides its blocks. */
 export const checkMalloc = Effect.fnUntraced(function* (operation: string, options: MallocOptions, blockSize: number) {
   const { optimalIoBoundaryBlocks, physicalBlockSize } = options
   yield* checkInteger(operation, "optimalIoBoundaryBlocks", optimalIoBoundaryBlocks, 1, maxUint32)
+  if (optimalIoBoundaryBlocks !== undefined && blockSize > largestExaminedBlock) {
+    const rule = `needs blocks of up to ${largestExaminedBlock} bytes, not ${blockSize}`
+    yield* failInvalid(operation, "optimalIoBoundaryBlocks", rule, optimalIoBoundaryBlocks)
+  }
   // Consumers divide the physical by the logical size: a remainder would be a lie, and a smaller one underflows.
   if (
     physicalBlockSize !== undefined &&
-    !(Number.isInteger(physicalBlockSize / blockSize) && physicalBlockSize > 0 && physicalBlockSize <= largestBlockSize)
+    !(isMultiple(physicalBlockSize, blockSize) && physicalBlockSize <= largestBlockSize)
   ) {
     const rule = `is not a multiple of the block size ${blockSize}, up to ${largestBlockSize}`
     yield* failInvalid(operation, "physicalBlockSize", rule, physicalBlockSize)
@@ -121,7 +129,7 @@ export const blocksOf = Effect.fnUntraced(function* (
   options: MemoryOptions
 ): Effect.fn.Return<{ readonly block_size: number; readonly num_blocks: number }, SpdkError<InvalidArgument>> {
   const blockSize = options.blockSize ?? defaultBlockSize
-  if (!(Number.isInteger(blockSize / smallestBlockSize) && blockSize > 0 && blockSize <= largestBlockSize)) {
+  if (!(isMultiple(blockSize, smallestBlockSize) && blockSize <= largestBlockSize)) {
     const rule = `is not a multiple of 512 bytes, up to ${largestBlockSize}`
     return yield* failInvalid(operation, "blockSize", rule, blockSize)
   }

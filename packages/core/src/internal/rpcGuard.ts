@@ -7,7 +7,7 @@ import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Semaphore from "effect/Semaphore"
 import type * as Schema from "effect/Schema"
-import { AlreadyExists, Busy, fail, failInvalid, type RpcReason, type SpdkError } from "../SpdkError.ts"
+import { AlreadyExists, Busy, fail, failInvalid, NotSupported, type RpcReason, type SpdkError } from "../SpdkError.ts"
 import { sqeBytes } from "./nvme/command.ts"
 import { adminDataBytes, ioDataBytes } from "./nvme/dataLength.ts"
 import { viewOf } from "./nvme/struct.ts"
@@ -99,6 +99,77 @@ const blockSize =
   ({ block_size: value }) =>
     value === 0 ? failInvalid(method, "block_size", "is 0", value) : Effect.void
 
+/**
+ * What SPDK's lvol module reads of every new bdev. Of larger blocks it reads none: a bdev that splits its requests never completes
+ * that, and then no bdev that comes later can be deleted.
+ */
+export const largestExaminedBlock = 4096
+
+const isAbove = (value: unknown, limit: number): boolean =>
+  (typeof value === "number" || typeof value === "bigint") && value > limit
+
+const splittingMalloc: Guard = ({ block_size: size, md_interleave, md_size, optimal_io_boundary: boundary }) => {
+  const metadataBytes = md_interleave === true && typeof md_size === "number" ? md_size : 0
+  if (!isAbove(boundary, 0) || !isAbove(typeof size === "number" ? size + metadataBytes : size, largestExaminedBlock)) {
+    return Effect.void
+  }
+  const rule = `needs blocks of up to ${largestExaminedBlock} bytes, metadata included, not ${String(size)}`
+  return failInvalid("bdev_malloc_create", "optimal_io_boundary", rule, boundary)
+}
+
+/** RAID 1 alone does not split. */
+const splitsNothing = (level: unknown): boolean => level === "raid1" || level === "1"
+
+const splittingRaid: Guard = ({ base_bdevs: bases, raid_level: level }, ask) =>
+  splitsNothing(level) || !Array.isArray(bases)
+    ? Effect.void
+    : smallBlocks("bdev_raid_create", "base_bdevs", bases.slice(0, largestRaid), ask, isSmall)
+
+/** SPDK takes no more base bdevs. */
+const largestRaid = 256
+
+/** Each of these bdevs, where it is there. */
+const smallBlocks = (
+  method: string,
+  field: string,
+  names: ReadonlyArray<unknown>,
+  ask: Ask,
+  fits: (bytes: number) => boolean
+) =>
+  Effect.forEach(
+    names,
+    (name) =>
+      Effect.flatMap(find(ask, name), (base) =>
+        base === undefined || fits(base.block_size)
+          ? Effect.void
+          : failInvalid(
+              method,
+              field,
+              `has blocks of ${base.block_size} bytes, which do not fit ${largestExaminedBlock}`,
+              name
+            )
+      ),
+    { discard: true }
+  )
+
+const isSmall = (bytes: number): boolean => bytes <= largestExaminedBlock
+
+/** Metadata pages are whole blocks: SPDK divides without looking at the rest. */
+const isDivisor = (bytes: number): boolean => largestExaminedBlock % bytes === 0
+
+const lvstoreBlocks: Guard = ({ bdev_name: name }, ask) =>
+  smallBlocks("bdev_lvol_create_lvstore", "bdev_name", [name], ask, isDivisor)
+
+const raidOf = ({ raid_bdev: name }: Params, raids: Schema.Json) =>
+  listOf(raids).find((raid) => Reflect.get(raid, "name") === name)
+
+const addedBase: Guard = (params, ask) =>
+  Effect.gen(function* () {
+    const raid = raidOf(params, yield* ask("bdev_raid_get_bdevs", { category: "all" }))
+    if (raid === undefined || splitsNothing(Reflect.get(raid, "raid_level"))) return
+    yield* smallBlocks("bdev_raid_add_base_bdev", "base_bdev", [params["base_bdev"]], ask, isSmall)
+  })
+
 /** Modules release what they never had, or free twice, when the name or the UUID that they are to give is taken. */
 const freeNames =
   (method: string, fields: ReadonlyArray<string>): Guard =>
@@ -174,6 +245,10 @@ const sendCommand: Guard = (params, ask) =>
 
 const guards: { readonly [method: string]: Guard } = {
   bdev_split_create: split,
+  bdev_malloc_create: splittingMalloc,
+  bdev_raid_create: splittingRaid,
+  bdev_raid_add_base_bdev: addedBase,
+  bdev_lvol_create_lvstore: lvstoreBlocks,
   bdev_delay_create: latencies,
   bdev_null_create: blockSize("bdev_null_create"),
   bdev_lvol_delete_lvstore: deletedLvstore,
@@ -188,6 +263,27 @@ const oneByOne: ReadonlySet<string> = new Set([
   "bdev_lvol_delete_lvstore",
   "bdev_lvol_get_lvstores"
 ])
+
+/**
+ * Whether another target has a transport of the same type. SPDK keeps buffers by the name of the type alone: it frees those of the
+ * target that was first, and reads them when somebody asks for statistics.
+ */
+const sharesTransports = ({ name }: Params, ask: Ask): Effect.Effect<boolean, SpdkError<RpcReason>> =>
+  Effect.gen(function* () {
+    const typesOf = (target: unknown) =>
+      Effect.map(
+        ask("nvmf_get_transports", { tgt_name: target }),
+        (answer) => new Set(listOf(answer).map((transport) => Reflect.get(transport, "trtype")))
+      ).pipe(Effect.orElseSucceed(() => new Set<unknown>()))
+    const own = yield* typesOf(name)
+    if (own.size === 0) return false
+    const targets = yield* ask("nvmf_get_targets")
+    for (const other of Array.isArray(targets) ? targets : []) {
+      if (other === name) continue
+      for (const type of yield* typesOf(other)) if (own.has(type)) return true
+    }
+    return false
+  })
 
 /** Each takes milliseconds, where SPDK answers. */
 const turnLimit = "5 seconds"
@@ -232,7 +328,23 @@ export const makeGuard = (): Guarded => {
         ? busyStore(params, "lvols are being deleted")
         : call
     )
+  /** For good: nothing tells which buffers were freed. */
+  let freedBuffers = false
+  const deletedTarget = <A>(params: Params, ask: Ask, call: Effect.Effect<A, SpdkError<RpcReason>>) =>
+    Effect.flatMap(sharesTransports(params, ask), (shares) => {
+      freedBuffers ||= shares
+      return call
+    })
+  const statistics = <A>(call: Effect.Effect<A, SpdkError<RpcReason>>) =>
+    Effect.suspend(() => {
+      if (!freedBuffers) return call
+      const detail =
+        "a target was deleted whose transport another target has too, and SPDK 26.05 would read freed memory"
+      return fail(new NotSupported({ operation: "iobuf_get_stats", detail, errno: "ENOTSUP", errnoCode: 95 }))
+    })
   return (method, params, ask, call) => {
+    if (method === "iobuf_get_stats") return statistics(call)
+    if (method === "nvmf_delete_target") return deletedTarget(params ?? {}, ask, call)
     const guard = Object.hasOwn(guards, method) ? guards[method] : undefined
     const checked = guard === undefined ? call : Effect.andThen(guard(params ?? {}, ask), call)
     if (method === "bdev_lvol_delete") return counted(params ?? {}, checked)
