@@ -8,7 +8,9 @@ import { long } from "./support/engines.ts"
 import { libspdkMissing } from "./support/libspdkMissing.ts"
 import { seed } from "./support/random.ts"
 
-const numCases = 150
+const numCases = 256
+/** On a machine that is busy with more, there are fewer cases. */
+const limitMillis = 10_000
 const longCases = 100_000
 
 if (libspdkMissing !== undefined) {
@@ -24,12 +26,12 @@ if (libspdkMissing !== undefined) {
           engine: "libspdk",
           seed: long ? seed : 1,
           from: 0,
-          cases: long ? longCases : numCases
+          ...(long ? { cases: longCases } : { cases: numCases, limitMillis })
         })
-        assert.strictEqual(cases, long ? longCases : numCases)
+        assert.isAtLeast(cases, long ? longCases : 1)
         assert.deepStrictEqual(findings, [], long ? `EFFECT_SPDK_SEED=${seed}` : "")
       },
-      long ? 6 * 3_600_000 : 60_000
+      long ? 6 * 3_600_000 : 180_000
     )
   })
 }

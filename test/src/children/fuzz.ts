@@ -1,47 +1,61 @@
 /**
- * Runs cases of the fuzzer until one of them kills it: `fuzz ENGINE SEED FROM TO`, or `fuzz ENGINE FILE` for the one case in a file. Says
- * what it begins and what it ends, so that who reads it knows what was under way.
+ * Runs cases of the fuzzer until one of them kills it: `fuzz ENGINE SEED FROM TO CONCURRENCY LIMIT_MILLIS`, or `fuzz ENGINE FILE` for the one
+ * case in a file. Says what it begins and what it ends, so that who reads it knows what was under way. Stops after the batch in
+ * which something was wrong. With a concurrency of 1 a batch is one case, and the patience is greater.
  */
-import * as Rpc from "@effect-spdk/core/Rpc"
 import * as Effect from "effect/Effect"
-import { mkdtempSync, readFileSync, rmSync, writeSync } from "node:fs"
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { caseOf, type FuzzCase } from "../fuzz/cases.ts"
-import { runCase } from "../fuzz/run.ts"
+import { checkHealth, patient, quick, runCase } from "../fuzz/run.ts"
 import { engineLayer } from "./layers.ts"
 
-const [engine, seedOrCase = "1", from = "0", to = "0"] = process.argv.slice(2)
+const [engine, seedOrCase = "1", from = "0", to = "0", atOnce = "1", limitMillis = "Infinity"] = process.argv.slice(2)
 
 /** At once: the next thing that happens may be the end. */
 const say = (line: string): void => void writeSync(1, `${line}\n`)
 
+const isOne = seedOrCase.endsWith(".json")
+// What the campaign wrote.
+const only = isOne ? (JSON.parse(readFileSync(seedOrCase, "utf8")) as FuzzCase) : undefined
+
 const folder = mkdtempSync(join(tmpdir(), "fuzz-"))
 process.on("exit", () => rmSync(folder, { recursive: true, force: true }))
+// Paths of cases are relative too, and "../x" stays inside.
+const cwd = join(folder, "in", "cwd")
+mkdirSync(cwd, { recursive: true })
+process.chdir(cwd)
+const files = join(folder, "files")
+mkdirSync(files)
 
-const isOne = seedOrCase.endsWith(".json")
+const concurrency = isOne ? 1 : Number(atOnce)
+const patience = concurrency === 1 ? patient : quick
+const perBatch = concurrency === 1 ? 1 : 128
 
 const one = (index: number) =>
   Effect.gen(function* () {
-    // What the campaign wrote.
-    const fuzzCase = isOne
-      ? (JSON.parse(readFileSync(seedOrCase, "utf8")) as FuzzCase)
-      : caseOf(Number(seedOrCase), index)
     say(`+${index}`)
-    const { findings, stuck } = yield* runCase(fuzzCase, index, folder)
+    const fuzzCase = only ?? caseOf(Number(seedOrCase), index)
+    const startedAt = performance.now()
+    const { answers, findings, stuck } = yield* runCase(fuzzCase, index, files, patience)
     for (const finding of findings) say(`!${index} ${JSON.stringify(finding)}`)
     if (stuck.length > 0) say(`?${index} ${JSON.stringify(stuck)}`)
-    say(`-${index}`)
+    say(`-${index} ${Math.round(performance.now() - startedAt)} ${answers.join(",")}`)
+    return findings.length === 0 && stuck.length === 0
   })
 
-const indexes = isOne ? [0] : Array.from({ length: Number(to) - Number(from) }, (_, i) => Number(from) + i)
-
 const program = Effect.gen(function* () {
-  yield* Effect.forEach(indexes, one, { concurrency: 8, discard: true })
-  // The reactor still answers.
-  yield* Effect.flatMap(Rpc.RpcClient, (client) =>
-    client.call("spdk_get_version", undefined, { timeout: "20 seconds" })
-  )
+  const last = isOne ? 1 : Number(to)
+  for (let next = isOne ? 0 : Number(from); next < last; next += perBatch) {
+    const indexes = Array.from({ length: Math.min(perBatch, last - next) }, (_, i) => next + i)
+    const good = yield* Effect.forEach(indexes, one, { concurrency })
+    const wrong = yield* checkHealth(files, patience)
+    for (const text of wrong) say(`~${next} ${JSON.stringify(text)}`)
+    if (wrong.length > 0 || good.includes(false)) return
+    say(`#${next + indexes.length}`)
+    if (performance.now() > Number(limitMillis)) break
+  }
   say("end")
 }).pipe(Effect.provide(engineLayer(engine, { logLevel: "disabled" })))
 

@@ -8,9 +8,9 @@ import { makeRandom, type RandomSource } from "../support/random.ts"
 
 export type Json = Schema.Json
 
-/** "create" calls a function of `Bdev`, and "rpc" a method, as a client without types does. */
+/** "create" calls a typed function, "rpc" a method as a client without types does, and "typed" a method by `Rpc.callWith`. */
 export interface Call {
-  readonly via: "create" | "rpc"
+  readonly via: "create" | "rpc" | "typed"
   readonly method: string
   readonly params: { readonly [name: string]: Json }
 }
@@ -38,7 +38,7 @@ const schemaFile = new URL("../../../packages/core/schema/spdk-rpc-v26.05.json",
 const schema = JSON.parse(readFileSync(schemaFile, "utf8")) as RpcSchema
 
 /** Methods that people call on a running SPDK, and that neither end it nor reach outside of it. */
-export const methods: ReadonlyArray<string> = [
+const methods: ReadonlyArray<string> = [
   "bdev_malloc_create",
   "bdev_malloc_delete",
   "bdev_null_create",
@@ -83,13 +83,25 @@ export const methods: ReadonlyArray<string> = [
   "bdev_lvol_clone",
   "bdev_lvol_inflate",
   "bdev_lvol_set_read_only",
+  "bdev_lvol_get_lvols",
+  "bdev_lvol_decouple_parent",
+  "bdev_lvol_set_parent",
   "bdev_raid_create",
   "bdev_raid_delete",
+  "bdev_raid_get_bdevs",
+  "bdev_raid_add_base_bdev",
+  "bdev_raid_remove_base_bdev",
   "bdev_zone_block_create",
   "bdev_zone_block_delete",
+  "nvmf_create_target",
+  "nvmf_delete_target",
   "nvmf_create_transport",
+  "nvmf_get_transports",
   "nvmf_create_subsystem",
   "nvmf_delete_subsystem",
+  "nvmf_subsystem_add_listener",
+  "nvmf_subsystem_remove_listener",
+  "nvmf_subsystem_listener_set_ana_state",
   "nvmf_subsystem_add_ns",
   "nvmf_subsystem_remove_ns",
   "nvmf_subsystem_add_host",
@@ -168,7 +180,21 @@ const integers: ReadonlyArray<number> = [
   -4096
 ]
 
-const beyondNumbers: ReadonlyArray<number> = [0.5, 1.5, 1e21, 1e300, -0, 2 ** 63, 2 ** 64]
+/** What no JSON holds, by its name: `withMarks` of run.ts makes it. */
+const marked = (mark: string): Json => ({ $: mark })
+
+const beyondNumbers: ReadonlyArray<Json> = [
+  0.5,
+  1.5,
+  1e21,
+  1e300,
+  2 ** 63,
+  2 ** 64,
+  -(2 ** 31),
+  -(2 ** 53),
+  ...["NaN", "Infinity", "-0", `${2n ** 53n + 1n}`, `${2n ** 63n - 1n}`, `${2n ** 63n}`].map(marked),
+  ...[`${2n ** 64n - 512n}`, `${2n ** 64n - 1n}`, `${2n ** 64n}`, `${2n ** 65n}`, `${-(2n ** 63n)}`].map(marked)
+]
 
 const wildTexts: ReadonlyArray<string> = [
   "",
@@ -253,7 +279,7 @@ const valueOf = (random: RandomSource, field: Field, depth = 0): Json => {
   }
 }
 
-const numberOf = (random: RandomSource, name: string): number => {
+const numberOf = (random: RandomSource, name: string): Json => {
   // What a user would have written, so that something is made.
   if (name.endsWith("block_size") && random.chance(0.5)) return random.pick([512, 4096])
   if (/num_blocks$|size_in_mib|new_size/.test(name) && random.chance(0.5)) return random.pick([1, 64, 2048, 8192])
@@ -274,8 +300,12 @@ const textOf = (random: RandomSource, name: string): string => {
   if (/^(nqn|subnqn|host|hostnqn)$/.test(name)) return random.pick(nqns)
   if (/filename|path/.test(name)) return random.pick(["@file", "@file", "/dev/zero", "/nonexistent/file"])
   if (name === "trtype") return "TCP"
-  if (name === "traddr") return "127.0.0.1"
-  if (/cipher|clear_method|sock_impl|psk|key|flag|tgt_name|oclass|ptpl_file/.test(name)) return random.pick(wildTexts)
+  if (name === "adrfam") return random.pick(["IPv4", "IPv4", "IPv6", "ib"])
+  if (name === "traddr") return random.pick(["127.0.0.1", "127.0.0.1", "::1", "0.0.0.0", "localhost", "127.0.0.256"])
+  // Any free port: a fixed one may be somebody's.
+  if (name === "trsvcid") return random.pick(["0", "0", "65536", "-1", "http"])
+  if (name === "tgt_name") return random.chance(0.8) ? "@t" : random.pick(wildTexts)
+  if (/cipher|clear_method|sock_impl|psk|key|flag|oclass|ptpl_file/.test(name)) return random.pick(wildTexts)
   if (/lvs_name/.test(name)) return random.pick(["@l", "@l", "@k"])
   if (/uuid/.test(name)) return uuidOf(random)
   return random.pick(names)
@@ -308,8 +338,17 @@ const objectOf = (random: RandomSource, fields: ReadonlyArray<Field>, depth = 0)
 
 const rpcCall = (random: RandomSource): Call => {
   const method = random.pick(methods)
-  return { via: "rpc", method, params: objectOf(random, fieldsOf.get(method) ?? []) }
+  const params = objectOf(random, fieldsOf.get(method) ?? [])
+  return {
+    via: random.chance(0.15) ? "typed" : "rpc",
+    method,
+    params: method.startsWith("nvmf_") && random.chance(0.5) ? { ...params, ...targetName(method) } : params
+  }
 }
+
+/** Most transports and subsystems are of a target that ends with the case. */
+const targetName = (method: string): { readonly [name: string]: Json } =>
+  fieldsOf.get(method)?.some(({ name }) => name === "tgt_name") === true ? { tgt_name: "@t" } : {}
 
 type Option = (random: RandomSource) => Json
 
@@ -328,8 +367,10 @@ const boolean: Option = (random) => random.chance(0.5)
 const path: Option = (random) => random.pick(["@file", "@file", "@file", "/dev/zero", "/tmp", random.pick(wildTexts)])
 const createMode: Option = (random) => random.pick(["missing", "always", "never", "x"])
 
-/** The options of every function that creates, by its name. */
-const creations: { readonly [method: string]: { readonly [option: string]: Option } } = {
+type Creations = { readonly [method: string]: { readonly [option: string]: Option } }
+
+/** The options of every function that creates a bdev, by its name. */
+const bdevCreations: Creations = {
   createMalloc: {
     name,
     size,
@@ -366,9 +407,113 @@ const creations: { readonly [method: string]: { readonly [option: string]: Optio
   createSplit: { base, count: number, sizeMiB: number }
 }
 
-const needed = new Set(["base", "path", "count", "ioType", "errorType"])
+const small: Option = (random) => random.pick([1, 2, 4, 16, 64])
+const oftenSmall: Option = (random) => (random.chance(0.5) ? small(random) : number(random))
+const nqn: Option = (random) => (random.chance(0.2) ? random.pick(wildTexts) : random.pick(nqns))
+const wildText: Option = (random) => random.pick(wildTexts)
+const duration: Option = (random) => random.pick<Json>(["1 second", 10, 0, -1, "x", marked("NaN"), marked("Infinity")])
+const clearMethod: Option = (random) => random.pick(["none", "unmap", "write_zeroes", "default", "x"])
+const driver: Option = (random) => random.pick(["auto", "libspdk", "portable", "portable", "x"])
+const clusterSize: Option = (random) =>
+  random.chance(0.7) ? random.pick([4096, 8192, 65_536, 1_048_576, "64 KiB"]) : number(random)
+const xattrs: Option = (random) =>
+  random.pick<Json>([{}, { a: "b" }, { [random.pick(wildTexts)]: random.pick(wildTexts) }, { a: 1 }, [], "x"])
 
-const createCall = (random: RandomSource): Call => {
+const transportOption: Option = (random) => {
+  const params: Record<string, Json> = { trtype: random.pick(["TCP", "TCP", "TCP", "RDMA", "VFIOUSER", "x"]) }
+  const often = random.pick([0.05, 0.3])
+  for (const option of transportNumbers) if (random.chance(often)) params[option] = number(random)
+  for (const option of transportFlags) if (random.chance(often)) params[option] = random.chance(0.5)
+  if (random.chance(often)) params["maskedCommands"] = [random.pick(["compare", "reservations", "x"])]
+  return params
+}
+
+const transportNumbers = [
+  "maxQueueDepth",
+  "maxIoQpairsPerController",
+  "inCapsuleDataSize",
+  "maxIoSize",
+  "maxAdminQueueDepth",
+  "iobufSmallCacheSize",
+  "iobufLargeCacheSize",
+  "abortTimeoutSeconds",
+  "acceptorPollRateMicros",
+  "ackTimeoutMillis",
+  "keepAliveGranularity",
+  "minKeepAliveMillis",
+  "sockPriority",
+  "controlMessageCount"
+]
+
+const transportFlags = ["zcopy", "difInsertOrStrip", "disableCommandPassthru", "maskFusedCompareAndWrite"]
+
+/** Of the package nvmf: after `subsystem`, what is made belongs to it. */
+const nvmfCreations: Creations = {
+  target: { transports: (random) => [transportOption(random)], drainTimeout: duration },
+  subsystem: {
+    nqn,
+    serialNumber: wildText,
+    modelNumber: wildText,
+    maxNamespaces: oftenSmall,
+    allowAnyHost: boolean,
+    anaReporting: boolean,
+    minCntlid: number,
+    maxCntlid: number,
+    maxDeallocateBlocks: number,
+    writeZeroesSizeLimit: number,
+    passthrough: boolean,
+    enableSubsystemReset: boolean
+  },
+  addNamespace: {
+    bdev: base,
+    nsid: oftenSmall,
+    uuid,
+    nguid: (random) => (random.chance(0.6) ? uuidOf(random).replaceAll("-", "") : random.pick(wildTexts)),
+    anaGroup: oftenSmall,
+    persistReservationsIn: path,
+    visibleTo: (random) => random.pick<Json>([[], [random.pick(nqns)], [random.pick(wildTexts)], "x"])
+  },
+  addListener: {
+    trtype: (random) => random.pick(["TCP", "TCP", "TCP", "RDMA", "x"]),
+    adrfam: (random) => textOf(random, "adrfam"),
+    traddr: (random) => textOf(random, "traddr"),
+    trsvcid: (random) => random.pick<Json>([0, "0", "0", 65_536, -1, "x", 0.5]),
+    anaState: (random) => random.pick(["optimized", "non_optimized", "inaccessible", "x"]),
+    secureChannel: boolean,
+    sockImpl: wildText,
+    numaId: number
+  },
+  addHost: { nqn, psk: wildText, dhchapKey: wildText, dhchapControllerKey: wildText },
+  addReferral: {
+    trtype: (random) => random.pick(["TCP", "x"]),
+    traddr: (random) => textOf(random, "traddr"),
+    trsvcid: (random) => random.pick<Json>([4420, "4420", 65_536, -1, "x", 0.5]),
+    subnqn: nqn,
+    secureChannel: boolean
+  }
+}
+
+/** Of the package blobstore, on "@m": after `init`, what is made belongs to it. */
+const blobCreations: Creations = {
+  init: { driver, clusterSize, metadataPages: oftenSmall, type: wildText, clearMethod },
+  load: { driver, type: wildText, forceRecover: boolean, grow: boolean },
+  createBlob: {
+    size,
+    clusters: oftenSmall,
+    thin: boolean,
+    clearMethod,
+    extentTable: boolean,
+    externalSnapshot: base,
+    xattrs
+  },
+  resizeBlob: { clusters: oftenSmall },
+  snapshot: { xattrs },
+  clone: { xattrs }
+}
+
+const needed = new Set(["base", "path", "count", "ioType", "errorType", "nqn", "bdev", "traddr", "transports"])
+
+const createCall = (random: RandomSource, creations: Creations): Call => {
   const method = random.pick(Object.keys(creations))
   const params: Record<string, Json> = {}
   const often = random.pick([0.1, 0.3, 0.8])
@@ -381,6 +526,9 @@ const createCall = (random: RandomSource): Call => {
     else delete params["size"]
     if (params["numBlocks"] === undefined) params["size"] ??= "1 MiB"
   }
+  if (method === "createBlob") delete params[random.pick(["size", "clusters"])]
+  // Nothing of it fits the type.
+  if (random.chance(0.03)) params[random.pick(Object.keys(creations[method] ?? {}))] = ofAnyType(random)
   return { via: "create", method, params }
 }
 
@@ -397,12 +545,43 @@ export const caseOf = (seed: number, index: number): FuzzCase => {
   if (random.chance(0.9)) {
     calls.push({ via: "rpc", method: "bdev_malloc_create", params: { name: "@m", ...geometry(random) } })
   }
-  const isTyped = random.chance(0.5)
-  if (!isTyped && random.chance(0.25)) calls.push(...(random.chance(0.7) ? lvolStart(random) : nvmfStart))
-  const count = 1 + random.below(isTyped ? 3 : 5)
-  for (let i = 0; i < count; i++) calls.push(isTyped ? createCall(random) : rpcCall(random))
+  if (random.chance(0.5)) return { calls: [...calls, ...typedCalls(random)] }
+  if (random.chance(0.4)) calls.push(...(random.chance(0.5) ? lvolStart(random) : nvmfStart(random)))
+  const count = 1 + random.below(5)
+  for (let i = 0; i < count; i++) calls.push(rpcCall(random))
   return { calls }
 }
+
+const typedCalls = (random: RandomSource): ReadonlyArray<Call> => {
+  const several = (creations: Creations, most: number): ReadonlyArray<Call> =>
+    Array.from({ length: 1 + random.below(most) }, () => createCall(random, creations))
+  const of = (method: string, params: Call["params"]): Call => ({ via: "create", method, params })
+  const kind = random.pick(["bdev", "bdev", "bdev", "bdev", "nvmf", "blob"])
+  if (kind === "bdev") return several(bdevCreations, 3)
+  const isStarted = random.chance(0.7)
+  if (kind === "nvmf") {
+    const start = isStarted ? [of("subsystem", { nqn: "nqn.2016-06.io.spdk:@a" })] : []
+    return [...start, ...several(nvmfCreations, 4)]
+  }
+  const start = isStarted ? [of("init", { driver: random.pick(["auto", "portable"]), clusterSize: 65_536 })] : []
+  return [...start, ...several(blobCreations, 4)]
+}
+
+/** The options of all functions that create, for counting. */
+export const allCreations: ReadonlyArray<readonly [method: string, options: ReadonlyArray<string>]> = [
+  bdevCreations,
+  nvmfCreations,
+  blobCreations
+].flatMap((creations) => Object.entries(creations).map(([method, options]) => [method, Object.keys(options)] as const))
+
+/** The fields of the methods, for counting. */
+export const allMethods: ReadonlyArray<readonly [method: string, fields: ReadonlyArray<string>]> = methods.map(
+  (method) => [method, (fieldsOf.get(method) ?? []).map(({ name }) => name)]
+)
+
+/** What a method cannot do without. */
+export const requiredOf = (method: string): ReadonlyArray<string> =>
+  (fieldsOf.get(method) ?? []).flatMap(({ name, required }) => (required === true ? [name] : []))
 
 const lvolStart = (random: RandomSource): ReadonlyArray<Call> => [
   { via: "rpc", method: "bdev_malloc_create", params: { name: "@s", num_blocks: 16_384, block_size: 512 } },
@@ -414,10 +593,23 @@ const lvolStart = (random: RandomSource): ReadonlyArray<Call> => [
   }
 ]
 
-const nvmfStart: ReadonlyArray<Call> = [
-  { via: "rpc", method: "nvmf_create_transport", params: { trtype: "TCP" } },
-  { via: "rpc", method: "nvmf_create_subsystem", params: { nqn: "nqn.2016-06.io.spdk:@a", allow_any_host: true } }
-]
+/** On a target of its own, because no transport ever goes while its target is there. */
+const nvmfStart = (random: RandomSource): ReadonlyArray<Call> => {
+  const tgt_name = "@t"
+  const transport: Call = {
+    via: "rpc",
+    method: "nvmf_create_transport",
+    params: random.chance(0.5)
+      ? { trtype: "TCP", tgt_name }
+      : { ...objectOf(random, fieldsOf.get("nvmf_create_transport") ?? []), trtype: "TCP", tgt_name }
+  }
+  const nqn = "nqn.2016-06.io.spdk:@a"
+  return [
+    { via: "rpc", method: "nvmf_create_target", params: { name: "@t" } },
+    transport,
+    { via: "rpc", method: "nvmf_create_subsystem", params: { nqn, allow_any_host: true, tgt_name } }
+  ]
+}
 
 /** Each case with one thing less: a call, or a parameter of a call. */
 export const smaller = ({ calls }: FuzzCase): ReadonlyArray<FuzzCase> => [

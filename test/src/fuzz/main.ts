@@ -21,5 +21,5 @@ const summary = await runCampaign({
   cases: Number(values.cases),
   onProgress: (line) => console.log(line)
 })
-console.log(JSON.stringify({ ...summary, stuck: summary.stuck.length }))
+console.log(JSON.stringify(summary))
 process.exitCode = summary.findings.length === 0 ? 0 : 1
