@@ -81,8 +81,8 @@ export const makeCoverage = () => {
       const names = all.flatMap(([method, own]) => own.map((field) => `${method}.${field}`))
       const fewest = names
         .map((field) => [field, kindsOfField.get(field)?.size ?? 0] as const)
-        .sort(([, a], [, b]) => a - b)[0]
-      const sorted = (counts: Count) => Object.fromEntries([...counts].sort(([, a], [, b]) => b - a))
+        .toSorted(([, a], [, b]) => a - b)[0]
+      const sorted = (counts: Count) => Object.fromEntries([...counts].toSorted(([, a], [, b]) => b - a))
       return {
         methods: allMethods.filter(([method]) => calls.has(method)).length,
         creations: allCreations.filter(([method]) => calls.has(method)).length,
