@@ -26,7 +26,7 @@ export type CutKind = "reset" | "end"
 
 /** Chances, all 0 by default. They may be changed at any time. @since 0.1.0 @category models */
 export interface Faults {
-  /** Per connection, when it is made: that it is cut, after any number of bytes up to `cutBytes`. */
+  /** Per connection, when it is made: that it is cut, after any number of bytes up to `cutBytes`. 0 also spares those there are. */
   cut: number
   /** Default 65,536. */
   cutBytes: number

@@ -7,9 +7,19 @@ import { type Chance, make as makeSimulation } from "@effect-spdk/core/Simulatio
  * - `slow`: answers take longer than half of the keep-alive, and less than all of it. No connection is lost.
  * - `still`: the machine stands still for longer than the keep-alive. No connection is lost.
  * - `errors`: the target's disk fails requests.
+ * - `memory`: allocations of DMA memory fail.
  */
-export type NetFault = "none" | "cut" | "refuse" | "stall" | "slow" | "still" | "errors"
-export const netFaults: ReadonlyArray<NetFault> = ["none", "cut", "refuse", "stall", "slow", "still", "errors"]
+export type NetFault = "none" | "cut" | "refuse" | "stall" | "slow" | "still" | "errors" | "memory"
+export const netFaults: ReadonlyArray<NetFault> = [
+  "none",
+  "cut",
+  "refuse",
+  "stall",
+  "slow",
+  "still",
+  "errors",
+  "memory"
+]
 
 export interface RangeAction {
   readonly _tag: "Write" | "Zero" | "Unmap" | "Read"
@@ -62,6 +72,8 @@ export interface NetPlan {
   readonly inCapsuleBytes: number
   readonly keepAliveMillis: number
   readonly lossSeconds: number
+  /** The host attaches what a discovery service finds. */
+  readonly isDiscovered: boolean
   readonly fastFailSeconds: number | undefined
   readonly fault: NetFault
   readonly faultChance: number
@@ -72,7 +84,8 @@ export interface NetPlan {
 export const keepAliveMillis = 4000
 
 export const netPlanOf = (seed: number, options: { readonly fault?: NetFault | undefined } = {}): NetPlan => {
-  const chance = makeSimulation({ seed }).chance("net plan")
+  const simulation = makeSimulation({ seed })
+  const chance = simulation.chance("net plan")
   const fault = options.fault ?? chance.pick(["none", "none", ...netFaults])
   const paths = chance.pick([1, 1, 2] as const)
   const interrupts = chance.pick([0, 0, 0.1, 0.3])
@@ -91,6 +104,7 @@ export const netPlanOf = (seed: number, options: { readonly fault?: NetFault | u
     ioQueues: chance.pick([1, 1, 3]),
     inCapsuleBytes: chance.pick([4096, 4096, 8192]),
     keepAliveMillis,
+    isDiscovered: fault !== "slow" && fault !== "still" && simulation.chance("net discovery").is(0.2),
     lossSeconds: chance.pick([60, 60, 60, 3]),
     fastFailSeconds: chance.is(0.25) ? 2 : undefined,
     fault,

@@ -68,6 +68,7 @@ class NetRun {
   private nextStamp = 1
   private hostScope: Scope.Closeable | undefined = undefined
   private controller: NvmeBdev.AttachedController | undefined = undefined
+  private discovery: NvmeBdev.Discovery | undefined = undefined
   private readonly attaching = Semaphore.makeUnsafe(1)
   private readonly targetTurn = Semaphore.makeUnsafe(1)
 
@@ -190,10 +191,9 @@ class NetRun {
       for (let tries = 0; tries < 60; tries++) {
         const scope = yield* Scope.make()
         this.expectedConnects++
-        const exit = yield* Effect.exit(Scope.provide(this.attachOnce, scope))
+        const exit = yield* Effect.exit(Scope.provide(plan.isDiscovered ? this.discoverOnce : this.attachOnce, scope))
         if (Exit.isSuccess(exit)) {
           this.hostScope = scope
-          this.controller = exit.value
           watch.log("attached")
           // A second path is made known, and is connected to when the first is lost.
           return
@@ -230,13 +230,57 @@ class NetRun {
         multipath: "failover"
       })
       for (let path = 1; path < plan.paths; path++) yield* controller.addPath({ ...common, trsvcid: portOf(path) })
-      return controller
+      this.controller = controller
     })
   )
 
+  /** What the target's discovery subsystem knows is attached, by whichever paths. */
+  private readonly discoverOnce = Effect.suspend(() =>
+    Effect.gen({ self: this }, function* () {
+      const { fastFailSeconds, lossSeconds } = this.plan
+      this.discovery = yield* NvmeBdev.discover({
+        name: "found",
+        traddr: address,
+        trsvcid: portOf(0),
+        hostnqn,
+        attachTimeout: "20 seconds",
+        reconnectDelay: "1 second",
+        lossTimeout: `${lossSeconds} seconds`,
+        fastIoFailTimeout: fastFailSeconds === undefined ? undefined : (`${fastFailSeconds} seconds` as const)
+      })
+    })
+  )
+
+  /** What the volume is called on the host now. */
+  private readonly nameNow: Effect.Effect<string> = Effect.suspend(() => {
+    const { discovery } = this
+    if (discovery === undefined) return Effect.succeed(bdevName)
+    return Effect.map(
+      Effect.orElseSucceed(discovery.bdevs, () => []),
+      ([first = "none"]) => first
+    )
+  })
+
+  /** The host is connected; "gone" when it was told to give up. */
+  private readonly connection: Effect.Effect<"up" | "down" | "gone", never, Spdk.Services> = Effect.suspend(() => {
+    const { controller, discovery } = this
+    const all = Effect.exit(
+      discovery === undefined
+        ? (controller?.paths ?? Effect.succeed([]))
+        : Effect.map(NvmeBdev.list, (found) => found.flatMap(({ paths }) => paths))
+    )
+    return Effect.map(all, (exit) =>
+      exit._tag === "Failure" || (discovery === undefined && exit.value.length === 0)
+        ? ("gone" as const)
+        : exit.value.some(({ state }) => state === "enabled")
+          ? ("up" as const)
+          : ("down" as const)
+    )
+  })
+
   private readonly detach = Effect.suspend(() => {
     const { hostScope } = this
-    this.hostScope = this.controller = undefined
+    this.hostScope = this.controller = this.discovery = undefined
     return hostScope === undefined ? Effect.void : Scope.close(hostScope, Exit.void)
   })
 
@@ -302,12 +346,14 @@ class NetRun {
       if (held.bdev === undefined) {
         const scope = yield* Scope.make()
         held.scope = scope
+        const now = this.nameNow
         yield* this.attempt(
           `${text}, open`,
           Effect.gen(function* () {
-            held.bdev = yield* Scope.provide(Bdev.open(bdevName, { write: true }), scope)
+            const name = yield* now
+            held.bdev = yield* Scope.provide(Bdev.open(name, { write: true }), scope)
             // The name is this bdev's for as long as it is open.
-            held.uuid = (yield* Bdev.find(bdevName)).uuid
+            held.uuid = (yield* Bdev.find(name)).uuid
           }),
           { mayFail: this.canFail }
         )
@@ -493,6 +539,7 @@ class NetRun {
   private stir(): void {
     const { fault, faultChance } = this.plan
     const { faults } = this.simulation.network
+    if (fault === "memory") this.simulation.memoryFailureChance = faultChance / 2
     if (fault === "cut") faults.cut = faultChance
     if (fault === "refuse") {
       faults.refuse = faultChance
@@ -505,6 +552,7 @@ class NetRun {
     const { faults } = this.simulation.network
     faults.cut = faults.refuse = faults.stall = 0
     for (const { disk } of this.volumes) disk.faults.error = 0
+    this.simulation.memoryFailureChance = 0
   }
 
   // ----- the end -----
@@ -516,26 +564,21 @@ class NetRun {
       const held: Held = { scope: undefined, bdev: undefined, uuid: undefined }
       const work = Effect.gen({ self: this }, function* () {
         for (let tries = 0; tries < 30; tries++) {
-          const found = yield* Effect.exit(Bdev.find(bdevName))
-          const paths = yield* Effect.exit(
-            Effect.suspend(
-              (): Effect.Effect<ReadonlyArray<NvmeBdev.PathInfo>, unknown> =>
-                this.controller?.paths ?? Effect.fail("none")
-            )
-          )
-          const isHere = found._tag === "Success" && found.value.uuid === target.current.uuid
-          if (isHere && paths._tag === "Success" && paths.value.some(({ state }) => state === "enabled")) break
+          const found = yield* Effect.exit(Effect.flatMap(this.nameNow, Bdev.find))
+          const connection = yield* this.connection
+          if (connection === "up" && found._tag === "Success" && found.value.uuid === target.current.uuid) break
           // Given up, as it was told to be.
-          if (paths._tag === "Failure") yield* this.reattach
+          if (connection === "gone") yield* this.reattach
           yield* Effect.sleep("1 second")
         }
         const scope = yield* Scope.make()
-        const opened = yield* Effect.exit(Scope.provide(Bdev.open(bdevName, { write: true }), scope))
+        const name = yield* this.nameNow
+        const opened = yield* Effect.exit(Scope.provide(Bdev.open(name, { write: true }), scope))
         if (opened._tag === "Failure")
           return watch.violated(`in the end, the bdev is not there: ${endOf(opened.cause)}`)
         held.scope = scope
         const bdev = opened.value
-        const found = yield* Bdev.find(bdevName)
+        const found = yield* Bdev.find(name)
         const volume = this.volumes.find(({ uuid }) => uuid === found.uuid)
         if (volume !== target.current)
           return watch.violated(`in the end, the bdev is ${volume?.label ?? "nothing known"}`)
@@ -602,9 +645,12 @@ const usageOf = (engine: Context.Context<Spdk.Services>): Effect.Effect<Spdk.Usa
   )
 
 /** Whether I/O may end with an error: what a plan without that does to it, waiting survives. */
-const mayFail = ({ fastFailSeconds, fault, fibers, lossSeconds, world }: NetPlan): boolean =>
+const mayFail = ({ fastFailSeconds, fault, fibers, isDiscovered, lossSeconds, world }: NetPlan): boolean =>
   fastFailSeconds !== undefined ||
   fault === "errors" ||
+  fault === "memory" ||
+  // A path that the log does not have any more is detached.
+  (isDiscovered && (fault !== "none" || world.length > 0)) ||
   (lossSeconds < 20 && (fault !== "none" || world.some(({ action }) => action._tag !== "Ana"))) ||
   fibers.some((steps) => steps.some(({ action }) => action._tag === "Reattach" || action._tag === "Reset")) ||
   world.some(

@@ -53,7 +53,8 @@ export class DiscoveryService {
   private isStopped = false
   /** A "changed" waits among the signals. */
   private isChangeKnown = false
-  private readonly signals = Effect.runSync(Queue.unbounded<Signal>())
+  /** Once it runs: a queue wakes its taker by the scheduler of the fiber that has made it. */
+  private signals: Queue.Queue<Signal> | undefined = undefined
   private fiber: Fiber.Fiber<void> | undefined = undefined
   private onStarted: (errno: number) => void = () => {}
 
@@ -125,15 +126,17 @@ export class DiscoveryService {
   private signal(signal: Signal): void {
     if (this.isStopped || (signal === "changed" && this.isChangeKnown)) return
     if (signal === "changed") this.isChangeKnown = true
-    Queue.offerUnsafe(this.signals, signal)
+    if (this.signals !== undefined) Queue.offerUnsafe(this.signals, signal)
   }
 
   private readonly run: Effect.Effect<void> = Effect.gen({ self: this }, function* () {
+    const signals = yield* Queue.unbounded<Signal>()
+    this.signals = signals
     for (;;) {
       const next = this.referrals.shift()
       if (next === undefined) return
       this.inUse = next
-      yield* Effect.catch(this.follow(next), ({ message }) =>
+      yield* Effect.catch(this.follow(next, signals), ({ message }) =>
         Effect.sync(() => this.module.registry.context.log("warning", `${operation}: ${this.name}: ${message}`))
       )
       this.inUse = undefined
@@ -149,15 +152,16 @@ export class DiscoveryService {
   })
 
   /** Until the connection is lost. */
-  private follow(transportId: NvmeTransportIdFields): Effect.Effect<void, SpdkError> {
+  private follow(transportId: NvmeTransportIdFields, signals: Queue.Queue<Signal>): Effect.Effect<void, SpdkError> {
     const { settings } = this.options
     return Effect.flatMap(addressOf(operation, transportId, settings), (address) => {
       const controller = new HostController(this.module.registry.context, transportId, address, settings, (event) =>
         this.onEvent(event)
       )
-      return Effect.andThen(Effect.andThen(Queue.clear(this.signals), controller.connect), this.watch(controller)).pipe(
-        Effect.ensuring(controller.disconnect)
-      )
+      return Effect.andThen(
+        Effect.andThen(Queue.clear(signals), controller.connect),
+        this.watch(controller, signals)
+      ).pipe(Effect.ensuring(controller.disconnect))
     })
   }
 
@@ -168,13 +172,13 @@ export class DiscoveryService {
     }
   }
 
-  private watch(controller: HostController): Effect.Effect<void, SpdkError> {
+  private watch(controller: HostController, signals: Queue.Queue<Signal>): Effect.Effect<void, SpdkError> {
     return Effect.gen({ self: this }, function* () {
       for (;;) {
         this.isChangeKnown = false
         yield* this.update(controller)
         this.onStarted(0)
-        if ((yield* Queue.take(this.signals)) === "lost") return
+        if ((yield* Queue.take(signals)) === "lost") return
       }
     })
   }

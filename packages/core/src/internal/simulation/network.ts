@@ -304,6 +304,7 @@ class Pipe {
     const { receiver, sender } = link.ends(this.from)
     this.isTaking = false
     if (sender.connecting) return
+    if (faults.cut === 0) link.bytesLeft = Infinity
     const first = this.writes[0]
     if (first === undefined) {
       if (!this.isEnding) return
