@@ -17,12 +17,13 @@ const isInFlight = new Promise<void>((resolve) => (tellInFlight = resolve))
 
 const program = Effect.gen(function* () {
   const base = yield* Bdev.createMalloc({ name: "base", blockSize: 512, numBlocks: 8192 })
-  const second = 1_000_000
+  // Long enough to be in flight whatever is done now, short enough to be waited for.
+  const micros = 400_000
   const slow = yield* Bdev.createDelay({
     base: base,
     name: "slow",
-    readMicros: second,
-    writeMicros: second
+    readMicros: micros,
+    writeMicros: micros
   })
   const thread = yield* SpdkThread.spawn({ name: "leaving" })
   const bdev = yield* Bdev.open(slow, { write: true })

@@ -11,6 +11,7 @@ import * as Option from "effect/Option"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as net from "node:net"
+import { long } from "../support/engines.ts"
 import {
   contract,
   expectReasonIn,
@@ -26,6 +27,9 @@ import { exported, type NvmfTargetFactory } from "../support/nvmfTarget.ts"
 
 /** What I/O may say when its connection goes. */
 const lostReasons = ["Aborted", "DeviceRemoved", "IoFailed", "NotFound", "Released", "TimedOut"] as const
+
+/** So many one after the other. */
+const connections = long ? 100 : 30
 
 /** Fibers that write and read without end; each ends with its first failure, which they answer with. */
 const load = (disk: Nvme.NvmeNamespace, fibers = 16) =>
@@ -126,7 +130,7 @@ export const suite: NvmeSuite = (name, layer, _capabilities, factory) => {
     check("a target that falls silent is given up, and the scope ends", () =>
       Effect.gen(function* () {
         const own = yield* factory
-        yield* withLimit(2000, (adminTimeout, inTime) =>
+        yield* withLimit(1000, (adminTimeout, inTime) =>
           Effect.gen(function* () {
             const options = { keepAlive: adminTimeout / 2, adminTimeout }
             const { controller, disk } = yield* inTime(opened(Effect.succeed(own), options))
@@ -266,7 +270,7 @@ export const suite: NvmeSuite = (name, layer, _capabilities, factory) => {
         const own = yield* factory
         const subsystem = yield* exported(own)
         yield* own.freeze
-        const connect = Nvme.connect(subsystem.transportId, { connectTimeout: "1 second" })
+        const connect = Nvme.connect(subsystem.transportId, { connectTimeout: "300 millis" })
         const silent = yield* within("the time limit", Effect.exit(Effect.scoped(connect)))
         expectReasonIn(silent, ["IoFailed", "TimedOut"])
         const given = yield* Effect.forkScoped(Effect.scoped(Nvme.connect(subsystem.transportId)), {
@@ -313,11 +317,11 @@ export const suite: NvmeSuite = (name, layer, _capabilities, factory) => {
         })
     )
 
-    check("a hundred connections one after the other leave nothing", () =>
+    check(`${connections} connections one after the other leave nothing`, () =>
       Effect.gen(function* () {
         const running = yield* target
         const subsystem = yield* exported(running)
-        for (let round = 0; round < 100; round++) {
+        for (let round = 0; round < connections; round++) {
           yield* Effect.scoped(
             Effect.gen(function* () {
               const controller = yield* Nvme.connect(subsystem.transportId)

@@ -16,7 +16,7 @@ import { attachedBdev, exported, freePort, freshNqn, makeTarget, untilConnected 
 const patient = { lossTimeout: "30 seconds", reconnectDelay: "1 second" } as const
 
 /** SPDK takes a second for each. */
-const cuts = Number(process.env["EFFECT_SPDK_CUTS"] ?? (long ? 100 : 5))
+const cuts = Number(process.env["EFFECT_SPDK_CUTS"] ?? (long ? 100 : 3))
 
 export const suite = (name: string, layer: EngineLayer, capabilities: Capabilities): void =>
   contract(name, layer, (check) => {

@@ -353,9 +353,9 @@ export const suite = (name: string, layer: EngineLayer, capabilities: Capabiliti
           const other = yield* startTarget.pipe(Scope.provide(dead))
           const made = yield* other.run(exported()).pipe(Scope.provide(dead))
           const { bdev } = yield* attachedBdev(made, {
-            lossTimeout: "6 seconds",
+            lossTimeout: "3 seconds",
             reconnectDelay: "1 second",
-            fastIoFailTimeout: "2 seconds"
+            fastIoFailTimeout: "1 second"
           })
           const events = yield* Effect.forkChild(Stream.runCollect(bdev.events), { startImmediately: true })
           const running = yield* startLoad(bdev)
