@@ -12,6 +12,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type { KeyValueStore } from "effect/persistence/KeyValueStore"
 import * as Scope from "effect/Scope"
+import { sweepPoints } from "./golden/random.ts"
 import { type Faults, faultyBdev } from "./support/faultyBdev.ts"
 
 const options = { segmentSize: "64 KiB", largeValueSize: "8 KiB" }
@@ -129,7 +130,7 @@ layer(Spdk.layerEmbedded({ logLevel: "error" }), { excludeTestServices: true })(
           Effect.gen(function* () {
             const changes = yield* sweep(undefined, once)
             assert.isAbove(changes, 100)
-            for (let failAt = 1; failAt <= changes; failAt++) yield* sweep(failAt, once)
+            for (const failAt of sweepPoints(changes, 3)) yield* sweep(failAt, once)
           }),
         240_000
       )

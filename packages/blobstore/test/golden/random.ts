@@ -8,6 +8,16 @@ export const isLong: boolean = process.env["EFFECT_SPDK_LONG"] === "1"
 /** The short slice of every run, the long one under EFFECT_SPDK_LONG=1. */
 export const rounds = (short: number, long: number): number => (isLong ? long : short)
 
+/**
+ * The points 1 to `last` of a sweep: all of them in the long slice, every `stride`-th in the short one. Chance decides where that
+ * begins, so that a few runs visit all.
+ */
+export const sweepPoints = (last: number, stride: number): ReadonlyArray<number> => {
+  const step = rounds(stride, 1)
+  const first = 1 + (seed % step)
+  return Array.from({ length: Math.max(0, Math.ceil((last - first + 1) / step)) }, (_, index) => first + index * step)
+}
+
 export interface Random {
   /** A whole number from 0 to below `limit`. */
   readonly below: (limit: number) => number
