@@ -31,8 +31,18 @@ const engines = {
   libspdk: Spdk.layer({ name: "reader", memoryMiB, logLevel: "error" })
 }
 
-/** An image that a process of its own has written, and what it said is in it. */
+interface Written {
+  readonly path: string
+  readonly record: StoreRecord
+}
+
+const images = new Map<string, Written>()
+
+/** An image that a process of its own has written, and what it said is in it. Written once: who reads it takes a copy. */
 const written = Effect.fnUntraced(function* (engine: string, driver: string, way: "unload" | "wait") {
+  const key = `${engine} ${driver} ${way}`
+  const known = images.get(key)
+  if (known !== undefined) return known
   const path = yield* scratchFile
   const child = yield* start("blobs", [engine, driver, path, way])
   const [, json = ""] = yield* child.line(/^record (.*)$/m)
@@ -41,7 +51,9 @@ const written = Effect.fnUntraced(function* (engine: string, driver: string, way
   if (way === "unload") expectExit(ended, 0)
   // Our own child printed it.
   const record: StoreRecord = JSON.parse(json)
-  return { path, record }
+  const image: Written = { path, record }
+  images.set(key, image)
+  return image
 })
 
 const copyOf = (path: string) =>
