@@ -1,7 +1,7 @@
 /**
  * The unit tests of the two packages, the contract suites on each engine, the examples, the bench and the scripts.
- * SPDK starts once per process and busy machines have two cores, so that every file has a process of its own and the
- * libspdk files take turns.
+ * SPDK starts once per process, so that every file has a process of its own. Busy machines have two cores, and SPDK's own
+ * nvmf_tgt polls on a whole one: the libspdk files that start it, or that measure a connection's limits, take turns.
  */
 import "./src/support/node20.ts"
 import { defineConfig } from "vitest/config"
@@ -12,6 +12,9 @@ const testTimeout = process.env["EFFECT_SPDK_LONG"] === "1" ? 1_800_000 : 60_000
 
 /** Where `npm test` wants the results as JSON. */
 const report = process.env["EFFECT_SPDK_TEST_REPORT"]
+
+/** Files of libspdk with connections, beside which nothing else runs. */
+const libspdkFabrics = "src/libspdk.nvm*.test.ts"
 
 const shared = {
   pool: "forks" as const,
@@ -58,13 +61,16 @@ export default defineConfig({
           ...shared,
           name: "examples",
           root: "../examples",
-          include: ["*/test/**/*.test.ts"],
-          fileParallelism: false
+          include: ["*/test/**/*.test.ts"]
         }
       },
       {
         extends: false,
-        test: { ...shared, name: "libspdk", root: ".", include: ["src/libspdk.*.test.ts"], fileParallelism: false }
+        test: { ...shared, name: "libspdk", root: ".", include: ["src/libspdk.*.test.ts"], exclude: [libspdkFabrics] }
+      },
+      {
+        extends: false,
+        test: { ...shared, name: "libspdk-fabrics", root: ".", include: [libspdkFabrics], fileParallelism: false }
       }
     ]
   }

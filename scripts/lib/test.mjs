@@ -53,7 +53,7 @@ const asanTests = async (engines) => {
     // V8 frees nothing at exit, and DPDK's memory is not the heap's: only errors count here, not leaks.
     ASAN_OPTIONS: "detect_leaks=0:abort_on_error=1"
   }
-  return await vitest(["--project", "libspdk"], env, engines)
+  return await vitest(["--project", "libspdk*"], env, engines)
 }
 
 /** Arguments select tests; then only vitest runs. */
