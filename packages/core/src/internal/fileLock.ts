@@ -56,6 +56,12 @@ const holderOf = async (inode: number): Promise<string> => {
   return "another process"
 }
 
+/**
+ * The open files behind the locks. Node closes a file that nobody refers to any more, and a program whose fibers wait for what has
+ * no reference to them, such as `Effect.never`, may be collected with all of its scopes.
+ */
+const held = new Set<fs.FileHandle>()
+
 /** Once: what a machine lacks it lacks for every file. */
 let hasWarned = false
 
@@ -77,7 +83,10 @@ export const lockFile = (operation: string, path: string): Effect.Effect<void, S
         const file = yield* Effect.promise(() => fs.open(path, "r+").catch(() => undefined))
         if (file === undefined) return undefined
         const outcome = yield* Effect.promise(() => tryLock(file.fd))
-        if (outcome._tag === "Locked") return file
+        if (outcome._tag === "Locked") {
+          held.add(file)
+          return file
+        }
         const holder = yield* Effect.promise(async () => {
           const { ino } = await file.stat()
           await file.close()
@@ -90,6 +99,11 @@ export const lockFile = (operation: string, path: string): Effect.Effect<void, S
         const detail = `its file is open for writing in ${holder}`
         return yield* Effect.fail(new SpdkError({ reason: new Busy({ operation, resource: path, detail }) }))
       }),
-      (file) => Effect.promise(async () => file?.close())
+      (file) =>
+        Effect.promise(async () => {
+          if (file === undefined) return
+          held.delete(file)
+          await file.close()
+        })
     )
   )
