@@ -267,7 +267,9 @@ class NetRun {
     const all = Effect.exit(
       discovery === undefined
         ? (controller?.paths ?? Effect.succeed([]))
-        : Effect.map(NvmeBdev.list, (found) => found.flatMap(({ paths }) => paths))
+        : Effect.map(Effect.zip(NvmeBdev.list, this.nameNow), ([found, name]) =>
+            found.filter((one) => name === `${one.name}n1`).flatMap(({ paths }) => paths)
+          )
     )
     return Effect.map(all, (exit) =>
       exit._tag === "Failure" || (discovery === undefined && exit.value.length === 0)
