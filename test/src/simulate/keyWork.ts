@@ -164,12 +164,7 @@ export class KeyWork {
     return Effect.map(Effect.exit(Effect.interruptible(effect)), (exit) => {
       if (Exit.isSuccess(exit)) {
         this.watch.log(`${text}: ok`)
-        if (isGone)
-          this.watch.endedWithoutDisk(
-            text,
-            "ok",
-            change !== undefined && !text.startsWith("modify") && !text.startsWith("remove")
-          )
+        if (isGone) this.watch.endedWithoutDisk(text, "ok", text.startsWith("set "))
         onSuccess(exit.value)
         return
       }
