@@ -7,7 +7,7 @@ import * as Effect from "effect/Effect"
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { caseOf, type FuzzCase } from "../fuzz/cases.ts"
+import { batchCases, caseOf, type FuzzCase } from "../fuzz/cases.ts"
 import { checkHealth, patient, quick, runCase } from "../fuzz/run.ts"
 import { engineLayer } from "./layers.ts"
 
@@ -31,7 +31,10 @@ mkdirSync(files)
 
 const concurrency = isOne ? 1 : Number(atOnce)
 const patience = concurrency === 1 ? patient : quick
-const perBatch = concurrency === 1 ? 1 : 128
+
+/** Where the batch of this case ends. */
+const batchEnd = (index: number): number =>
+  concurrency === 1 ? index + 1 : (Math.floor(index / batchCases) + 1) * batchCases
 
 const one = (index: number) =>
   Effect.gen(function* () {
@@ -47,8 +50,8 @@ const one = (index: number) =>
 
 const program = Effect.gen(function* () {
   const last = isOne ? 1 : Number(to)
-  for (let next = isOne ? 0 : Number(from); next < last; next += perBatch) {
-    const indexes = Array.from({ length: Math.min(perBatch, last - next) }, (_, i) => next + i)
+  for (let next = isOne ? 0 : Number(from); next < last; next = batchEnd(next)) {
+    const indexes = Array.from({ length: Math.min(batchEnd(next), last) - next }, (_, i) => next + i)
     const good = yield* Effect.forEach(indexes, one, { concurrency })
     const wrong = yield* checkHealth(files, patience)
     for (const text of wrong) say(`~${next} ${JSON.stringify(text)}`)

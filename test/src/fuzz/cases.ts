@@ -336,19 +336,23 @@ const objectOf = (random: RandomSource, fields: ReadonlyArray<Field>, depth = 0)
   return params
 }
 
-const rpcCall = (random: RandomSource): Call => {
-  const method = random.pick(methods)
+const rpcCall = (random: RandomSource, hasTargets: boolean): Call => {
+  const picked = random.pick(methods)
+  const method = hasTargets || !ofTargets.has(picked) ? picked : "nvmf_create_subsystem"
   const params = objectOf(random, fieldsOf.get(method) ?? [])
+  const isNamed = fieldsOf.get(method)?.some(({ name }) => name === "tgt_name") === true && random.chance(0.7)
   return {
     via: random.chance(0.15) ? "typed" : "rpc",
     method,
-    params: method.startsWith("nvmf_") && random.chance(0.5) ? { ...params, ...targetName(method) } : params
+    params: isNamed ? ofTarget(params, hasTargets) : params
   }
 }
 
-/** Most transports and subsystems are of a target that ends with the case. */
-const targetName = (method: string): { readonly [name: string]: Json } =>
-  fieldsOf.get(method)?.some(({ name }) => name === "tgt_name") === true ? { tgt_name: "@t" } : {}
+/** Of a target that ends with the case, or of the one that everybody has. */
+const ofTarget = (params: Call["params"], hasTargets: boolean): Call["params"] => {
+  const { tgt_name: _, ...others } = params
+  return hasTargets ? { ...others, tgt_name: "@t" } : others
+}
 
 type Option = (random: RandomSource) => Json
 
@@ -537,26 +541,33 @@ const geometry = (random: RandomSource): { readonly [name: string]: Json } => ({
   num_blocks: random.pick([1, 2, 63, 1024, 2048, 8192])
 })
 
+/** What runs at the same time is of the same batch. */
+export const batchCases = 128
+
+/** Of every fourth batch: while there are two targets, SPDK takes none for the one that has no name. */
+const ofTargets: ReadonlySet<string> = new Set(["nvmf_create_target", "nvmf_delete_target"])
+
 /** The case of this number: on a malloc bdev "@m", by creation functions alone or by methods alone. */
 export const caseOf = (seed: number, index: number): FuzzCase => {
+  const hasTargets = Math.floor(index / batchCases) % 4 === 0
   const random = makeRandom((Math.imul(seed, 0x9e3779b1) ^ Math.imul(index + 1, 0x85ebca6b)) >>> 0)
   for (let warm = 0; warm < 4; warm++) random.word()
   const calls: Array<Call> = []
   if (random.chance(0.9)) {
     calls.push({ via: "rpc", method: "bdev_malloc_create", params: { name: "@m", ...geometry(random) } })
   }
-  if (random.chance(0.5)) return { calls: [...calls, ...typedCalls(random)] }
-  if (random.chance(0.4)) calls.push(...(random.chance(0.5) ? lvolStart(random) : nvmfStart(random)))
+  if (random.chance(0.5)) return { calls: [...calls, ...typedCalls(random, hasTargets)] }
+  if (random.chance(0.4)) calls.push(...(random.chance(0.5) ? lvolStart(random) : nvmfStart(random, hasTargets)))
   const count = 1 + random.below(5)
-  for (let i = 0; i < count; i++) calls.push(rpcCall(random))
+  for (let i = 0; i < count; i++) calls.push(rpcCall(random, hasTargets))
   return { calls }
 }
 
-const typedCalls = (random: RandomSource): ReadonlyArray<Call> => {
+const typedCalls = (random: RandomSource, hasTargets: boolean): ReadonlyArray<Call> => {
   const several = (creations: Creations, most: number): ReadonlyArray<Call> =>
     Array.from({ length: 1 + random.below(most) }, () => createCall(random, creations))
   const of = (method: string, params: Call["params"]): Call => ({ via: "create", method, params })
-  const kind = random.pick(["bdev", "bdev", "bdev", "bdev", "nvmf", "blob"])
+  const kind = random.pick(["bdev", "bdev", "bdev", "bdev", hasTargets ? "blob" : "nvmf", "blob"])
   if (kind === "bdev") return several(bdevCreations, 3)
   const isStarted = random.chance(0.7)
   if (kind === "nvmf") {
@@ -594,7 +605,10 @@ const lvolStart = (random: RandomSource): ReadonlyArray<Call> => [
 ]
 
 /** On a target of its own, because no transport ever goes while its target is there. */
-const nvmfStart = (random: RandomSource): ReadonlyArray<Call> => {
+const nvmfStart = (random: RandomSource, hasTargets: boolean): ReadonlyArray<Call> => {
+  const nqn = "nqn.2016-06.io.spdk:@a"
+  const subsystem: Call = { via: "rpc", method: "nvmf_create_subsystem", params: { nqn, allow_any_host: true } }
+  if (!hasTargets) return [{ via: "rpc", method: "nvmf_create_transport", params: { trtype: "TCP" } }, subsystem]
   const tgt_name = "@t"
   const transport: Call = {
     via: "rpc",
@@ -603,11 +617,10 @@ const nvmfStart = (random: RandomSource): ReadonlyArray<Call> => {
       ? { trtype: "TCP", tgt_name }
       : { ...objectOf(random, fieldsOf.get("nvmf_create_transport") ?? []), trtype: "TCP", tgt_name }
   }
-  const nqn = "nqn.2016-06.io.spdk:@a"
   return [
     { via: "rpc", method: "nvmf_create_target", params: { name: "@t" } },
     transport,
-    { via: "rpc", method: "nvmf_create_subsystem", params: { nqn, allow_any_host: true, tgt_name } }
+    { ...subsystem, params: { ...subsystem.params, tgt_name } }
   ]
 }
 

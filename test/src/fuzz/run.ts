@@ -261,6 +261,8 @@ export const cleanUp = (
       const stores = yield* listed("bdev_lvol_get_lvstores", "name")
       left = [...mine.map(({ name }) => name), ...stores]
       if (left.length === 0) return left
+      // A module that looks at a new bdev has it claimed meanwhile.
+      if (answerOf(yield* ask("bdev_wait_for_examine")).includes("TimedOut")) return left
       const free = mine.filter(({ claimed }) => !claimed)
       for (const { name, productName } of free) {
         if (productName !== "Error Injection Disk") continue
