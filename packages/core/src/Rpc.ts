@@ -76,7 +76,7 @@ export class RpcClient extends Context.Service<
      * parts than blocks, an NVMe command that moves more than its buffer has; `AlreadyExists` for a name or UUID that is taken
      * where a module does not survive that (split, passthru, zone_block); `Busy` for the store of a volume that is being deleted;
      * `NotSupported` for `iobuf_get_stats` after this client deleted a target whose transport another target has too.
-     * `InvalidArgument` for blocks above 4096 bytes with an I/O boundary or below a striped RAID, after which SPDK could delete no
+     * `InvalidArgument` for a histogram of an unknown type of I/O, after which the bdev stays open, for blocks above 4096 bytes with an I/O boundary or below a striped RAID, after which SPDK could delete no
      * bdev any more, and for blocks that are no divisor of 4096 below a store of logical volumes.
      * Not known here, and fatal all the same: a split without a size whose base comes later with fewer blocks than parts; a
      * store of logical volumes that one client deletes while another lists stores.

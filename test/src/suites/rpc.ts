@@ -286,6 +286,8 @@ export const suite = (name: string, layer: EngineLayer, capabilities: Capabiliti
         const interleaved = { block_size: 4096, md_size: 64, md_interleave: true }
         yield* refused("bdev_malloc_create", "optimal_io_boundary", { ...malloc, ...interleaved })
         yield* refused("bdev_lvol_create_lvstore", "bdev_name", { bdev_name: large, lvs_name: fresh("store") })
+        yield* refused("bdev_enable_histogram", "opc", { name: bdev, enable: true, opc: "none" })
+        yield* refused("bdev_enable_histogram", "granularity", { name: bdev, enable: true, granularity: 17 })
         const raid = { name: fresh("raid"), base_bdevs: [bdev, large], strip_size_kb: 64 }
         for (const raid_level of ["raid0", "concat", "raid5f"]) {
           yield* refused("bdev_raid_create", "base_bdevs", { ...raid, raid_level })

@@ -170,6 +170,45 @@ const addedBase: Guard = (params, ask) =>
     yield* smallBlocks("bdev_raid_add_base_bdev", "base_bdev", [params["base_bdev"]], ask, isSmall)
   })
 
+/** As SPDK 26.05 calls them. */
+const ioTypes: ReadonlySet<unknown> = new Set([
+  "read",
+  "write",
+  "unmap",
+  "flush",
+  "reset",
+  "nvme_admin",
+  "nvme_io",
+  "nvme_io_md",
+  "write_zeroes",
+  "zcopy",
+  "get_zone_info",
+  "zone_management",
+  "zone_append",
+  "compare",
+  "compare_and_write",
+  "abort",
+  "seek_hole",
+  "seek_data",
+  "copy",
+  "nvme_iov_md",
+  "nvme_nssr",
+  "write_uncorrectable"
+])
+
+/** 25 MiB for each channel. SPDK shifts by whatever it is given. */
+const largestGranularity = 16
+
+/** SPDK forgets to close the bdev when it does not know the type: the bdev's deletion waits for ever. */
+const histogram: Guard = ({ granularity, opc }) => {
+  const refuse = (field: string, rule: string, value: unknown) =>
+    failInvalid("bdev_enable_histogram", field, rule, value)
+  if (typeof opc === "string" && !ioTypes.has(opc)) return refuse("opc", "is no type of I/O", opc)
+  return isAbove(granularity, largestGranularity)
+    ? refuse("granularity", `is more than ${largestGranularity}`, granularity)
+    : Effect.void
+}
+
 /** Modules release what they never had, or free twice, when the name or the UUID that they are to give is taken. */
 const freeNames =
   (method: string, fields: ReadonlyArray<string>): Guard =>
@@ -250,6 +289,7 @@ const guards: { readonly [method: string]: Guard } = {
   bdev_raid_add_base_bdev: addedBase,
   bdev_lvol_create_lvstore: lvstoreBlocks,
   bdev_delay_create: latencies,
+  bdev_enable_histogram: histogram,
   bdev_null_create: blockSize("bdev_null_create"),
   bdev_lvol_delete_lvstore: deletedLvstore,
   bdev_nvme_send_cmd: sendCommand,
