@@ -1,6 +1,6 @@
 /**
- * Runs cases of the fuzzer until one of them kills it: `fuzz ENGINE SEED FROM TO CONCURRENCY LIMIT_MILLIS`, or `fuzz ENGINE FILE` for the one
- * case in a file. Says what it begins and what it ends, so that who reads it knows what was under way. Stops after the batch in
+ * Runs cases of the fuzzer until one of them kills it: `fuzz ENGINE SEED FROM TO CONCURRENCY LIMIT_MILLIS`, or `fuzz ENGINE FILE quick|patient` for
+ * the one case in a file. Says what it begins and what it ends, so that who reads it knows what was under way. Stops after the batch in
  * which something was wrong. With a concurrency of 1 a batch is one case, and the patience is greater.
  */
 import * as Effect from "effect/Effect"
@@ -30,7 +30,7 @@ const files = join(folder, "files")
 mkdirSync(files)
 
 const concurrency = isOne ? 1 : Number(atOnce)
-const patience = concurrency === 1 ? patient : quick
+const patience = (isOne ? from === "quick" : concurrency > 1) ? quick : patient
 
 /** Where the batch of this case ends. */
 const batchEnd = (index: number): number =>

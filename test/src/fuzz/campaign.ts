@@ -117,11 +117,11 @@ const runChild = (
 /** What is wrong, for comparing: the same fault names other bdevs each time. */
 const faultOf = ({ died, said }: Run): string | undefined => died ?? said[0]?.slice(0, 1)
 
-const runOne = async (engine: string, fuzzCase: FuzzCase): Promise<Run> => {
+const runOne = async (engine: string, fuzzCase: FuzzCase, patience: "quick" | "patient"): Promise<Run> => {
   // Some are too long for a command line.
   const file = join(mkdtempSync(join(tmpdir(), "fuzz-case-")), "case.json")
   writeFileSync(file, JSON.stringify(fuzzCase))
-  const run = await runChild([engine, file])
+  const run = await runChild([engine, file, patience])
   rmSync(dirname(file), { recursive: true, force: true })
   return run
 }
@@ -133,7 +133,7 @@ const shorten = async (engine: string, start: FuzzCase, fault: string): Promise<
     isSmaller = false
     for (const next of smaller(best)) {
       if (tries++ >= shortenings) break
-      if (faultOf(await runOne(engine, next)) !== fault) continue
+      if (faultOf(await runOne(engine, next, "quick")) !== fault) continue
       best = next
       isSmaller = true
       break
@@ -156,7 +156,7 @@ const complainers = async (
   const found: Array<Finding> = []
   for (const index of new Set(run.said.map((line) => Number.parseInt(line.slice(1), 10)))) {
     const fuzzCase = caseOf(seed, index)
-    const alone = await runOne(engine, fuzzCase)
+    const alone = await runOne(engine, fuzzCase, "patient")
     if (faultOf(alone) !== undefined) found.push(await findingOf(engine, index, fuzzCase, alone, known))
   }
   return found
@@ -191,7 +191,7 @@ const culprits = async (
     const index = Math.max(run.started, next)
     next = index + 1
     const fuzzCase = caseOf(seed, index)
-    const alone = await runOne(engine, fuzzCase)
+    const alone = await runOne(engine, fuzzCase, "patient")
     found.push(
       faultOf(alone) === undefined
         ? { index, what: whatOf(run), fuzzCase: undefined }

@@ -23,7 +23,7 @@ export interface Patience {
 }
 
 export const quick: Patience = { callSeconds: 5, releaseSeconds: 8 }
-export const patient: Patience = { callSeconds: 20, releaseSeconds: 30 }
+export const patient: Patience = { callSeconds: 15, releaseSeconds: 20 }
 
 export interface Outcome {
   /** What must never be: a defect, a release that gave up, a call without an answer. */
@@ -253,6 +253,12 @@ export const cleanUp = (
     for (const name of yield* listed("nvmf_get_targets", "")) {
       if (name !== defaultTarget) yield* ask("nvmf_delete_target", { name })
     }
+    // Some wait for base bdevs: those have no bdev, and their base bdevs are claimed.
+    const raids = function* () {
+      const exit = yield* ask("bdev_raid_get_bdevs", { category: "all" })
+      return Exit.isSuccess(exit) && JSON.stringify(exit.value).includes(prefix) ? namesIn(exit.value, "name") : []
+    }
+    const isOfCase = (name: string) => name.includes(prefix)
     let left: ReadonlyArray<string> = []
     for (let round = 0; round < rounds; round++) {
       const bdevs = yield* Effect.orElseSucceed(Bdev.list, () => [])
@@ -263,6 +269,10 @@ export const cleanUp = (
       if (left.length === 0) return left
       // A module that looks at a new bdev has it claimed meanwhile.
       if (answerOf(yield* ask("bdev_wait_for_examine")).includes("TimedOut")) return left
+      for (const name of yield* raids()) {
+        // The names of other cases are theirs.
+        if (isOfCase(name) || !/^q[0-9]+q/.test(name)) yield* ask("bdev_raid_delete", { name })
+      }
       const free = mine.filter(({ claimed }) => !claimed)
       for (const { name, productName } of free) {
         if (productName !== "Error Injection Disk") continue
