@@ -76,8 +76,8 @@ export class RpcClient extends Context.Service<
      * parts than blocks, an NVMe command that moves more than its buffer has; `AlreadyExists` for a name or UUID that is taken
      * where a module does not survive that (split, passthru, zone_block); `Busy` for the store of a volume that is being deleted;
      * `NotSupported` for `iobuf_get_stats` after this client deleted a target whose transport another target has too.
-     * `InvalidArgument` for a histogram of an unknown type of I/O, after which the bdev stays open, for blocks above 4096 bytes with an I/O boundary or below a striped RAID, after which SPDK could delete no
-     * bdev any more, and for blocks that are no divisor of 4096 below a store of logical volumes.
+     * `InvalidArgument` too for what SPDK could delete no bdev after: a histogram of an unknown type of I/O, and blocks above 4096
+     * bytes with an I/O boundary, below a striped RAID or, when they are no divisor of it, below a store of logical volumes.
      * Not known here, and fatal all the same: a split without a size whose base comes later with fewer blocks than parts; a
      * store of logical volumes that one client deletes while another lists stores.
      */
