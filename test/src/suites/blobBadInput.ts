@@ -61,6 +61,8 @@ export const suite: BlobSuite = (name, layer, capabilities, driver) =>
           const options = { clusterSize: 16 * blockSize }
           yield* failsWith(init(bdev, driver, options), "InvalidArgument", { field: "bdev" })
           yield* failsWith(load(bdev, driver), "InvalidArgument", { field: "bdev" })
+          const made = Effect.provideService(Blobstore.make({ onEmpty: "init", driver }), Bdev.Bdev, bdev)
+          yield* failsWith(made, "InvalidArgument", { field: "bdev" })
           sameBytes(yield* bdev.readBytes(0, blockSize), new Uint8Array(blockSize), "the device")
         }
       })

@@ -12,17 +12,17 @@ import type { Place } from "./reasons.ts"
  * Metadata pages have 4096 bytes, and no device writes less than a block. SPDK divides the one by the other without looking: with larger
  * blocks it reads and writes none, and calls that success.
  */
-export const checkBlocks = (operation: string, bdev: Bdev): Effect.Effect<void, SpdkError<InvalidArgument>> =>
-  bdev.blockSize <= pageBytes && pageBytes % bdev.blockSize === 0
+export const checkBlocks = (place: Place, { blockSize, name }: Bdev): Effect.Effect<void, SpdkError<InvalidArgument>> =>
+  pageBytes % blockSize === 0
     ? Effect.void
-    : failInvalid(operation, "bdev", `has blocks of ${bdev.blockSize} bytes, not a divisor of ${pageBytes}`, bdev.name)
+    : failInvalid(place.operation, "bdev", `has blocks of ${blockSize} bytes, not a divisor of ${pageBytes}`, name)
 
 /**
  * Refuses a device on which the driver could not read or write single io units. The portable driver takes any whole number of
  * blocks for one; SPDK mixes the two up, and reads and writes elsewhere. What is no store is left to the load.
  */
 export const checkIoUnits = (place: Place, bdev: Bdev, driver: StoreDriver["kind"]): Effect.Effect<void, SpdkError> => {
-  if (bdev.sizeBytes < pageBytes || bdev.blockSize > pageBytes) return Effect.void
+  if (bdev.sizeBytes < pageBytes) return Effect.void
   return Effect.flatMap(bdev.readBytes(0, pageBytes), (bytes): Effect.Effect<void, SpdkError> => {
     const decoded = decodeSuperBlock(bytes, bdev.sizeBytes)
     if (Result.isFailure(decoded)) return Effect.void

@@ -15,7 +15,7 @@ import { libspdkDriver } from "./libspdk/driver.ts"
 import { checkDriver, checkInit, checkLoad } from "./options.ts"
 import { portableDriver } from "./portable/driver.ts"
 import { isFlushed } from "./flushed.ts"
-import { checkIoUnits } from "./ioUnits.ts"
+import { checkBlocks, checkIoUnits } from "./ioUnits.ts"
 import { isEmpty } from "./probe.ts"
 import { metadataReasons, only, type Place } from "./reasons.ts"
 import { BlobstoreImpl } from "./storeHandle.ts"
@@ -44,6 +44,7 @@ export const initStore = (
     const checked = yield* checkInit(place, options)
     const factory = yield* factoryFor(place, engine, options.driver)
     yield* checkWritable(place, bdev)
+    yield* checkBlocks(place, bdev)
     return yield* scoped(place, engine, bdev, factory.init(bdev, checked))
   }).pipe(only(place, initReasons))
 }
@@ -59,6 +60,7 @@ export const loadStore = (
     const factory = yield* factoryFor(place, engine, options.driver)
     // Loading marks the store as in use.
     yield* checkWritable(place, bdev)
+    yield* checkBlocks(place, bdev)
     yield* checkIoUnits(place, bdev, factory.kind)
     return yield* scoped(place, engine, bdev, factory.load(bdev, checked))
   }).pipe(only(place, loadReasons))
@@ -78,6 +80,7 @@ export const loadOrInitStore = (
     // All of them, so that a mistake does not wait for the day when the device is empty.
     yield* checkInit(place, options)
     yield* checkLoad(place, options)
+    yield* checkBlocks(place, bdev)
     const init = onEmpty === "init" && (yield* isEmpty(bdev))
     return yield* init ? initStore(engine, bdev, options) : loadStore(engine, bdev, options)
   }).pipe(only(place, loadReasons))

@@ -17,7 +17,6 @@ import { survey } from "../check/survey.ts"
 import type { DriverFactory, InitOptions, LoadOptions, StoreDriver } from "../driver.ts"
 import type { Damage } from "../format/damage.ts"
 import { decodeSuperBlock, type SuperBlock } from "../format/superBlock.ts"
-import { checkBlocks } from "../ioUnits.ts"
 import { sharedFlush } from "../sharedFlush.ts"
 import { flag, storeClearMethods } from "./encoding.ts"
 import { errno, errorOf, type Meaning } from "./errors.ts"
@@ -66,7 +65,6 @@ const storeOn = (
 
 const init = Effect.fnUntraced(function* (bdev: Bdev, options: InitOptions) {
   const operation = "Blobstore.init"
-  yield* checkBlocks(operation, bdev)
   const found = yield* libspdk(operation, bdev)
   const args: BlobstoreArguments = {
     numbers: [
@@ -101,7 +99,6 @@ const initDetail = (status: number): string => {
 
 const load = Effect.fnUntraced(function* (bdev: Bdev, options: LoadOptions) {
   const operation = "Blobstore.load"
-  yield* checkBlocks(operation, bdev)
   const found = yield* libspdk(operation, bdev)
   const decoded = yield* readSuperBlock(found.engine, bdev)
   // SPDK takes sizes and places in it on trust.

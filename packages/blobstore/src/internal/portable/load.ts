@@ -19,7 +19,6 @@ import {
   type SuperBlock,
   totalClusters
 } from "../format/superBlock.ts"
-import { checkBlocks } from "../ioUnits.ts"
 import { Device } from "./device.ts"
 import { corrupted, noMemory, noSpace } from "./errors.ts"
 import { grow, hasGrown } from "./grow.ts"
@@ -63,7 +62,6 @@ export const init = (bdev: Bdev, options: InitOptions): Effect.Effect<Store, Spd
   withScope(
     Effect.fnUntraced(function* (scope: Scope.Closeable) {
       const operation = "Blobstore.init"
-      yield* checkBlocks(operation, bdev)
       const { clearMethod, clusterSizeBytes, metadataPages, type } = options
       if (clusterSizeBytes < L.pageBytes || clusterSizeBytes % L.pageBytes !== 0) {
         const rule = `is not a multiple of ${L.pageBytes}`
@@ -105,7 +103,6 @@ export const load = (bdev: Bdev, options: LoadOptions): Effect.Effect<Store, Spd
   withScope(
     Effect.fnUntraced(function* (scope: Scope.Closeable) {
       const operation = "Blobstore.load"
-      yield* checkBlocks(operation, bdev)
       if (bdev.sizeBytes < L.pageBytes) {
         const damage = { where: "super block", rule: "does not fit on the device" }
         return yield* Effect.fail(corrupted(operation, bdev.name, damage))
