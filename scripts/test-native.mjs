@@ -12,8 +12,11 @@ const compiler = [process.env.CXX, "c++", "g++", "clang++"].find(
 )
 const builds = [
   { name: "plain", flags: ["-O2"] },
-  { name: "asan+ubsan", flags: ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"] },
-  { name: "tsan", flags: ["-O1", "-fsanitize=thread"] }
+  {
+    name: "asan+ubsan",
+    flags: ["-DEFFECT_SPDK_DEBUG", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+  },
+  { name: "tsan", flags: ["-DEFFECT_SPDK_DEBUG", "-O1", "-fsanitize=thread"] }
 ]
 
 if (compiler === undefined) {

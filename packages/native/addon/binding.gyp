@@ -1,5 +1,5 @@
 {
-  "variables": { "effect_spdk_sanitize%": "", "effect_spdk_werror%": "", "effect_spdk_link%": "shared" },
+  "variables": { "effect_spdk_sanitize%": "", "effect_spdk_werror%": "", "effect_spdk_debug%": "", "effect_spdk_link%": "shared" },
   "targets": [
     {
       "target_name": "spdk",
@@ -61,6 +61,7 @@
       "ldflags": ["-Wl,-z,nodelete"],
       "libraries": ["<!@(node spdk-flags.mjs --libs <(effect_spdk_link))"],
       "conditions": [
+        ["effect_spdk_debug!='' or effect_spdk_sanitize!=''", { "defines": ["EFFECT_SPDK_DEBUG"] }],
         ["effect_spdk_werror!=''", { "cflags_cc": ["-Werror"] }],
         ["effect_spdk_sanitize!=''", {
           "cflags_cc": ["-fsanitize=<(effect_spdk_sanitize)", "-fno-omit-frame-pointer", "-g"],

@@ -2,6 +2,7 @@
 // looked for), anything else a failed build.
 //   --static            links SPDK and DPDK into it, from their archives
 //   --sanitize=address  an instrumented copy, under build-address
+//   --debug             with assertions, under build-debug
 //   --out=FOLDER        into that folder of the package instead of build/Release
 //   --werror            warnings of the compiler fail the build: for those who change the sources
 //   --verbose           prints the compiler's commands
@@ -31,6 +32,7 @@ const { values: options } = parseArgs({
     static: { type: "boolean", default: false },
     sanitize: { type: "string", default: "" },
     out: { type: "string" },
+    debug: { type: "boolean", default: false },
     werror: { type: "boolean", default: false },
     verbose: { type: "boolean", default: false }
   }
@@ -78,13 +80,17 @@ const fingerprint = () => {
     hash.update(execFileSync("pkg-config", args))
   }
   hash.update(process.versions.modules).update(process.arch).update(options.sanitize)
-  return hash.update(options.static ? "static" : "").digest("hex")
+  return hash
+    .update(options.static ? "static" : "")
+    .update(options.debug ? "debug" : "")
+    .digest("hex")
 }
 
-const outDir = join(
-  packageDir,
-  options.out ?? (options.sanitize === "" ? "build/Release" : `build-${options.sanitize}`)
-)
+const folderOf = () => {
+  if (options.sanitize !== "") return `build-${options.sanitize}`
+  return options.debug ? "build-debug" : "build/Release"
+}
+const outDir = join(packageDir, options.out ?? folderOf())
 const addon = join(outDir, "spdk.node")
 const stamp = join(outDir, "spdk.stamp")
 const wanted = fingerprint()
@@ -148,6 +154,7 @@ gyp(
   "--jobs=max",
   ...(options.verbose ? ["--verbose"] : []),
   ...(options.sanitize === "" ? [] : [`--effect_spdk_sanitize=${options.sanitize}`]),
+  ...(options.debug ? ["--effect_spdk_debug=1"] : []),
   ...(options.werror ? ["--effect_spdk_werror=1"] : []),
   ...(options.static ? ["--effect_spdk_link=static"] : [])
 )

@@ -13,6 +13,7 @@
 #include <cstring>
 #include <memory>
 
+#include "assert.h"
 #include "ring_layout.h"
 
 namespace effect_spdk {
@@ -85,6 +86,8 @@ class Ring {
         cq_tail_(age),
         cq_published_(age),
         cq_head_seen_(age) {
+    EFFECT_SPDK_ASSERT(IsPowerOfTwo(sq_entries) && IsPowerOfTwo(cq_entries));
+    EFFECT_SPDK_ASSERT(reinterpret_cast<uintptr_t>(memory) % 64 == 0);
     control_[layout::control::magic_word] = layout::control::magic;
     control_[layout::control::sq_entries_word] = sq_entries;
     control_[layout::control::cq_entries_word] = cq_entries;
@@ -114,6 +117,7 @@ class Ring {
 
   // Copies the entry at the head out, of which so many slots are `available`: at least one.
   void CopyEntry(uint32_t available, SubmissionEntry* out) const {
+    EFFECT_SPDK_ASSERT(available >= 1 && available <= sq_entries_);
     CopySlot(0, out->words_);
     if (!out->is_wide() || available < 2) return;
     uint32_t upper[layout::sqe::words];
@@ -147,6 +151,7 @@ class Ring {
 
   // Needs HasRoom(). Not visible to JavaScript before Publish(). Returns the entry's position, which no other entry ever has.
   uint64_t Push(const CompletionEntry& entry) {
+    EFFECT_SPDK_ASSERT(cq_tail_ - cq_head_seen_ < cq_entries_);
     uint32_t* words = staged_.get() + size_t{IndexOf(cq_tail_)} * layout::cqe::words;
     words[layout::cqe::id_word] = entry.id;
     words[layout::cqe::id_generation_word] = entry.id_generation;
@@ -170,6 +175,7 @@ class Ring {
   bool Publish() {
     if (!unpublished()) return false;
     const uint32_t from = IndexOf(cq_published_);
+    EFFECT_SPDK_ASSERT(cq_tail_ - cq_published_ <= cq_entries_);
     const auto count = static_cast<uint32_t>(cq_tail_ - cq_published_);
     const uint32_t before_end = std::min(count, cq_entries_ - from);
     CopyOut(from, before_end);

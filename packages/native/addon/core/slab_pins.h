@@ -6,6 +6,7 @@
 #include <memory>
 #include <utility>
 
+#include "assert.h"
 #include "slab_table.h"
 
 namespace effect_spdk {
@@ -15,6 +16,13 @@ class SlabPins {
  public:
   explicit SlabPins(std::shared_ptr<SlabTable> slabs)
       : slabs_(std::move(slabs)), uses_(std::make_unique<uint32_t[]>(slabs_->capacity())) {}
+
+  ~SlabPins() {
+    for (uint32_t i = 0; kDebug && i < slabs_->capacity(); i++) EFFECT_SPDK_ASSERT(uses_[i] == 0);
+  }
+
+  SlabPins(const SlabPins&) = delete;
+  SlabPins& operator=(const SlabPins&) = delete;
 
   // As SlabTable::Pin: on kPinned and on kOutOfRange the caller owes an Unpin.
   SlabTable::PinResult Pin(uint32_t index, uint32_t generation, uint32_t offset, uint32_t length_bytes, char** address) {
@@ -27,7 +35,11 @@ class SlabPins {
   }
 
   // As SlabTable::Unpin: memory that is returned is the caller's to free, and then to recycle.
-  void* Unpin(uint32_t index) { return --uses_[index] == 0 ? slabs_->Unpin(index) : nullptr; }
+  void* Unpin(uint32_t index) {
+    EFFECT_SPDK_ASSERT(index < slabs_->capacity());
+    EFFECT_SPDK_ASSERT(uses_[index] != 0);
+    return --uses_[index] == 0 ? slabs_->Unpin(index) : nullptr;
+  }
 
  private:
   const std::shared_ptr<SlabTable> slabs_;

@@ -9,6 +9,8 @@
 #include <optional>
 #include <vector>
 
+#include "assert.h"
+
 namespace effect_spdk {
 
 struct SlabHandle {
@@ -35,6 +37,7 @@ class SlabTable {
     const uint32_t index = free_.back();
     free_.pop_back();
     Slot& slot = slots_[index];
+    EFFECT_SPDK_ASSERT(slot.base == nullptr && slot.state.load(std::memory_order_relaxed) == 0);
     slot.base = static_cast<char*>(base);
     slot.length_bytes = length_bytes;
     const uint32_t generation = slot.next_generation;
@@ -56,8 +59,10 @@ class SlabTable {
 
   // As Pin, by somebody who has the slab pinned already: counts nothing.
   PinResult Locate(uint32_t index, uint32_t generation, uint32_t offset, uint32_t length_bytes, char** address) const {
+    EFFECT_SPDK_ASSERT(index < capacity_);
     const Slot& slot = slots_[index];
     const uint64_t state = slot.state.load(std::memory_order_acquire);
+    EFFECT_SPDK_ASSERT((state & kPins) != 0);
     if (generation == 0 || GenerationOf(state) != generation || (state & kClosing) != 0) return PinResult::kStale;
     return Within(slot, offset, length_bytes, address);
   }
@@ -66,6 +71,7 @@ class SlabTable {
   void* Unpin(uint32_t index) {
     Slot& slot = slots_[index];
     const uint64_t before = slot.state.fetch_sub(1, std::memory_order_acq_rel);
+    EFFECT_SPDK_ASSERT((before & kPins) != 0);
     return (before & kClosing) != 0 && (before & kPins) == 1 ? slot.base : nullptr;
   }
 
@@ -100,7 +106,10 @@ class SlabTable {
   // After the memory of a closed slab has been freed.
   void Recycle(uint32_t index) {
     const std::lock_guard<std::mutex> lock(mutex_);
+    EFFECT_SPDK_ASSERT(index < capacity_);
     Slot& slot = slots_[index];
+    // Closed, and pinned by nobody: its memory has just been freed.
+    EFFECT_SPDK_ASSERT((slot.state.load(std::memory_order_relaxed) & (kClosing | kPins)) == kClosing);
     slot.base = nullptr;
     slot.length_bytes = 0;
     slot.state.store(0, std::memory_order_release);

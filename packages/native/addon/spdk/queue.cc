@@ -107,6 +107,7 @@ void Queue::Kick() { Runtime::Get().KickThread(this); }
 int Queue::PollThunk(void* context) { return static_cast<Queue*>(context)->Poll(); }
 
 int Queue::Poll() {
+  AssertThread();
   const uint32_t core = spdk_env_get_current_core();
   if (core != this->core()) {
     Runtime::Get().LeaveCore(this->core(), this);

@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "../core/assert.h"
 #include "../core/counter.h"
 #include "../core/inbox.h"
 #include "../core/mailbox.h"
@@ -172,6 +173,16 @@ class Queue : public std::enable_shared_from_this<Queue> {
     uint64_t pause_ticks = 0;
   };
 
+  // Where a request is. It goes round: free, taken, then any of the three in the middle, completing, free.
+  enum class Phase : uint8_t {
+    kFree,        // in the pool
+    kTaken,       // out of the ring, and in the hands of a function
+    kWaiting,     // in one of this queue's lists, until the device can take it
+    kSubmitted,   // the device has it
+    kTiming,      // a timer
+    kCompleting,  // its completion is in the ring, or in the backlog
+  };
+
   struct Request {
     Queue* queue = nullptr;
     Channel* channel = nullptr;
@@ -189,12 +200,18 @@ class Queue : public std::enable_shared_from_this<Queue> {
     uint64_t part_blocks = 0;
     uint32_t segment_index = 0;
     uint32_t segment_offset = 0;
+    Phase phase = Phase::kFree;
     bool has_slab = false;
-    bool busy = false;
-    // The device has it. Otherwise it is a timer, or waits for a bdev_io.
-    bool submitted = false;
     bool abort_wished = false;
     AbortAsk ask;
+
+    bool submitted() const { return phase == Phase::kSubmitted; }
+    // It owes a completion.
+    bool busy() const { return phase != Phase::kFree && phase != Phase::kCompleting; }
+    void Enter(Phase to) {
+      EFFECT_SPDK_ASSERT(Follows(phase, to));
+      phase = to;
+    }
   };
 
   struct Poller {
@@ -209,6 +226,29 @@ class Queue : public std::enable_shared_from_this<Queue> {
   };
 
   Queue(const Options& options, std::shared_ptr<Mailbox> mailbox, std::shared_ptr<SlabTable> slabs);
+
+  static constexpr bool Follows(Phase from, Phase to) {
+    switch (from) {
+      case Phase::kFree:
+        return to == Phase::kTaken;
+      case Phase::kTaken:
+        return to == Phase::kWaiting || to == Phase::kSubmitted || to == Phase::kTiming || to == Phase::kCompleting;
+      case Phase::kWaiting:
+        return to == Phase::kTaken || to == Phase::kSubmitted;
+      case Phase::kSubmitted:
+        // Refused by the device, which is asked again later; or the first part of a request has ended.
+        return to == Phase::kTaken || to == Phase::kWaiting || to == Phase::kCompleting;
+      case Phase::kTiming:
+        return to == Phase::kCompleting;
+      case Phase::kCompleting:
+        return to == Phase::kFree;
+    }
+    return false;
+  }
+
+  // The thread of every private function.
+  void AssertThread() const { EFFECT_SPDK_ASSERT(spdk_get_thread() == thread_); }
+  void Recycle(Request* request);
 
   static int PollThunk(void* context);
   static int RunPoller(void* context);

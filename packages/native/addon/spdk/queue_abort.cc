@@ -18,7 +18,7 @@ constexpr uint64_t kLongestAbortPauseMicros = 1000000;
 
 Queue::Request* Queue::FindRequest(uint32_t id, uint32_t generation) {
   Request* request = Named(id);
-  const bool found = request != nullptr && request->busy && request->completion.id == id &&
+  const bool found = request != nullptr && request->busy() && request->completion.id == id &&
                      request->completion.id_generation == generation;
   return found ? request : nullptr;
 }
@@ -34,11 +34,11 @@ void Queue::Abort(Request* request, const SubmissionEntry& entry) {
   if (target == nullptr || target == request) return Refuse(request, -ENOENT, Detail::kUnknownTarget);
   if (target->timer != nullptr) {
     CancelTimer(target);
-  } else if (target->submitted && !target->channel->target->Supports(SPDK_BDEV_IO_TYPE_ABORT)) {
+  } else if (target->submitted() && !target->channel->target->Supports(SPDK_BDEV_IO_TYPE_ABORT)) {
     return Refuse(request, -ENOTSUP, Detail::kNotSupported);
   } else {
     WishAbort(target);
-    if (!target->submitted && target->channel->nvme != nullptr) RefuseUnwantedByNvme(target->channel);
+    if (!target->submitted() && target->channel->nvme != nullptr) RefuseUnwantedByNvme(target->channel);
   }
   Complete(request);
 }
@@ -46,7 +46,7 @@ void Queue::Abort(Request* request, const SubmissionEntry& entry) {
 void Queue::WishAbort(Request* target) {
   if (std::exchange(target->abort_wished, true)) return;
   // What waits for a bdev_io is refused when it gets one.
-  if (!target->submitted) return;
+  if (!target->submitted()) return;
   const uint64_t pause = spdk_get_ticks_hz() / 1000000 * kFirstAbortPauseMicros;
   abort_wishes_.push_back({target->completion.id, target->completion.id_generation, 0, pause});
   next_abort_ticks_ = 0;
@@ -62,7 +62,7 @@ void Queue::AskForAborts() {
   for (size_t i = 0; i < abort_wishes_.size();) {
     AbortWish& wish = abort_wishes_[i];
     Request* target = FindRequest(wish.id, wish.generation);
-    if (target == nullptr || !target->submitted) {
+    if (target == nullptr || !target->submitted()) {
       wish = abort_wishes_.back();
       abort_wishes_.pop_back();
       continue;
@@ -93,6 +93,7 @@ int Queue::AskForAbort(Request* target) {
 
 void Queue::OnAborted(spdk_bdev_io* io, bool, void* context) {
   Channel* channel = std::exchange(static_cast<AbortAsk*>(context)->channel, nullptr);
+  EFFECT_SPDK_ASSERT(channel != nullptr);
   spdk_bdev_free_io(io);
   channel->queue->LetGo(channel);
 }
@@ -102,12 +103,12 @@ void Queue::AbortAll() {
   ReleaseAllNvme();
   for (uint32_t i = 0; i < request_count_; i++) {
     Request& request = requests_[i];
-    if (!request.busy) continue;
+    if (!request.busy()) continue;
     if (request.timer != nullptr) {
       CancelTimer(&request);
-    } else if (request.submitted && request.channel->nvme != nullptr) {
+    } else if (request.submitted() && request.channel->nvme != nullptr) {
       continue;
-    } else if (!request.submitted || request.channel->target->Supports(SPDK_BDEV_IO_TYPE_ABORT)) {
+    } else if (!request.submitted() || request.channel->target->Supports(SPDK_BDEV_IO_TYPE_ABORT)) {
       WishAbort(&request);
     }
   }

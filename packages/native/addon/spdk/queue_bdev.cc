@@ -14,13 +14,14 @@ Detail RefusalOf(int rc) { return rc == -ENOTSUP ? Detail::kNotSupported : Detai
 
 void Queue::SubmitToBdev(Request* request) {
   if (waiting_head_ == nullptr) {
-    request->submitted = true;
+    request->Enter(Phase::kSubmitted);
     const int rc = AskBdev(request);
     if (rc == 0) return;
-    request->submitted = false;
+    request->Enter(Phase::kTaken);
     if (rc != -ENOMEM) return Refuse(request, rc, RefusalOf(rc));
   }
   const bool first = waiting_head_ == nullptr;
+  request->Enter(Phase::kWaiting);
   request->next = nullptr;
   *waiting_tail_ = request;
   waiting_tail_ = &request->next;
@@ -32,10 +33,10 @@ void Queue::SubmitWaitingToBdevs() {
   while (waiting_head_ != nullptr) {
     Request* request = waiting_head_;
     const bool wanted = !closing_ && !request->abort_wished;
-    request->submitted = wanted;
+    request->Enter(wanted ? Phase::kSubmitted : Phase::kTaken);
     int rc = wanted ? AskBdev(request) : -ECANCELED;
     if (rc == -ENOMEM) {
-      request->submitted = false;
+      request->Enter(Phase::kWaiting);
       rc = WaitForBdevIo(*request);
       if (rc == 0) return;
       // A bdev_io is there after all: the next try finds it.
@@ -44,7 +45,7 @@ void Queue::SubmitWaitingToBdevs() {
     waiting_head_ = std::exchange(request->next, nullptr);
     if (waiting_head_ == nullptr) waiting_tail_ = &waiting_head_;
     if (rc == 0) continue;
-    request->submitted = false;
+    if (request->phase != Phase::kTaken) request->Enter(Phase::kTaken);
     Refuse(request, rc, !wanted && closing_ ? Detail::kClosing : RefusalOf(rc));
   }
 }
@@ -86,9 +87,13 @@ int Queue::AskBdev(Request* request) {
       return spdk_bdev_write_zeroes_blocks(desc, io_channel, offset, blocks, OnIo, request);
     case Opcode::kReset:
       return spdk_bdev_reset(desc, io_channel, OnIo, request);
-    default:
-      return -EINVAL;
+    case Opcode::kNvmeIo:
+    case Opcode::kNop:
+    case Opcode::kAbort:
+    case Opcode::kTimer:
+      break;
   }
+  return -EINVAL;
 }
 
 }  // namespace effect_spdk

@@ -5,6 +5,7 @@
 #include <memory>
 #include <utility>
 
+#include "../core/operations.h"
 #include "queue.h"
 
 namespace effect_spdk {
@@ -20,6 +21,7 @@ constexpr uint32_t kMostInFlight = 1024;
 void Queue::SubmitToBlob(Request* request) {
   const bool free = blob_in_flight_ < kMostInFlight && request->channel->target->pauses() == 0;
   if (waiting_for_blob_head_ == nullptr && free) return AskBlob(request);
+  request->Enter(Phase::kWaiting);
   request->next = nullptr;
   *waiting_for_blob_tail_ = request;
   waiting_for_blob_tail_ = &request->next;
@@ -36,6 +38,7 @@ void Queue::SubmitWaitingToBlobs() {
     waiting_for_blob_head_ = std::exchange(request->next, nullptr);
     if (waiting_for_blob_head_ == nullptr) waiting_for_blob_tail_ = &waiting_for_blob_head_;
     if (unwanted) {
+      request->Enter(Phase::kTaken);
       Refuse(request, -ECANCELED, closing_ ? Detail::kClosing : Detail::kNone);
     } else {
       AskBlob(request);
@@ -52,7 +55,7 @@ void Queue::AskBlob(Request* request) {
   const uint64_t blocks = request->length_blocks;
   const bool vectored = request->segment_count != 0;
   const auto count = static_cast<int>(request->segment_count);
-  request->submitted = true;
+  request->Enter(Phase::kSubmitted);
   blob_in_flight_++;
   channel.asked++;
   // It may be complete, and somebody else's, when a call returns.
@@ -67,19 +70,28 @@ void Queue::AskBlob(Request* request) {
       return spdk_blob_io_unmap(blob, io_channel, offset, blocks, OnBlobIo, request);
     case Opcode::kWriteZeroes:
       return spdk_blob_io_write_zeroes(blob, io_channel, offset, blocks, OnBlobIo, request);
-    default:
-      return OnBlobIo(request, -ENOTSUP);
+    case Opcode::kFlush:
+    case Opcode::kReset:
+    case Opcode::kNvmeIo:
+    case Opcode::kNop:
+    case Opcode::kAbort:
+    case Opcode::kTimer:
+      break;
   }
+  OnBlobIo(request, -ENOTSUP);
 }
 
 void Queue::OnBlobIo(void* context, int status) {
   auto* request = static_cast<Request*>(context);
   Queue* queue = request->queue;
+  queue->AssertThread();
+  EFFECT_SPDK_ASSERT(request->submitted());
+  EFFECT_SPDK_ASSERT(queue->blob_in_flight_ != 0 && request->channel->asked != 0);
   queue->blob_in_flight_--;
   request->channel->asked--;
   if (status == -ENOMEM && queue->blob_in_flight_ != 0 && !queue->closing_ && !request->abort_wished) {
     // Every level of a chain of snapshots takes a request set: it waits for one of the others to give its own back.
-    request->submitted = false;
+    request->Enter(Phase::kWaiting);
     request->next = queue->waiting_for_blob_head_;
     if (request->next == nullptr) queue->waiting_for_blob_tail_ = &request->next;
     queue->waiting_for_blob_head_ = request;
@@ -89,7 +101,7 @@ void Queue::OnBlobIo(void* context, int status) {
   }
   queue->blob_starved_ = false;
   // SPDK may say that a write has succeeded although its metadata has not.
-  if (request->opcode != Opcode::kRead && request->channel->target->stopped()) {
+  if (Writes(request->opcode) && request->channel->target->stopped()) {
     status = -EIO;
     request->completion.detail = Detail::kStopped;
   }

@@ -27,6 +27,7 @@ void FreeSlabMemory(SlabTable& slabs, uint32_t slot, void* memory) {
 // Of bdevs, and here because all of Complete becomes part of it.
 void Queue::OnIo(spdk_bdev_io* io, bool success, void* context) {
   auto* request = static_cast<Request*>(context);
+  EFFECT_SPDK_ASSERT(request->submitted());
   if (!success) {
     uint32_t cdw0 = 0;
     int sct = 0;
@@ -48,6 +49,7 @@ void Queue::OnIo(spdk_bdev_io* io, bool success, void* context) {
 
 int Queue::OnTimer(void* context) {
   auto* request = static_cast<Request*>(context);
+  EFFECT_SPDK_ASSERT(request->phase == Phase::kTiming);
   spdk_poller_unregister(&request->timer);
   request->queue->activity_.Add(1);
   request->queue->Complete(request);
@@ -75,15 +77,15 @@ void Queue::ReleaseMemory(Request* request) {
 }
 
 void Queue::Complete(Request* request) {
+  AssertThread();
+  request->Enter(Phase::kCompleting);
   ReleaseMemory(request);
   Channel* channel = std::exchange(request->channel, nullptr);
-  request->busy = false;
   Request*& named = Named(request->completion.id);
   if (named == request) named = nullptr;
   if (ring_->HasRoom() && backlog_head_ == nullptr) {
     ring_->Push(request->completion);
-    request->next = std::exchange(free_requests_, request);
-    in_flight_.Subtract(1);
+    Recycle(request);
     // With little else on its way there is nothing to batch with, and somebody waits for exactly this one.
     if (in_flight() < kPublishAtOnceBelow) Publish();
   } else {
@@ -94,6 +96,13 @@ void Queue::Complete(Request* request) {
   if (channel != nullptr) LetGo(channel);
 }
 
+void Queue::Recycle(Request* request) {
+  EFFECT_SPDK_ASSERT(in_flight() != 0 && in_flight() <= request_count_);
+  request->Enter(Phase::kFree);
+  request->next = std::exchange(free_requests_, request);
+  in_flight_.Subtract(1);
+}
+
 bool Queue::FlushBacklog() {
   bool moved = false;
   while (backlog_head_ != nullptr && (ring_->HasRoom() || closing_)) {
@@ -102,14 +111,15 @@ bool Queue::FlushBacklog() {
     if (backlog_head_ == nullptr) backlog_tail_ = &backlog_head_;
     // A closing queue whose reader is gone must not wait for it.
     if (ring_->HasRoom()) ring_->Push(request->completion);
-    request->next = std::exchange(free_requests_, request);
-    in_flight_.Subtract(1);
+    Recycle(request);
     moved = true;
   }
   return moved;
 }
 
 void Queue::LetGo(Channel* channel) {
+  AssertThread();
+  EFFECT_SPDK_ASSERT(channel->in_flight != 0 && device_in_flight() != 0);
   channel->in_flight--;
   let_go_.Add(1);
   PutChannelIfUnused(channel);

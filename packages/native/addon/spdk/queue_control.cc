@@ -18,6 +18,7 @@ constexpr uint32_t kMostChannels = layout::sqe::no_slot;
 }  // namespace
 
 void Queue::OpenChannel(const std::shared_ptr<Target>& target, Opened opened) {
+  AssertThread();
   if (closing_) return opened(-ECANCELED, {});
   if (!target->AttachChannel(shared_from_this())) return opened(target->removed() ? -ENODEV : -EBADF, {});
   uint32_t slot = 0;
@@ -57,6 +58,7 @@ Queue::ChannelHandle Queue::HandleOf(const Channel* channel) const {
 }
 
 void Queue::CloseChannel(ChannelHandle handle, Done done) {
+  AssertThread();
   Channel* channel = FindChannel(handle.slot, handle.generation);
   if (channel == nullptr) return done(0);
   channel->waiting.push_back(std::move(done));
@@ -70,6 +72,7 @@ void Queue::PutChannelIfUnused(Channel* channel) {
   if (channel->state == Channel::State::kOpen || channel->in_flight != 0) return;
   if (channel->state == Channel::State::kClosing) {
     if (channel->nvme != nullptr && !ReleaseNvme(channel)) return;
+    EFFECT_SPDK_ASSERT(channel->asked == 0 && channel->nvme_waiting_head == nullptr);
     channel->state = Channel::State::kPut;
     if (channel->io_channel != nullptr) spdk_put_io_channel(std::exchange(channel->io_channel, nullptr));
     Runtime::Get().channel_count.fetch_sub(1);
@@ -196,6 +199,8 @@ void Queue::ContinueClosing() {
 }
 
 void Queue::FinishClosing() {
+  EFFECT_SPDK_ASSERT(in_flight() == 0 && device_in_flight() == 0 && blob_in_flight_ == 0);
+  EFFECT_SPDK_ASSERT(waiting_head_ == nullptr && waiting_for_blob_head_ == nullptr && backlog_head_ == nullptr);
   closed_ = true;
   for (const auto& channel : channels_) {
     for (Done& done : std::exchange(channel->waiting, {})) done(0);

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <utility>
 
+#include "../core/operations.h"
 #include "nvme_namespace.h"
 #include "nvme_passthru.h"
 #include "nvme_qpair.h"
@@ -169,6 +170,7 @@ void Queue::SubmitToNvme(Request* request) {
   } else if (const int lost = channel->nvme->lost(); lost != 0) {
     return RefuseNvme(request, lost);
   }
+  request->Enter(Phase::kWaiting);
   request->next = nullptr;
   *channel->nvme_waiting_tail = request;
   channel->nvme_waiting_tail = &request->next;
@@ -194,6 +196,7 @@ void Queue::RefuseUnwantedByNvme(Channel* channel) {
   channel->nvme_waiting_tail = link;
   while (Request* request = unwanted) {
     unwanted = std::exchange(request->next, nullptr);
+    request->Enter(Phase::kTaken);
     Refuse(request, -ECANCELED, Detail::kNone);
   }
 }
@@ -208,9 +211,11 @@ void Queue::SubmitWaitingToNvme(Channel* channel) {
     int rc = unwanted ? -ECANCELED : lost;
     channel->nvme_waiting_head = std::exchange(request->next, nullptr);
     if (channel->nvme_waiting_head == nullptr) channel->nvme_waiting_tail = &channel->nvme_waiting_head;
+    request->Enter(Phase::kTaken);
     if (rc == 0) rc = AskNvme(request);
     if (rc == 0) continue;
     if (rc == -ENOMEM && channel->asked != 0) {
+      request->Enter(Phase::kWaiting);
       request->next = channel->nvme_waiting_head;
       if (request->next == nullptr) channel->nvme_waiting_tail = &request->next;
       channel->nvme_waiting_head = request;
@@ -228,11 +233,11 @@ void Queue::SubmitWaitingToNvme(Channel* channel) {
 // After 0 the request may be complete, and somebody else's.
 int Queue::AskNvme(Request* request) {
   Channel* channel = request->channel;
-  request->submitted = true;
+  request->Enter(Phase::kSubmitted);
   channel->asked++;
   const int rc = CallNvme(request);
   if (rc == 0) return 0;
-  request->submitted = false;
+  request->Enter(Phase::kTaken);
   channel->asked--;
   // SPDK has heard that it is gone before this queue has, and cuts requests into pieces of no length.
   if (rc == -EINVAL && spdk_nvme_ns_get_extended_sector_size(channel->nvme->ns()) == 0) return -ENODEV;
@@ -246,6 +251,7 @@ int Queue::CallNvme(Request* request) {
   const uint64_t offset = request->offset_blocks;
   const auto blocks = static_cast<uint32_t>(request->length_blocks);
   const bool vectored = request->segment_count != 0;
+  request->part_blocks = 0;
   switch (request->opcode) {
     case Opcode::kRead:
       if (vectored) return spdk_nvme_ns_cmd_readv(ns, qpair, offset, blocks, OnNvme, request, 0, RewindSegments, NextSegment);
@@ -263,9 +269,13 @@ int Queue::CallNvme(Request* request) {
     }
     case Opcode::kNvmeIo:
       return PassThrough(request);
-    default:
-      return -EINVAL;
+    case Opcode::kReset:
+    case Opcode::kNop:
+    case Opcode::kAbort:
+    case Opcode::kTimer:
+      break;
   }
+  return -EINVAL;
 }
 
 int Queue::Deallocate(Request* request) {
@@ -323,9 +333,11 @@ void Queue::OnNvme(void* context, const spdk_nvme_cpl* completion) {
   auto* request = static_cast<Request*>(context);
   Queue* queue = request->queue;
   Channel* channel = request->channel;
+  queue->AssertThread();
+  EFFECT_SPDK_ASSERT(request->submitted() && channel->asked != 0);
   channel->asked--;
   const bool failed = spdk_nvme_cpl_is_error(completion);
-  if (request->opcode == Opcode::kNvmeIo) {
+  if (DataOf(request->opcode) == Data::kCommand) {
     std::memcpy(request->segments->iov[0].iov_base, completion, sizeof *completion);
   } else if (failed) {
     const bool aborted =
@@ -341,11 +353,11 @@ void Queue::OnNvme(void* context, const spdk_nvme_cpl* completion) {
 
 // True when there is more of a request that one command cannot do.
 bool Queue::ContinueInParts(Request* request) {
-  if (request->opcode != Opcode::kWriteZeroes && request->opcode != Opcode::kUnmap) return false;
+  if (request->part_blocks == 0) return false;
   request->offset_blocks += request->part_blocks;
   request->length_blocks -= request->part_blocks;
   if (request->length_blocks == 0) return false;
-  request->submitted = false;
+  request->Enter(Phase::kTaken);
   if (closing_ || request->abort_wished) {
     Refuse(request, -ECANCELED, closing_ ? Detail::kClosing : Detail::kNone);
   } else {

@@ -3,6 +3,8 @@
 #include <cerrno>
 #include <utility>
 
+#include "../core/operations.h"
+#include "io_types.h"
 #include "nvme_qpair.h"
 #include "queue.h"
 
@@ -14,34 +16,6 @@ namespace {
 constexpr uint32_t kEntriesPerPoll = 256;
 // Entries written by another core take a while to arrive: they are asked for so many slots ahead. Two share a line.
 constexpr uint32_t kPrefetchAhead = 8;
-
-spdk_bdev_io_type IoTypeOf(Opcode opcode) {
-  switch (opcode) {
-    case Opcode::kRead:
-      return SPDK_BDEV_IO_TYPE_READ;
-    case Opcode::kWrite:
-      return SPDK_BDEV_IO_TYPE_WRITE;
-    case Opcode::kFlush:
-      return SPDK_BDEV_IO_TYPE_FLUSH;
-    case Opcode::kUnmap:
-      return SPDK_BDEV_IO_TYPE_UNMAP;
-    case Opcode::kWriteZeroes:
-      return SPDK_BDEV_IO_TYPE_WRITE_ZEROES;
-    case Opcode::kReset:
-      return SPDK_BDEV_IO_TYPE_RESET;
-    case Opcode::kNvmeIo:
-      return SPDK_BDEV_IO_TYPE_NVME_IO;
-    default:
-      return SPDK_BDEV_IO_TYPE_INVALID;
-  }
-}
-
-// Opcodes that change the device.
-bool Writes(Opcode opcode) {
-  return opcode == Opcode::kWrite || opcode == Opcode::kUnmap || opcode == Opcode::kWriteZeroes;
-}
-
-bool HasRange(Opcode opcode) { return opcode != Opcode::kReset && opcode != Opcode::kNvmeIo; }
 
 }  // namespace
 
@@ -69,17 +43,15 @@ uint32_t Queue::TakeEntry(uint32_t available) {
   const bool truncated = entry.slots() > available;
 
   free_requests_ = std::exchange(request->next, nullptr);
+  EFFECT_SPDK_ASSERT(request->channel == nullptr && request->segments == nullptr && !request->has_slab);
+  EFFECT_SPDK_ASSERT(request->timer == nullptr);
+  request->Enter(Phase::kTaken);
   request->completion = CompletionEntry{};
   request->completion.id = entry.id();
   request->completion.id_generation = entry.id_generation();
   request->opcode = entry.opcode();
   request->segment_count = entry.segment_count();
-  request->segments = nullptr;
-  request->channel = nullptr;
-  request->has_slab = false;
-  request->submitted = false;
   request->abort_wished = false;
-  request->busy = true;
   Named(request->completion.id) = request;
   in_flight_.Add(1);
 
@@ -106,8 +78,8 @@ void Queue::Dispatch(Request* request, const SubmissionEntry& entry) {
       // SPDK reads period 0 as a busy poller; a timer due at once is one turn of the reactor away.
       request->timer = spdk_poller_register_named(OnTimer, request, std::min(entry.offset_blocks(), kLongestTimerMicros),
                                                   "effect_spdk_timer");
-      if (request->timer == nullptr) Refuse(request, -ENOMEM, Detail::kNone);
-      return;
+      if (request->timer == nullptr) return Refuse(request, -ENOMEM, Detail::kNone);
+      return request->Enter(Phase::kTiming);
     }
     case Opcode::kRead:
     case Opcode::kWrite:
@@ -140,7 +112,7 @@ bool Queue::Prepare(Request* request, const SubmissionEntry& entry) {
     return Refuse(request, -EBADF, Detail::kReadOnly), false;
   }
   // Of bdevs as well, by SPDK's word: but nothing here hands a command to one.
-  const bool passes = request->opcode != Opcode::kNvmeIo || channel->nvme != nullptr;
+  const bool passes = DataOf(request->opcode) != Data::kCommand || channel->nvme != nullptr;
   if (!passes || !target.Supports(IoTypeOf(request->opcode))) return Refuse(request, -ENOTSUP, Detail::kNotSupported), false;
   request->offset_blocks = entry.offset_blocks();
   request->length_blocks = entry.length_blocks();
@@ -153,14 +125,19 @@ bool Queue::Prepare(Request* request, const SubmissionEntry& entry) {
   }
   request->channel = channel;
   Hold(channel);
-  if (request->opcode == Opcode::kRead || request->opcode == Opcode::kWrite) {
-    // No list of slabs is as long as that, and what follows must not overflow.
-    if (request->length_blocks > UINT32_MAX) return Refuse(request, -EINVAL, Detail::kLengthMismatch), false;
-    return PrepareMemory(request, entry, request->length_blocks * target.block_size());
+  switch (DataOf(request->opcode)) {
+    case Data::kNone:
+      if (request->segment_count != 0) return Refuse(request, -EINVAL, Detail::kTooManySegments), false;
+      return true;
+    case Data::kIn:
+    case Data::kOut:
+      // No list of slabs is as long as that, and what follows must not overflow.
+      if (request->length_blocks > UINT32_MAX) return Refuse(request, -EINVAL, Detail::kLengthMismatch), false;
+      return PrepareMemory(request, entry, request->length_blocks * target.block_size());
+    case Data::kCommand:
+      return PreparePassthru(request, entry);
   }
-  if (request->opcode == Opcode::kNvmeIo) return PreparePassthru(request, entry);
-  if (request->segment_count != 0) return Refuse(request, -EINVAL, Detail::kTooManySegments), false;
-  return true;
+  return false;
 }
 
 bool Queue::PrepareMemory(Request* request, const SubmissionEntry& entry, uint64_t length_bytes) {
@@ -197,6 +174,7 @@ bool Queue::PrepareMemory(Request* request, const SubmissionEntry& entry, uint64
 
 uint32_t Queue::TakeSegments(Request* request) {
   if (free_segments_ == nullptr) {
+    EFFECT_SPDK_ASSERT(segments_used_ < request_count_);
     request->segments = &segments_[segments_used_++];
   } else {
     request->segments = std::exchange(free_segments_, free_segments_->next);
