@@ -53,7 +53,7 @@ describe("a queue refuses, in the order and with the words of the native reactor
       (w) => command(w.readOnly, Opcode.WriteZeroes),
       refused(EBADF, Detail.ReadOnly)
     ],
-    ["a flush on a read-only channel", (w) => command(w.readOnly, Opcode.Flush), refused(EBADF, Detail.None)],
+    ["a flush on a read-only channel", (w) => command(w.readOnly, Opcode.Flush), refused(EBADF, Detail.ReadOnly)],
     [
       "a flush of a bdev that has none",
       (w) => command(w.nullDisk, Opcode.Flush),

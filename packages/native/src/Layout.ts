@@ -31,6 +31,42 @@ export const Opcode = {
 } as const
 export type Opcode = (typeof Opcode)[keyof typeof Opcode]
 
+/** What is true of an operation on either engine, by either driver. */
+export interface OperationTraits {
+  /** SPDK's name of the I/O type, as in `supported_io_types`; null when no device sees the entry. */
+  readonly ioType: string | null
+  /** The descriptor must be open for writing. */
+  readonly writes: boolean
+  /** The entry names blocks, which the device must have. */
+  readonly hasRange: boolean
+  /** Which memory the entry names. "in" is filled by the device; "command" is an NVMe command with its own data. */
+  readonly data: "none" | "in" | "out" | "command"
+}
+
+/**
+ * The table of operations. The checks of the rings, the masks of what a handle allows, and `addon/core/operations.h` come from it.
+ * What one opcode does in one bdev module is in that module, in a switch or a record that must have all opcodes.
+ */
+export const operations = {
+  [Opcode.Nop]: { ioType: null, writes: false, hasRange: false, data: "none" },
+  [Opcode.Read]: { ioType: "read", writes: false, hasRange: true, data: "in" },
+  [Opcode.Write]: { ioType: "write", writes: true, hasRange: true, data: "out" },
+  [Opcode.Flush]: { ioType: "flush", writes: true, hasRange: true, data: "none" },
+  [Opcode.Unmap]: { ioType: "unmap", writes: true, hasRange: true, data: "none" },
+  [Opcode.WriteZeroes]: { ioType: "write_zeroes", writes: true, hasRange: true, data: "none" },
+  [Opcode.Reset]: { ioType: "reset", writes: false, hasRange: false, data: "none" },
+  [Opcode.Abort]: { ioType: null, writes: false, hasRange: false, data: "none" },
+  [Opcode.Timer]: { ioType: null, writes: false, hasRange: false, data: "none" },
+  [Opcode.NvmeIo]: { ioType: "nvme_io", writes: false, hasRange: false, data: "command" }
+} as const satisfies Readonly<Record<Opcode, OperationTraits>>
+
+export type TransferOpcode = typeof Opcode.Read | typeof Opcode.Write
+
+/** The opcodes whose entries reach a device. */
+export type DeviceOpcode = {
+  [Code in Opcode]: (typeof operations)[Code]["ioType"] extends string ? Code : never
+}[Opcode]
+
 /**
  * Why the engine refused an entry before the device saw it. 0 means that the device answered.
  * The accompanying status is a negative errno.

@@ -6,7 +6,7 @@
  *
  * Everything here runs on the JS thread.
  */
-import { Opcode } from "@effect-spdk/native/Layout"
+import { Opcode, type TransferOpcode } from "@effect-spdk/native/Layout"
 import { type Entry, makeEntry } from "@effect-spdk/native/Queue"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -28,7 +28,6 @@ export interface IoTarget {
   readonly channel: Channel | undefined
 }
 
-export type Transfer = typeof Opcode.Read | typeof Opcode.Write
 type RangeOpcode = typeof Opcode.Flush | typeof Opcode.Unmap | typeof Opcode.WriteZeroes
 
 // `submit` of a queue copies the entry. Each is filled completely each time: what runs inside of `submit` may use it too.
@@ -56,7 +55,7 @@ export const openFor = (target: IoTarget, operation: string): Effect.Effect<void
 /** Reads into or writes from one buffer. */
 export const transfer = (
   target: IoTarget,
-  opcode: Transfer,
+  opcode: TransferOpcode,
   offsetBytes: number,
   buffer: DmaBuffer,
   operation: string
@@ -70,7 +69,7 @@ export const transfer = (
  */
 export const startTransfer = (
   target: IoTarget,
-  opcode: Transfer,
+  opcode: TransferOpcode,
   offsetBytes: number,
   buffer: DmaBufferImpl,
   operation: string,
@@ -140,7 +139,7 @@ export const startTransfer = (
 /** Reads into or writes from several buffers, one contiguous range of the bdev, one request. */
 export const transferVectored = (
   target: IoTarget,
-  opcode: Transfer,
+  opcode: TransferOpcode,
   offsetBytes: number,
   buffers: ReadonlyArray<DmaBuffer>,
   operation: string
@@ -153,7 +152,7 @@ export const transferVectored = (
 
 const startVectored = (
   target: IoTarget,
-  opcode: Transfer,
+  opcode: TransferOpcode,
   offsetBytes: number,
   buffers: ReadonlyArray<DmaBufferImpl>,
   operation: string,

@@ -4,7 +4,7 @@
  *
  * Everything here runs on the JS thread.
  */
-import type { Opcode } from "@effect-spdk/native/Layout"
+import type { TransferOpcode } from "@effect-spdk/native/Layout"
 import { type Completion, makeEntry, type RequestId } from "@effect-spdk/native/Queue"
 import * as Effect from "effect/Effect"
 import * as Effectable from "effect/Effectable"
@@ -16,8 +16,6 @@ import { channelOf, type IoTarget, openFor } from "./io.ts"
 import { refusedBuffer, refusedOpcode, refusedRange } from "./ioCheck.ts"
 import { type IoError, ioError, type Resume } from "./ioCompletion.ts"
 import { type DmaBufferImpl, type Memory, unpin } from "./ioMemory.ts"
-
-type Transfer = typeof Opcode.Read | typeof Opcode.Write
 
 interface Failure {
   readonly status: number
@@ -53,7 +51,7 @@ class BatchRun extends Effectable.Class<void> implements Completion {
   /** Of a batch that shows them: the status of each entry in the last run. */
   private readonly statuses: Int32Array | undefined
   private readonly target: IoTarget
-  private readonly opcode: Transfer
+  private readonly opcode: TransferOpcode
   private readonly operation: string
   private readonly ids: Array<RequestId>
   private channel: Channel | undefined
@@ -61,7 +59,7 @@ class BatchRun extends Effectable.Class<void> implements Completion {
 
   constructor(
     target: IoTarget,
-    opcode: Transfer,
+    opcode: TransferOpcode,
     operation: string,
     requests: BatchRequests,
     statuses: Int32Array | undefined
@@ -157,7 +155,7 @@ class BatchRun extends Effectable.Class<void> implements Completion {
 /** Checks and runs the entries once. */
 export const runBatch = (
   target: IoTarget,
-  opcode: Transfer,
+  opcode: TransferOpcode,
   entries: ReadonlyArray<BatchEntry>,
   operation: string
 ): Effect.Effect<void, IoError> =>
@@ -184,7 +182,7 @@ export const runBatch = (
 /** Checks the entries now, and what can change since at each run. */
 export const prepareBatch = (
   target: IoTarget,
-  opcode: Transfer,
+  opcode: TransferOpcode,
   entries: ReadonlyArray<BatchEntry>,
   operation: string
 ): Effect.Effect<BdevBatch, IoError> =>
@@ -201,11 +199,11 @@ class PreparedBatch implements BdevBatch {
   readonly statuses: Int32Array
   readonly run: Effect.Effect<void, IoError>
   private readonly target: IoTarget
-  private readonly opcode: Transfer
+  private readonly opcode: TransferOpcode
   private readonly operation: string
   private readonly batch: BatchRun
 
-  constructor(target: IoTarget, opcode: Transfer, operation: string, requests: BatchRequests) {
+  constructor(target: IoTarget, opcode: TransferOpcode, operation: string, requests: BatchRequests) {
     const { blockSize } = target.bdev
     this.target = target
     this.opcode = opcode
@@ -274,7 +272,7 @@ class PreparedBatch implements BdevBatch {
 
 const checkEntries = (
   target: IoTarget,
-  opcode: Transfer,
+  opcode: TransferOpcode,
   entries: ReadonlyArray<BatchEntry>,
   operation: string
 ): BatchRequests | IoError => {

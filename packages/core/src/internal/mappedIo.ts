@@ -4,12 +4,12 @@
  *
  * Everything here runs on the JS thread.
  */
-import { Opcode } from "@effect-spdk/native/Layout"
+import { Opcode, type TransferOpcode } from "@effect-spdk/native/Layout"
 import * as Effect from "effect/Effect"
 import type { BdevIo } from "../BdevIo.ts"
 import type { DmaBuffer } from "../DmaBuffer.ts"
 import { BdevIoImpl } from "./bdevHandle.ts"
-import { channelOf, type IoTarget, openFor, startTransfer, type Transfer } from "./io.ts"
+import { channelOf, type IoTarget, openFor, startTransfer } from "./io.ts"
 import type { IoError } from "./ioCompletion.ts"
 import type { DmaBufferImpl } from "./ioMemory.ts"
 
@@ -68,7 +68,7 @@ const mappedForeign = (io: BdevIo, map: IoMap, otherwise: MappedIo): MappedIo =>
 const transfer = (
   target: IoTarget,
   map: IoMap,
-  opcode: Transfer,
+  opcode: TransferOpcode,
   offsetBytes: number,
   buffer: DmaBuffer,
   operation: string,

@@ -1,7 +1,7 @@
 /**
  * The state of an open bdev, or of what else takes I/O in blocks, shared by everything that does I/O through its handle.
  */
-import { Opcode } from "@effect-spdk/native/Layout"
+import { Opcode, operations, type OperationTraits } from "@effect-spdk/native/Layout"
 import * as Effect from "effect/Effect"
 import type { BdevEvent } from "../Bdev.ts"
 import { DeviceRemoved, Released, SpdkError } from "../SpdkError.ts"
@@ -10,22 +10,13 @@ import { BdevChannels } from "./channels.ts"
 import type { Descriptor, Engine } from "./engine.ts"
 
 /** What the I/O path checks: one bit per opcode. */
-const opcodes: ReadonlyArray<readonly [ioType: string, opcode: Opcode, writes: boolean]> = [
-  ["read", Opcode.Read, false],
-  ["write", Opcode.Write, true],
-  ["flush", Opcode.Flush, true],
-  ["unmap", Opcode.Unmap, true],
-  ["write_zeroes", Opcode.WriteZeroes, true],
-  ["reset", Opcode.Reset, false]
-]
+const maskOf = (has: (traits: OperationTraits) => boolean): number =>
+  Object.values(Opcode).reduce<number>((mask, opcode) => (has(operations[opcode]) ? mask | (1 << opcode) : mask), 0)
 
-export const writingOpcodes: number = opcodes.reduce(
-  (mask, [, opcode, writes]) => (writes ? mask | (1 << opcode) : mask),
-  0
-)
+export const writingOpcodes: number = maskOf(({ writes }) => writes)
 
 const supportedOpcodes = (ioTypes: ReadonlyArray<string>): number =>
-  opcodes.reduce((mask, [ioType, opcode]) => (ioTypes.includes(ioType) ? mask | (1 << opcode) : mask), 0)
+  maskOf(({ ioType }) => ioType !== null && ioTypes.includes(ioType))
 
 /** The names of operations in errors. */
 export interface IoOperations {

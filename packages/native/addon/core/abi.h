@@ -3,6 +3,6 @@
 
 namespace effect_spdk {
 
-inline constexpr char abi[] = "976a612bb1054fd8";
+inline constexpr char abi[] = "d6ae183bb9071835";
 
 }  // namespace effect_spdk

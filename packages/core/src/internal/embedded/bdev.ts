@@ -2,7 +2,7 @@
  * What all bdevs have in common: their properties, channels, statistics and the order of things around a reset.
  * A module is a subclass that says what it supports and does the I/O.
  */
-import { Opcode } from "@effect-spdk/native/Layout"
+import { type DeviceOpcode, Opcode, operations, type TransferOpcode } from "@effect-spdk/native/Layout"
 import type * as Schema from "effect/Schema"
 import type { BdevDescriptor } from "./bdevDescriptor.ts"
 import type { BdevIo } from "./io.ts"
@@ -38,15 +38,7 @@ export const ioTypes = [
 ] as const
 export type IoType = (typeof ioTypes)[number]
 
-const ioTypeOf: { readonly [opcode: number]: IoType } = {
-  [Opcode.Read]: "read",
-  [Opcode.Write]: "write",
-  [Opcode.Flush]: "flush",
-  [Opcode.Unmap]: "unmap",
-  [Opcode.WriteZeroes]: "write_zeroes",
-  [Opcode.Reset]: "reset",
-  [Opcode.NvmeIo]: "nvme_io"
-}
+const ioTypeOf = (opcode: Opcode): IoType | null => operations[opcode].ioType
 
 /** What a channel needs to know of its thread. */
 export interface ChannelThread {
@@ -119,7 +111,7 @@ export abstract class Bdev {
    * no bdev that can.
    */
   transferNow(
-    _opcode: Opcode,
+    _opcode: TransferOpcode,
     _offsetBlocks: number,
     _lengthBlocks: number,
     _bytes: Uint8Array,
@@ -168,10 +160,11 @@ export abstract class Bdev {
   }
 
   /** `supports`, quick enough for every I/O. */
-  supportsOpcode(opcode: number): boolean {
+  supportsOpcode(opcode: DeviceOpcode): boolean {
     if (this.supportedMask === 0) {
-      for (const [code, type] of Object.entries(ioTypeOf)) {
-        if (this.supports(type)) this.supportedMask |= 1 << Number(code)
+      for (const code of Object.values(Opcode)) {
+        const type = ioTypeOf(code)
+        if (type !== null && this.supports(type)) this.supportedMask |= 1 << code
       }
     }
     return (this.supportedMask & (1 << opcode)) !== 0

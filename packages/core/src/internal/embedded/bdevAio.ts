@@ -74,8 +74,10 @@ class AioBdev extends Bdev {
       case Opcode.Reset:
         this.resets.push(io)
         return this.finishResets()
-      default:
+      case Opcode.NvmeIo:
         return io.finish(failed)
+      default:
+        return io.refuse(io.opcode)
     }
   }
 

@@ -1,7 +1,7 @@
 /**
  * Delay bdevs: what the base has done completes later. One I/O in a hundred takes the p99 latency.
  */
-import { Opcode } from "@effect-spdk/native/Layout"
+import { type DeviceOpcode, Opcode } from "@effect-spdk/native/Layout"
 import { type Bdev, type BdevChannel, type ChannelThread, ioTypes, type Json } from "./bdev.ts"
 import type { BdevRegistry } from "./bdevRegistry.ts"
 import { allIoTypes, propertiesOfBase, StackedBdev, StackedChannel } from "./bdevStacked.ts"
@@ -20,6 +20,17 @@ export const latencyTypes = ["none", "avg_read", "p99_read", "avg_write", "p99_w
 export type LatencyType = Exclude<(typeof latencyTypes)[number], "none">
 
 export type Latencies = { [Type in LatencyType]: number }
+
+/** The kind of an I/O that takes the average latency; the one after it is that of the p99 latency. */
+const averageKindOf: Readonly<Record<DeviceOpcode, number>> = {
+  [Opcode.Read]: latencyTypes.indexOf("avg_read"),
+  [Opcode.Write]: latencyTypes.indexOf("avg_write"),
+  [Opcode.Flush]: 0,
+  [Opcode.Unmap]: 0,
+  [Opcode.WriteZeroes]: 0,
+  [Opcode.Reset]: 0,
+  [Opcode.NvmeIo]: 0
+}
 
 /** I/O of one kind that waits, in the order in which the base completed it. */
 class DelayLine {
@@ -110,9 +121,10 @@ export class DelayBdev extends StackedBdev {
 
   override submit(io: BdevIo): void {
     io.kind = 0
-    if (io.opcode === Opcode.Read || io.opcode === Opcode.Write) {
+    const kind = averageKindOf[io.opcode]
+    if (kind !== 0) {
       const isP99 = this.reactor.host.random() < 0.01
-      io.kind = (io.opcode === Opcode.Read ? 1 : 3) + (isP99 ? 1 : 0)
+      io.kind = kind + (isP99 ? 1 : 0)
     } else if (io.opcode === Opcode.Reset) {
       for (const channel of this.channels.values()) {
         for (const line of delayChannelOf(channel).lines) finishAborted(line.takeAll())

@@ -1,7 +1,7 @@
 /**
  * Bdevs whose device is an object of this process. It gets each request once, and ends each once, whenever it likes.
  */
-import { Opcode } from "@effect-spdk/native/Layout"
+import { type DeviceOpcode, Opcode } from "@effect-spdk/native/Layout"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { fromErrno, type SpdkError } from "../../SpdkError.ts"
@@ -25,13 +25,15 @@ const moduleIoTypes: ReadonlySet<IoType> = new Set<IoType>([
   "abort"
 ])
 
-const operations: { readonly [opcode: number]: DeviceOperation } = {
+/** undefined: no device has it. */
+const operations: Readonly<Record<DeviceOpcode, DeviceOperation | undefined>> = {
   [Opcode.Read]: "read",
   [Opcode.Write]: "write",
   [Opcode.Flush]: "flush",
   [Opcode.Unmap]: "unmap",
   [Opcode.WriteZeroes]: "writeZeroes",
-  [Opcode.Reset]: "reset"
+  [Opcode.Reset]: "reset",
+  [Opcode.NvmeIo]: undefined
 }
 
 class Request implements DeviceRequest {

@@ -1,7 +1,7 @@
 /**
  * Error bdevs: the base, with faults on request. For tests.
  */
-import { Opcode } from "@effect-spdk/native/Layout"
+import { type DeviceOpcode, Opcode } from "@effect-spdk/native/Layout"
 import type { Bdev, BdevChannel, ChannelThread, Json } from "./bdev.ts"
 import { PartBase, PartBdev } from "./bdevPart.ts"
 import type { BdevRegistry, VirtualModule } from "./bdevRegistry.ts"
@@ -15,7 +15,7 @@ import { isShared } from "./writeZeroes.ts"
 export const moduleName = "error"
 
 export type ErrorType = "failure" | "pending" | "corrupt_data" | "nomem" | "nvme_failure"
-export type ErrorIoType = "clear" | "read" | "write" | "unmap" | "flush" | "all"
+export type ErrorIoType = OneIoType | "clear" | "all"
 
 export interface Injection {
   readonly type: ErrorType
@@ -27,12 +27,19 @@ export interface Injection {
   readonly nvmeSc: number
 }
 
-const opcodeOf = {
-  read: Opcode.Read,
-  write: Opcode.Write,
-  unmap: Opcode.Unmap,
-  flush: Opcode.Flush
-} as const
+const oneIoTypes = ["read", "write", "unmap", "flush"] as const
+type OneIoType = (typeof oneIoTypes)[number]
+
+/** The names that `bdev_error_inject_error` has; undefined: SPDK has none. */
+const errorTypeOf: Readonly<Record<DeviceOpcode, OneIoType | undefined>> = {
+  [Opcode.Read]: "read",
+  [Opcode.Write]: "write",
+  [Opcode.Flush]: "flush",
+  [Opcode.Unmap]: "unmap",
+  [Opcode.WriteZeroes]: undefined,
+  [Opcode.Reset]: undefined,
+  [Opcode.NvmeIo]: undefined
+}
 
 class ErrorChannel extends StackedChannel {
   inFlight = 0
@@ -41,7 +48,7 @@ class ErrorChannel extends StackedChannel {
 
 class ErrorBdev extends PartBdev {
   readonly moduleName = moduleName
-  private readonly injections = new Map<number, Injection & { count: number }>()
+  private readonly injections = new Map<OneIoType, Injection & { count: number }>()
   private readonly onDestruct: () => void
 
   constructor(partBase: PartBase, onDestruct: () => void) {
@@ -62,8 +69,8 @@ class ErrorBdev extends PartBdev {
     if (ioType === "clear") {
       for (const one of this.injections.values()) one.count = 0
     } else if (ioType === "all") {
-      for (const opcode of Object.values(opcodeOf)) this.injections.set(opcode, { ...injection })
-    } else this.injections.set(opcodeOf[ioType], { ...injection })
+      for (const one of oneIoTypes) this.injections.set(one, { ...injection })
+    } else this.injections.set(ioType, { ...injection })
   }
 
   /** Starts what was held back, and holds nothing back any more. */
@@ -104,7 +111,7 @@ class ErrorBdev extends PartBdev {
   protected override baseDone(io: BdevIo, status: IoStatus): void {
     errorChannelOf(io.channel).inFlight--
     const isCorrupted = io.kind === 1 && io.opcode === Opcode.Read && status.errno === 0
-    const injection = isCorrupted ? this.injections.get(Opcode.Read) : undefined
+    const injection = isCorrupted ? this.injections.get("read") : undefined
     if (injection !== undefined) corrupt(io, injection)
     // SPDK's module forgets why the base failed.
     io.finish(status.errno === 0 ? success : failed)
@@ -128,7 +135,8 @@ class ErrorBdev extends PartBdev {
   }
 
   private take(io: BdevIo): Injection | undefined {
-    const injection = this.injections.get(io.opcode)
+    const type = errorTypeOf[io.opcode]
+    const injection = type === undefined ? undefined : this.injections.get(type)
     if (injection === undefined || injection.count === 0) return undefined
     if (errorChannelOf(io.channel).inFlight < injection.queueDepth) return undefined
     injection.count--

@@ -1,7 +1,7 @@
 /**
  * Malloc bdevs: a disk in memory.
  */
-import { Opcode } from "@effect-spdk/native/Layout"
+import { Opcode, type TransferOpcode } from "@effect-spdk/native/Layout"
 import { Bdev, type BdevProperties, type IoType, type Json } from "./bdev.ts"
 import type { BdevRegistry } from "./bdevRegistry.ts"
 import type { BdevIo } from "./io.ts"
@@ -43,7 +43,7 @@ class MallocBdev extends Bdev {
     switch (io.opcode) {
       case Opcode.Read:
       case Opcode.Write:
-        return io.finish(this.transfer(io, start) ? success : failed)
+        return io.finish(this.transfer(io, io.opcode, start) ? success : failed)
       case Opcode.Unmap:
       case Opcode.WriteZeroes:
         this.bytes.fill(0, start, start + io.lengthBlocks * this.blockSize)
@@ -52,13 +52,15 @@ class MallocBdev extends Bdev {
       case Opcode.Flush:
       case Opcode.Reset:
         return io.finish(success)
-      default:
+      case Opcode.NvmeIo:
         return io.finish(failed)
+      default:
+        return io.refuse(io.opcode)
     }
   }
 
   override transferNow(
-    opcode: Opcode,
+    opcode: TransferOpcode,
     offsetBlocks: number,
     lengthBlocks: number,
     bytes: Uint8Array,
@@ -92,8 +94,8 @@ class MallocBdev extends Bdev {
   }
 
   /** False when the memory was transferred to somebody else since the request was looked at: a bdev above may have held it back. */
-  private transfer(io: BdevIo, start: number): boolean {
-    const { memory, opcode, segments } = io
+  private transfer(io: BdevIo, opcode: TransferOpcode, start: number): boolean {
+    const { memory, segments } = io
     if (memory !== undefined) {
       if (isMoved(memory)) return false
       this.move(opcode, start, io.lengthBlocks * this.blockSize, memory.bytes, io.memoryOffset)
@@ -108,7 +110,7 @@ class MallocBdev extends Bdev {
     return true
   }
 
-  private move(opcode: Opcode, start: number, lengthBytes: number, bytes: Uint8Array, offset: number): void {
+  private move(opcode: TransferOpcode, start: number, lengthBytes: number, bytes: Uint8Array, offset: number): void {
     if (opcode === Opcode.Read) bytes.set(viewOf(this.bytes, start, lengthBytes), offset)
     else this.bytes.set(pieceOf(bytes, offset, lengthBytes), start)
   }

@@ -18,7 +18,19 @@ class NullBdev extends Bdev {
   readonly isImmediate = true
 
   submit(io: BdevIo): void {
-    io.finish(io.opcode === Opcode.Flush || io.opcode === Opcode.Unmap ? failed : success)
+    switch (io.opcode) {
+      case Opcode.Read:
+      case Opcode.Write:
+      case Opcode.WriteZeroes:
+      case Opcode.Reset:
+        return io.finish(success)
+      case Opcode.Flush:
+      case Opcode.Unmap:
+      case Opcode.NvmeIo:
+        return io.finish(failed)
+      default:
+        return io.refuse(io.opcode)
+    }
   }
 
   override transferNow(): boolean {

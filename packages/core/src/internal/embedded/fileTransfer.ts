@@ -2,7 +2,7 @@
  * One read or write of a file at a time, whole: the system may do less than it was asked for, and then the rest is
  * asked for, so that a full disk or the end of the file shows. Objects are used again and again.
  */
-import { Opcode } from "@effect-spdk/native/Layout"
+import { Opcode, operations } from "@effect-spdk/native/Layout"
 import * as fs from "node:fs"
 import type { BdevIo } from "./io.ts"
 import { errnoFailure, errnoOf, failed, type IoStatus, success } from "./status.ts"
@@ -46,7 +46,7 @@ export class FileTransfer {
 
   private ask(io: BdevIo): void {
     const { memory } = io
-    if (io.opcode !== Opcode.Read && io.opcode !== Opcode.Write) {
+    if (operations[io.opcode].data === "none") {
       fs.write(this.fd, zeroes, 0, Math.min(this.leftBytes, zeroes.length), this.position, this.onDone)
     } else if (memory !== undefined) {
       const offset = io.memoryOffset + this.doneBytes

@@ -34,6 +34,7 @@ export class Immediate implements ImmediateTransfers {
     const { handles, reactor, slabs } = this.context
     if (this.unitsLeft <= 0 || this.queue.isClosed) return false
     const { lengthBlocks, offsetBlocks, opcode, slabOffset } = entry
+    if (opcode !== Opcode.Read && opcode !== Opcode.Write) return false
     const open = handles.findChannel(entry.channelSlot, entry.channelGeneration)
     if (open === undefined || !open.bdev.isImmediate || open.thread !== this.thread || open.state !== "open")
       return false

@@ -2,10 +2,10 @@
  * One I/O of one bdev, what SPDK calls spdk_bdev_io. Records are used again and again: whoever takes one from a pool
  * fills it, submits it to a channel, and has it back when `ioDone` is called.
  */
-import type { Opcode } from "@effect-spdk/native/Layout"
+import { type DeviceOpcode, Opcode } from "@effect-spdk/native/Layout"
 import type { BdevChannel } from "./bdev.ts"
 import type { SlabMemory } from "./memory.ts"
-import { type IoStatus, success } from "./status.ts"
+import { failed, type IoStatus, success } from "./status.ts"
 
 /** Whoever submitted an I/O. Called exactly once, in a drain of the reactor; it may submit more. */
 export interface IoOwner {
@@ -22,7 +22,7 @@ export interface IoSegment {
 const nobody: IoOwner = { ioDone: () => {} }
 
 export class BdevIo {
-  opcode: Opcode = 0
+  opcode: DeviceOpcode = Opcode.Read
   offsetBlocks = 0
   lengthBlocks = 0
   /** Of `Read` and `Write`: one piece of memory, or `segments`. */
@@ -43,6 +43,11 @@ export class BdevIo {
   doneBytes = 0
   // Every channel sets itself before its bdev sees the I/O.
   channel!: BdevChannel
+
+  /** The end of an I/O that a module does not have: the type shows at compile time that its switch has all others. */
+  refuse(_opcode: never): void {
+    this.finish(failed)
+  }
 
   /** The module's word that the I/O has ended. It must not touch the memory any more. */
   finish(status: IoStatus): void {

@@ -1,7 +1,7 @@
 /**
  * I/O statistics of a bdev, as bdev_get_iostat tells them. Ticks are nanoseconds.
  */
-import { Opcode } from "@effect-spdk/native/Layout"
+import { type DeviceOpcode, Opcode } from "@effect-spdk/native/Layout"
 import { machineHost } from "../host.ts"
 import type { IoStatus } from "./status.ts"
 
@@ -30,6 +30,17 @@ class OperationStat {
   }
 }
 
+/** What SPDK counts; undefined: nothing. */
+const counterOf: Readonly<Record<DeviceOpcode, "read" | "written" | "unmapped" | undefined>> = {
+  [Opcode.Read]: "read",
+  [Opcode.Write]: "written",
+  [Opcode.Flush]: undefined,
+  [Opcode.Unmap]: "unmapped",
+  [Opcode.WriteZeroes]: undefined,
+  [Opcode.Reset]: undefined,
+  [Opcode.NvmeIo]: undefined
+}
+
 export type ResetMode = "all" | "maxmin" | "error" | "none"
 
 export class IoStat {
@@ -44,7 +55,7 @@ export class IoStat {
   }
 
   /** When the I/O that starts now is one to be timed: now, in milliseconds. Otherwise 0. */
-  sampleStart(opcode: number): number {
+  sampleStart(opcode: DeviceOpcode): number {
     const stat = this.of(opcode)
     return stat !== undefined && stat.operations % sampleEvery === 0 ? this.nowMillis() : 0
   }
@@ -53,7 +64,7 @@ export class IoStat {
    * `startMillis` 0 is an I/O that was not timed; of those that are sampled, one that was stands for those since the last, too.
    * Returns the milliseconds of all that it stands for.
    */
-  count(opcode: number, bytes: number, startMillis: number, isSampled: boolean): number {
+  count(opcode: DeviceOpcode, bytes: number, startMillis: number, isSampled: boolean): number {
     const stat = this.of(opcode)
     if (stat === undefined) return 0
     stat.bytes += bytes
@@ -69,14 +80,9 @@ export class IoStat {
     return millis * operations
   }
 
-  private of(opcode: number): OperationStat | undefined {
-    return opcode === Opcode.Read
-      ? this.read
-      : opcode === Opcode.Write
-        ? this.written
-        : opcode === Opcode.Unmap
-          ? this.unmapped
-          : undefined
+  private of(opcode: DeviceOpcode): OperationStat | undefined {
+    const counter = counterOf[opcode]
+    return counter === undefined ? undefined : this[counter]
   }
 
   countError(status: IoStatus): void {

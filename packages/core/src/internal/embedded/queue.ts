@@ -4,7 +4,14 @@
  *
  * Everything here runs on the JS thread.
  */
-import { Detail, Opcode, Segment } from "@effect-spdk/native/Layout"
+import {
+  Detail,
+  type DeviceOpcode,
+  Opcode,
+  operations,
+  type OperationTraits,
+  Segment
+} from "@effect-spdk/native/Layout"
 import type { Completion, Entry, Queue, RequestId } from "@effect-spdk/native/Queue"
 import type { Handles, OpenChannel } from "./handles.ts"
 import { Immediate } from "./immediate.ts"
@@ -153,7 +160,7 @@ export class EmbeddedQueue implements Queue, Runnable, IoOwner {
     if (this.isClosed) return this.refuse(request, ECANCELED, Detail.Closing)
     const segmentCount = request.ranges?.length ?? 0
     if (segmentCount > Segment.max) return this.refuse(request, EINVAL, Detail.TooManySegments)
-    switch (request.opcode) {
+    switch (request.asked) {
       case Opcode.Nop:
         return this.complete(request, success)
       case Opcode.Timer:
@@ -161,16 +168,8 @@ export class EmbeddedQueue implements Queue, Runnable, IoOwner {
       case Opcode.Abort:
         // `abort` is how one asks for it here; an entry has no place for the target.
         return this.refuse(request, ENOENT, Detail.UnknownTarget)
-      case Opcode.Read:
-      case Opcode.Write:
-      case Opcode.Flush:
-      case Opcode.Unmap:
-      case Opcode.WriteZeroes:
-      case Opcode.Reset:
-      case Opcode.NvmeIo:
-        return this.startIo(request)
       default:
-        return this.refuse(request, EINVAL, Detail.UnknownOpcode)
+        return this.startIo(request, request.asked)
     }
   }
 
@@ -190,34 +189,38 @@ export class EmbeddedQueue implements Queue, Runnable, IoOwner {
     )
   }
 
-  private startIo(request: Request): void {
+  private startIo(request: Request, opcode: DeviceOpcode): void {
+    const traits: OperationTraits | undefined = operations[opcode]
+    if (traits === undefined) return this.refuse(request, EINVAL, Detail.UnknownOpcode)
+    request.opcode = opcode
     const channel = this.context.handles.findChannel(request.channelSlot, request.channelGeneration)
     if (channel === undefined || channel.thread !== this.thread) return this.refuse(request, EBADF, Detail.StaleChannel)
     const { bdev, descriptor } = channel
-    const { opcode } = request
     if (descriptor.isRemoved) return this.refuse(request, ENODEV, Detail.Removed)
     if (channel.state !== "open") return this.refuse(request, EBADF, Detail.StaleChannel)
-    const isWrite = opcode === Opcode.Write || opcode === Opcode.Unmap || opcode === Opcode.WriteZeroes
-    if (isWrite && !descriptor.writable) return this.refuse(request, EBADF, Detail.ReadOnly)
+    if (traits.writes && !descriptor.writable) return this.refuse(request, EBADF, Detail.ReadOnly)
     if (!bdev.supportsOpcode(opcode)) return this.refuse(request, ENOTSUP, Detail.NotSupported)
-    const needsRange = opcode !== Opcode.Reset && opcode !== Opcode.NvmeIo
-    if (needsRange && !bdev.hasBlocks(request.offsetBlocks, request.lengthBlocks))
+    if (traits.hasRange && !bdev.hasBlocks(request.offsetBlocks, request.lengthBlocks))
       return this.refuse(request, EINVAL, Detail.BlockRange)
-    if (opcode === Opcode.Read || opcode === Opcode.Write) {
-      if (!this.prepareMemory(request, channel)) return
-    } else if (opcode === Opcode.NvmeIo) {
-      if (!this.prepareCommand(request)) return
-    } else if (request.ranges !== undefined) {
-      return this.refuse(request, EINVAL, Detail.TooManySegments)
-    } else if (opcode === Opcode.Flush && !descriptor.writable) {
-      // spdk_bdev_flush_blocks wants a writable descriptor too, and has no word for why.
-      return this.refuse(request, EBADF, Detail.None)
-    }
+    if (!this.prepare(request, channel, traits.data)) return
     request.openChannel = channel
     channel.inFlight++
     if (request.isAbortRequested) return this.complete(request, aborted)
     request.state = "submitted"
     channel.channel.submit(request)
+  }
+
+  /** Checks the memory that the entry names. False when it has refused the request. */
+  private prepare(request: Request, channel: OpenChannel, data: OperationTraits["data"]): boolean {
+    switch (data) {
+      case "none":
+        return request.ranges === undefined || this.refused(request, EINVAL, Detail.TooManySegments)
+      case "in":
+      case "out":
+        return this.prepareMemory(request, channel)
+      case "command":
+        return this.prepareCommand(request)
+    }
   }
 
   /** Checks and pins the memory. False when it has refused the request. */

@@ -2,6 +2,7 @@
  * A request of a queue: an I/O, a Nop or a timer, from `submit` to `complete`. Records are used again and again;
  * the generation tells the lives of one apart.
  */
+import { Opcode } from "@effect-spdk/native/Layout"
 import type { Completion, Entry, RequestId, SlabRange } from "@effect-spdk/native/Queue"
 import type { OpenChannel } from "./handles.ts"
 import { BdevIo } from "./io.ts"
@@ -17,6 +18,8 @@ export class Request extends BdevIo {
   generation = 0
   state: "free" | "queued" | "submitted" | "timer" = "free"
   isAbortRequested = false
+  /** What the entry says: any number, of callers without types. */
+  asked: Opcode = Opcode.Nop
   completion: Completion = nobody
   index = 0
   channelSlot = 0
@@ -44,7 +47,7 @@ export class Request extends BdevIo {
     this.completion = completion
     this.index = index
     // What it is, is looked at when its turn comes.
-    this.opcode = entry.opcode
+    this.asked = entry.opcode
     this.channelSlot = entry.channelSlot
     this.channelGeneration = entry.channelGeneration
     this.slabSlot = entry.slabSlot

@@ -100,8 +100,10 @@ export class NvmeDisk extends Bdev implements CommandOwner {
         return this.piece(io, undefined, 0, 0)
       case Opcode.NvmeIo:
         return this.passthru(io)
-      default:
+      case Opcode.Reset:
         return io.finish(failed)
+      default:
+        return io.refuse(io.opcode)
     }
   }
 
@@ -189,8 +191,14 @@ export class NvmeDisk extends Bdev implements CommandOwner {
         command.lengthBytes = rangeBytes
         break
       }
-      default:
+      case Opcode.Flush:
         sqe[Sqe.opcode] = IoOpcode.Flush
+        break
+      case Opcode.Reset:
+      case Opcode.NvmeIo:
+        break
+      default:
+        return io.refuse(io.opcode)
     }
     queue.submit(command)
   }

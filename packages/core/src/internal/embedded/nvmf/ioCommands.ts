@@ -1,7 +1,7 @@
 /**
  * The commands of I/O queues: checked here, done by the namespace's bdev.
  */
-import { Opcode } from "@effect-spdk/native/Layout"
+import { type DeviceOpcode, Opcode } from "@effect-spdk/native/Layout"
 import { getU32, getU64Number } from "../../nvme/bytes.ts"
 import { IoOpcode } from "../../nvme/command.ts"
 import { dnr, Status, statusOfWord } from "../../nvme/nvmeStatus.ts"
@@ -110,7 +110,12 @@ const startRead = (
   return submit(connection, request, namespace, Opcode.Read)
 }
 
-const submit = (connection: Connection, request: NvmfRequest, namespace: Namespace, opcode: Opcode): undefined => {
+const submit = (
+  connection: Connection,
+  request: NvmfRequest,
+  namespace: Namespace,
+  opcode: DeviceOpcode
+): undefined => {
   request.phase = Phase.Running
   request.opcode = opcode
   request.offsetBlocks = request.firstBlock
