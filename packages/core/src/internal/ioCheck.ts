@@ -4,10 +4,10 @@
  */
 import type { Opcode } from "@effect-spdk/native/Layout"
 import { Segment } from "@effect-spdk/native/Layout"
-import { invalid, NotSupported, ReadOnly, Released, SpdkError } from "../SpdkError.ts"
+import { DeviceRemoved, invalid, NotSupported, ReadOnly, Released, SpdkError } from "../SpdkError.ts"
 import type { IoError } from "./ioCompletion.ts"
 import type { DmaBufferImpl } from "./ioMemory.ts"
-import { type OpenBdev, removedOrClosed } from "./openBdev.ts"
+import type { OpenBdev } from "./openBdev.ts"
 
 /** `opcode` is not among the allowed ones of the bdev. */
 export const refusedOpcode = (bdev: OpenBdev, opcode: Opcode, operation: string): IoError => {
@@ -102,3 +102,11 @@ export const refusedBuffers = (
   }
   return undefined
 }
+
+/** Why nothing is allowed any more. */
+export const removedOrClosed = (bdev: OpenBdev, operation: string): SpdkError<DeviceRemoved | Released> =>
+  new SpdkError({
+    reason: bdev.closing
+      ? new Released({ operation, resource: bdev.name, what: "handle" })
+      : new DeviceRemoved({ operation, resource: bdev.name })
+  })

@@ -4,7 +4,6 @@
 import { Opcode, operations, type OperationTraits } from "@effect-spdk/native/Layout"
 import * as Effect from "effect/Effect"
 import type { BdevEvent } from "../Bdev.ts"
-import { DeviceRemoved, Released, SpdkError } from "../SpdkError.ts"
 import type { BouncePool } from "./bouncePool.ts"
 import { BdevChannels } from "./channels.ts"
 import type { Descriptor, Engine } from "./engine.ts"
@@ -169,11 +168,3 @@ export class OpenBdev {
     this.listeners.clear()
   }
 }
-
-/** Why nothing is allowed any more. */
-export const removedOrClosed = (bdev: OpenBdev, operation: string): SpdkError<DeviceRemoved | Released> =>
-  new SpdkError({
-    reason: bdev.closing
-      ? new Released({ operation, resource: bdev.name, what: "handle" })
-      : new DeviceRemoved({ operation, resource: bdev.name })
-  })

@@ -59,7 +59,7 @@ export class EngineState {
       log: (level, message) => this.log(level, message)
     })
     this.handles = new Handles(this.registry)
-    this.nvme = new NvmeHost(this)
+    this.nvme = new NvmeHost(this, host)
     const first = CpuSet.first(options.cores) ?? 0
     this.mainThread = this.addThread("app_thread", CpuSet.makeUnsafe([first]), first)
   }

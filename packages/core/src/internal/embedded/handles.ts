@@ -3,52 +3,14 @@
  * stays taken until its user asks for the close, so that after a removal its name still answers "removed".
  */
 import type { DescriptorEvent, DescriptorInfo } from "../engine.ts"
-import type { Host } from "../host.ts"
 import { type Bdev, type BdevChannel, ioTypes } from "./bdev.ts"
 import { BdevDescriptor } from "./bdevDescriptor.ts"
 import type { BdevRegistry } from "./bdevRegistry.ts"
+import { SlotTable } from "./slots.ts"
 import type { LogicalThread } from "./thread.ts"
 import { callAll } from "./uncaught.ts"
 
 type Done = () => void
-
-/** The first of a slot is random: a guessed handle is hardly ever somebody's. */
-export const nextGeneration = (host: Host, last = Math.floor(host.random() * 2 ** 32)): number =>
-  (last + 1) % 2 ** 32 || 1
-
-/** Slots that are used again under a new generation. */
-class SlotTable<A> {
-  private readonly entries: Array<A | undefined> = []
-  private readonly generations: Array<number> = []
-  private readonly freeSlots: Array<number> = []
-  private readonly host: Host
-
-  constructor(host: Host) {
-    this.host = host
-  }
-
-  open(make: (slot: number, generation: number) => A): A {
-    const slot = this.freeSlots.pop() ?? this.entries.length
-    const generation = nextGeneration(this.host, this.generations[slot])
-    const entry = make(slot, generation)
-    this.entries[slot] = entry
-    this.generations[slot] = generation
-    return entry
-  }
-
-  find(slot: number, generation: number): A | undefined {
-    return this.generations[slot] === generation ? this.entries[slot] : undefined
-  }
-
-  free(slot: number): void {
-    this.entries[slot] = undefined
-    this.freeSlots.push(slot)
-  }
-
-  values(): ReadonlyArray<A> {
-    return this.entries.filter((entry) => entry !== undefined)
-  }
-}
 
 export class OpenDescriptor {
   readonly slot: number

@@ -7,7 +7,7 @@ import * as Effect from "effect/Effect"
 import { invalid, NoMemory, SpdkError } from "../../SpdkError.ts"
 import type { EngineMemory, Slab } from "../engine.ts"
 import { type Host, machineHost } from "../host.ts"
-import { nextGeneration } from "./handles.ts"
+import { SlotTable } from "./slots.ts"
 
 const operation = "DmaBuffer.make"
 const maxLengthBytes = 2 ** 31
@@ -55,15 +55,14 @@ export class SlabMemory {
 export class SlabTable implements EngineMemory {
   private readonly budget: MemoryBudget
   private readonly host: Host
-  private readonly slabs: Array<SlabMemory | undefined> = []
-  private readonly generations: Array<number> = []
-  private readonly freeSlots: Array<number> = []
+  private readonly slabs: SlotTable<SlabMemory>
   count = 0
   bytes = 0
 
   constructor(budget: MemoryBudget, host: Host = machineHost) {
     this.budget = budget
     this.host = host
+    this.slabs = new SlotTable(host)
   }
 
   allocate = (lengthBytes: number, alignmentBytes: number): Effect.Effect<Slab, SpdkError> =>
@@ -92,7 +91,7 @@ export class SlabTable implements EngineMemory {
     if (memory === undefined) return slab
     if (isMoved(memory)) memory.bytes = new Uint8Array(memory.lengthBytes)
     else detach(memory)
-    memory.generation = this.nextGeneration(memory.slot)
+    memory.generation = this.slabs.renew(memory.slot)
     return new SlabView(memory)
   }
 
@@ -108,47 +107,38 @@ export class SlabTable implements EngineMemory {
 
   /** The end of the engine. Whoever still holds a view finds it detached. */
   freeAll(): void {
-    for (const memory of this.slabs) {
-      if (memory !== undefined && !memory.isClosed) this.free(new SlabView(memory))
+    for (const memory of this.slabs.values()) {
+      if (!memory.isClosed) this.free(new SlabView(memory))
     }
   }
 
   private notGivenBack(slot: number, generation: number): SlabMemory | undefined {
-    const memory = this.slabs[slot]
-    return memory === undefined || memory.generation !== generation || memory.isClosed ? undefined : memory
+    const memory = this.slabs.find(slot, generation)
+    return memory === undefined || memory.isClosed ? undefined : memory
   }
 
   private add(lengthBytes: number, alignmentBytes: number): SlabMemory | undefined {
     if (this.host.refusesMemory(lengthBytes) || !this.budget.take(lengthBytes)) return undefined
-    const slot = this.freeSlots.pop() ?? this.slabs.length
     try {
-      const memory = new SlabMemory(slot, this.nextGeneration(slot), lengthBytes, alignmentBytes)
-      this.slabs[slot] = memory
+      const memory = this.slabs.open(
+        (slot, generation) => new SlabMemory(slot, generation, lengthBytes, alignmentBytes)
+      )
       this.count++
       this.bytes += lengthBytes
       return memory
     } catch {
       // V8 had no room for it.
-      this.freeSlots.push(slot)
-      this.slabs[slot] = undefined
       this.budget.give(lengthBytes)
       return undefined
     }
   }
 
   private recycle(memory: SlabMemory): void {
-    this.slabs[memory.slot] = undefined
-    this.freeSlots.push(memory.slot)
+    this.slabs.free(memory.slot)
     this.budget.give(memory.lengthBytes)
     this.count--
     this.bytes -= memory.lengthBytes
     memory.bytes = new Uint8Array(0)
-  }
-
-  private nextGeneration(slot: number): number {
-    const generation = nextGeneration(this.host, this.generations[slot])
-    this.generations[slot] = generation
-    return generation
   }
 
   private noMemory(lengthBytes: number): SpdkError {

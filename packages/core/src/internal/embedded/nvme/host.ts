@@ -12,7 +12,8 @@ import { type DmaBufferImpl, unpin } from "../../ioMemory.ts"
 import { cqeBytes, sqeBytes } from "../../nvme/command.ts"
 import { discoveryNqn } from "../../nvme/nqn.ts"
 import type { EngineState } from "../engineState.ts"
-import { nextGeneration } from "../handles.ts"
+import type { Host } from "../../host.ts"
+import { SlotTable } from "../slots.ts"
 import { addressOf } from "./address.ts"
 import { coalesced } from "./coalesced.ts"
 import { HostController } from "./controller.ts"
@@ -28,10 +29,14 @@ interface OpenNamespace {
 }
 
 class OpenController {
+  readonly slot: number
+  readonly generation: number
   readonly controller: HostController
   readonly namespaces = new Set<OpenNamespace>()
 
-  constructor(controller: HostController) {
+  constructor(slot: number, generation: number, controller: HostController) {
+    this.slot = slot
+    this.generation = generation
     this.controller = controller
   }
 }
@@ -43,11 +48,11 @@ const implOf = (buffer: DmaBuffer): DmaBufferImpl => buffer as DmaBufferImpl
 
 export class NvmeHost implements EngineNvme {
   private readonly state: EngineState
-  private readonly controllers: Array<OpenController | undefined> = []
-  private readonly generations: Array<number> = []
+  private readonly controllers: SlotTable<OpenController>
 
-  constructor(state: EngineState) {
+  constructor(state: EngineState, host: Host) {
     this.state = state
+    this.controllers = new SlotTable(host)
   }
 
   readonly probe: EngineNvme["probe"] = (transportId, settings) =>
@@ -76,7 +81,7 @@ export class NvmeHost implements EngineNvme {
     Effect.suspend(() => {
       const open = this.find(handle)
       if (open === undefined) return Effect.void
-      this.controllers[handle.slot] = undefined
+      this.controllers.free(handle.slot)
       for (const { disk } of open.namespaces) this.remove(disk)
       return open.controller.disconnect
     })
@@ -183,9 +188,9 @@ export class NvmeHost implements EngineNvme {
     Effect.andThen(
       Effect.suspend(() => this.state.closeBdev(descriptor)),
       Effect.sync(() => {
-        for (const open of this.controllers) {
-          for (const namespace of open?.namespaces ?? []) {
-            if (namespace.descriptor === descriptor) open?.namespaces.delete(namespace)
+        for (const { namespaces } of this.controllers.values()) {
+          for (const namespace of namespaces) {
+            if (namespace.descriptor === descriptor) namespaces.delete(namespace)
           }
         }
       })
@@ -223,7 +228,7 @@ export class NvmeHost implements EngineNvme {
   /** The end of the engine: what is still connected. */
   readonly closeAll: Effect.Effect<void> = Effect.suspend(() =>
     Effect.forEach(
-      this.controllers.flatMap((open) => (open === undefined ? [] : [open])),
+      this.controllers.values(),
       ({ controller, namespaces }) => {
         for (const { disk } of namespaces) this.remove(disk)
         return controller.disconnect
@@ -233,18 +238,13 @@ export class NvmeHost implements EngineNvme {
   )
 
   private opened(controller: HostController): NvmeControllerHandle {
-    const free = this.controllers.findIndex((open) => open === undefined)
-    const slot = free === -1 ? this.controllers.length : free
-    const generation = nextGeneration(this.state.hostContext.reactor.host, this.generations[slot])
-    const open = new OpenController(controller)
-    this.generations[slot] = generation
-    this.controllers[slot] = open
+    const open = this.controllers.open((slot, generation) => new OpenController(slot, generation, controller))
     controller.beforeIo = this.compare(open)
     controller.onNamespaces = coalesced(() => this.state.hostContext.reactor.host, this.namespacesChanged(open))
     const { facts, transportId } = controller
     return {
-      slot,
-      generation,
+      slot: open.slot,
+      generation: open.generation,
       transportId,
       cap: facts?.cap ?? 0n,
       vs: facts?.vs ?? 0,
@@ -254,7 +254,7 @@ export class NvmeHost implements EngineNvme {
   }
 
   private find(handle: NvmeControllerHandle): OpenController | undefined {
-    return this.generations[handle.slot] === handle.generation ? this.controllers[handle.slot] : undefined
+    return this.controllers.find(handle.slot, handle.generation)
   }
 
   /** What is connected now may have other volumes in the places of those that were there: no I/O goes to them. */
