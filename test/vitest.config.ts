@@ -51,7 +51,12 @@ export default defineConfig({
       },
       {
         extends: false,
-        test: { ...shared, name: "embedded", root: ".", include: ["src/embedded.*.test.ts", "src/wire.*.test.ts"] }
+        test: {
+          ...shared,
+          name: "embedded",
+          root: ".",
+          include: ["src/embedded.*.test.ts", "src/wire.*.test.ts", "src/registry.test.ts"]
+        }
       },
       { extends: false, test: { ...shared, name: "bench", root: "../bench", include: ["test/**/*.test.ts"] } },
       { extends: false, test: { ...shared, name: "scripts", root: "../scripts", include: ["test/**/*.test.mjs"] } },
