@@ -1,5 +1,5 @@
 /** What each npm script does, once its set-up is done. */
-import { build, check, demo, format } from "./develop.mjs"
+import { build, check, demo, docs, format } from "./develop.mjs"
 import { bench } from "./bench.mjs"
 import { lint } from "./lint.mjs"
 import { packAddon } from "./packAddon.mjs"
@@ -15,6 +15,7 @@ const commands = {
   lint,
   format,
   check,
+  docs,
   simulate,
   "pack-addon": packAddon
 }

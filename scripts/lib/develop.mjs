@@ -42,6 +42,15 @@ export const format = async (args) => {
   return (await node(toolEntry("oxfmt"), args)).code
 }
 
+/** The API reference, from the docstrings, into docs/api. TypeDoc reads TypeScript 5, which docs/ has for itself. */
+export const docs = async (args) => {
+  await setUp({ projects: ["packages/blobstore", "packages/nvmf"], embeddedSuffices: true })
+  const typedoc = toolEntry("typedoc", "typedoc", inRoot("docs"))
+  const { code } = await node(typedoc, ["--options", inRoot("docs", "typedoc.json"), ...args])
+  if (code === 0) console.log(`the API reference: ${inRoot("docs", "api", "index.html")}`)
+  return code
+}
+
 /** Types, generated files, and the programs in the documentation. */
 export const check = async () => {
   await setUp({ projects: ["packages/core"] })
