@@ -166,7 +166,7 @@ describe("listeners that throw", () => {
       const module = new MallocModule(state.registry)
       for (const name of ["m", "n"]) {
         const geometry = { numBlocks: 8, blockSize: 512, physicalBlockSize: 512, optimalIoBoundaryBlocks: 0 }
-        const bdev = module.create({ ...geometry, name, uuid: undefined, numaId: -1 })
+        const bdev = module.make({ ...geometry, name, uuid: undefined, numaId: -1 })
         if (typeof bdev === "number") return assert.fail(`no bdev: ${bdev}`)
         // Open: removed only by the end.
         yield* state.openBdev(name, { write: true, onEvent: () => {} })

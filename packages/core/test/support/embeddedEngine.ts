@@ -13,6 +13,8 @@ import {
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import * as CpuSet from "../../src/CpuSet.ts"
+import type { BdevModule } from "../../src/internal/embedded/bdevModule.ts"
+import type { BdevRegistry } from "../../src/internal/embedded/bdevRegistry.ts"
 import { type EmbeddedOptions, make } from "../../src/internal/embedded/index.ts"
 import type { Descriptor, DescriptorEvent, Engine, EngineThread, Slab } from "../../src/internal/engine.ts"
 import type { RpcParams } from "../../src/Rpc.ts"
@@ -31,6 +33,7 @@ export const makeEngine = <E = never>(
   start: {
     readonly waitsForStart?: boolean
     readonly configure?: (rpc: Engine["rpc"]) => Effect.Effect<void, E>
+    readonly modules?: (registry: BdevRegistry) => ReadonlyArray<BdevModule>
   } = {}
 ) => make<E>({ ...options, ...overrides }, start)
 

@@ -150,11 +150,6 @@ export abstract class Bdev {
     return undefined
   }
 
-  /** The RPC call that makes this bdev, for modules that write them bdev by bdev. */
-  configCall(): Json | undefined {
-    return undefined
-  }
-
   supports(type: IoType): boolean {
     return this.moduleIoTypes.has(type) || (type === "write_zeroes" && this.moduleIoTypes.has("write"))
   }

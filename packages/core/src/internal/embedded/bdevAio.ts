@@ -9,18 +9,20 @@
 import { Opcode } from "@effect-spdk/native/Layout"
 import * as fs from "node:fs"
 import { Bdev, type BdevProperties, type IoType, type Json } from "./bdev.ts"
+import { type BdevModule, method } from "./bdevModule.ts"
 import type { BdevRegistry } from "./bdevRegistry.ts"
 import { FileTransfer } from "./fileTransfer.ts"
 import type { BdevIo } from "./io.ts"
+import { orErrno, trueOrErrno, whenGone } from "./rpcTable.ts"
 import { EINVAL, ENODEV, ENOTSUP, errnoFailure, errnoOf, failed, type IoStatus, success } from "./status.ts"
 import * as Uuid from "./uuid.ts"
 
-export const moduleName = "aio"
+const moduleName = "aio"
 
 const ioTypes: ReadonlySet<IoType> = new Set<IoType>(["read", "write", "flush", "reset"])
 const ioTypesWithFallocate: ReadonlySet<IoType> = new Set<IoType>([...ioTypes, "unmap", "write_zeroes"])
 
-export interface AioOptions {
+interface AioOptions {
   readonly name: string
   readonly filename: string
   /** 0: that of the device, which a file has none of. */
@@ -104,7 +106,7 @@ class AioBdev extends Bdev {
     }
   }
 
-  override configCall(): Json {
+  configCall(): Json {
     const { blockSize, fallocate, filename, isReadonly, nowait } = this.options
     return {
       method: "bdev_aio_create",
@@ -195,8 +197,42 @@ const readSys = (rdev: number, file: string): string | undefined => {
   }
 }
 
+export class AioModule implements BdevModule {
+  readonly name = moduleName
+  readonly bases = "none"
+  readonly examine = undefined
+  private readonly registry: BdevRegistry
+
+  constructor(registry: BdevRegistry) {
+    this.registry = registry
+  }
+
+  readonly create = method("bdev_aio_create", (params) => {
+    const made = make(this.registry, {
+      name: params.name,
+      filename: params.filename,
+      blockSize: params.block_size ?? 0,
+      isReadonly: params.readonly ?? false,
+      fallocate: params.fallocate ?? false,
+      nowait: params.nowait ?? false,
+      uuid: params.uuid
+    })
+    return orErrno(made, ({ name }) => name)
+  })
+
+  readonly delete = method("bdev_aio_delete", ({ name }) =>
+    whenGone((done) => this.registry.unregisterByName(name, moduleName, done))
+  )
+
+  readonly others = [method("bdev_aio_rescan", ({ name }) => trueOrErrno(rescan(this.registry, name)))]
+
+  /** SPDK's module writes its bdevs one by one. */
+  readonly configCalls = (): ReadonlyArray<Json> =>
+    this.registry.all.flatMap((bdev) => (bdev instanceof AioBdev ? [bdev.configCall()] : []))
+}
+
 /** The bdev, or a negative errno. */
-export const createAio = (registry: BdevRegistry, options: AioOptions): Bdev | number => {
+const make = (registry: BdevRegistry, options: AioOptions): Bdev | number => {
   let fd: number
   try {
     // So that opening a named pipe does not wait for its other end.
@@ -238,7 +274,7 @@ const register = (registry: BdevRegistry, options: AioOptions, fd: number): Bdev
 }
 
 /** 0 or a negative errno. */
-export const rescanAio = (registry: BdevRegistry, name: string): number => {
+const rescan = (registry: BdevRegistry, name: string): number => {
   const descriptor = registry.open(name, false)
   if (typeof descriptor === "number") return descriptor
   const errno = descriptor.bdev instanceof AioBdev ? descriptor.bdev.rescan() : -ENODEV

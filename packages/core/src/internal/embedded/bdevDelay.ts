@@ -2,16 +2,19 @@
  * Delay bdevs: what the base has done completes later. One I/O in a hundred takes the p99 latency.
  */
 import { type DeviceOpcode, Opcode } from "@effect-spdk/native/Layout"
+import * as Effect from "effect/Effect"
 import { type Bdev, type BdevChannel, type ChannelThread, ioTypes, type Json } from "./bdev.ts"
+import { method } from "./bdevModule.ts"
 import type { BdevRegistry } from "./bdevRegistry.ts"
 import { allIoTypes, propertiesOfBase, StackedBdev, StackedChannel } from "./bdevStacked.ts"
 import type { BdevIo } from "./io.ts"
 import { NamedModule } from "./namedModule.ts"
+import { invalidParams, nameOrErrno, whenGone } from "./rpcTable.ts"
 import { aborted, EINVAL, ENODEV, type IoStatus } from "./status.ts"
 import type { Timer, Timers } from "./timers.ts"
 import * as Uuid from "./uuid.ts"
 
-export const moduleName = "delay"
+const moduleName = "delay"
 
 const namespace = "4009b574-6430-4f1b-bc40-ace811091027"
 
@@ -102,7 +105,7 @@ export class DelayBdev extends StackedBdev {
   constructor(registry: BdevRegistry, base: Bdev, config: DelayConfig, onDestruct: () => void) {
     super(
       registry,
-      base,
+      [base],
       {
         ...propertiesOfBase(base),
         name: config.name,
@@ -182,7 +185,7 @@ const finishAborted = (ios: ReadonlyArray<BdevIo>): void => {
   for (const io of ios) io.finish(aborted)
 }
 
-export interface DelayConfig {
+interface DelayConfig {
   readonly name: string
   readonly baseName: string
   readonly uuid: string | undefined
@@ -192,13 +195,35 @@ export interface DelayConfig {
 export class DelayModule extends NamedModule<DelayConfig, DelayBdev> {
   readonly name = moduleName
 
-  override create(config: DelayConfig): number {
+  readonly create = method("bdev_delay_create", (params) => {
+    const config = {
+      name: params.name,
+      baseName: params.base_bdev_name,
+      uuid: params.uuid,
+      latencies: {
+        avg_read: Number(params.avg_read_latency),
+        p99_read: Number(params.p99_read_latency),
+        avg_write: Number(params.avg_write_latency),
+        p99_write: Number(params.p99_write_latency)
+      }
+    }
     const { avg_read, avg_write, p99_read, p99_write } = config.latencies
-    return p99_read < avg_read || p99_write < avg_write ? -EINVAL : super.create(config)
-  }
+    const errno = p99_read < avg_read || p99_write < avg_write ? -EINVAL : this.configure(config)
+    return nameOrErrno(errno, params.name)
+  })
+
+  readonly delete = method("bdev_delay_delete", ({ name }) => whenGone((done) => this.forget(name, done)))
+
+  readonly others = [
+    method("bdev_delay_update_latency", (params) =>
+      this.updateLatency(params.delay_bdev_name, params.latency_type, Number(params.latency_us)) === 0
+        ? Effect.succeed(true)
+        : Effect.fail(invalidParams("The requested bdev does not exist."))
+    )
+  ]
 
   /** For I/O that the base completes from now on. 0 or -ENODEV. */
-  updateLatency(name: string, type: LatencyType, micros: number): number {
+  private updateLatency(name: string, type: LatencyType, micros: number): number {
     for (const bdev of this.bdevs) {
       if (bdev.name !== name) continue
       bdev.latencies[type] = micros

@@ -2,22 +2,25 @@
  * Error bdevs: the base, with faults on request. For tests.
  */
 import { type DeviceOpcode, Opcode } from "@effect-spdk/native/Layout"
+import * as Effect from "effect/Effect"
 import type { Bdev, BdevChannel, ChannelThread, Json } from "./bdev.ts"
 import { PartBase, PartBdev } from "./bdevPart.ts"
-import type { BdevRegistry, VirtualModule } from "./bdevRegistry.ts"
+import { type BdevModule, method } from "./bdevModule.ts"
+import type { BdevRegistry } from "./bdevRegistry.ts"
 import { StackedChannel } from "./bdevStacked.ts"
 import type { BdevIo } from "./io.ts"
 import { SlabMemory } from "./memory.ts"
+import { RpcFault, trueOrErrno, whenGone } from "./rpcTable.ts"
 import { aborted, EEXIST, EINVAL, ENODEV, failed, type IoStatus, nvmeFailure, success } from "./status.ts"
 import * as Uuid from "./uuid.ts"
 import { isShared } from "./writeZeroes.ts"
 
-export const moduleName = "error"
+const moduleName = "error"
 
-export type ErrorType = "failure" | "pending" | "corrupt_data" | "nomem" | "nvme_failure"
-export type ErrorIoType = OneIoType | "clear" | "all"
+type ErrorType = "failure" | "pending" | "corrupt_data" | "nomem" | "nvme_failure"
+type ErrorIoType = OneIoType | "clear" | "all"
 
-export interface Injection {
+interface Injection {
   readonly type: ErrorType
   readonly count: number
   readonly queueDepth: number
@@ -188,8 +191,9 @@ interface ErrorConfig {
   readonly uuid: string | undefined
 }
 
-export class ErrorModule implements VirtualModule {
+export class ErrorModule implements BdevModule {
   readonly name = moduleName
+  readonly bases = "one"
   private readonly registry: BdevRegistry
   private configs: ReadonlyArray<ErrorConfig> = []
 
@@ -197,8 +201,35 @@ export class ErrorModule implements VirtualModule {
     this.registry = registry
   }
 
+  readonly create = method("bdev_error_create", (params) => trueOrErrno(this.configure(params.base_name, params.uuid)))
+
+  readonly delete = method("bdev_error_delete", ({ name }) =>
+    whenGone((done) => this.registry.unregisterByName(name, moduleName, done))
+  )
+
+  readonly others = [
+    method("bdev_error_inject_error", (params) => {
+      const nvmeSct = params.nvme_sct ?? 0
+      const nvmeSc = params.nvme_sc ?? 0
+      if ((params.error_type === "nvme_failure") === (nvmeSct === 0 && nvmeSc === 0)) {
+        return Effect.fail(new RpcFault(-EINVAL, "nvme_sct or nvme_sc should be specified for NVMe error injection"))
+      }
+      const errno = this.inject(params.name, params.io_type, {
+        type: params.error_type,
+        count: params.num ?? 1,
+        queueDepth: Number(params.queue_depth ?? 0),
+        corruptOffset: Number(params.corrupt_offset ?? 0),
+        corruptValue: params.corrupt_value ?? 0,
+        nvmeSct,
+        nvmeSc
+      })
+      return trueOrErrno(errno)
+    }),
+    method("bdev_error_resume_pending", ({ name }) => trueOrErrno(this.resumePending(name)))
+  ]
+
   /** 0, also when the base does not exist yet, or a negative errno. */
-  create(baseName: string, uuid: string | undefined): number {
+  private configure(baseName: string, uuid: string | undefined): number {
     if (this.configs.some((config) => config.baseName === baseName)) return -EEXIST
     this.configs = [...this.configs, { baseName, uuid: Uuid.normalize(uuid) }]
     const errno = this.register(baseName)
@@ -208,7 +239,7 @@ export class ErrorModule implements VirtualModule {
   }
 
   /** 0, -EINVAL, or -ENODEV for a name that is no error bdev's. */
-  inject(name: string, ioType: ErrorIoType, injection: Injection): number {
+  private inject(name: string, ioType: ErrorIoType, injection: Injection): number {
     if (injection.type === "corrupt_data" && injection.corruptValue === 0) return -EINVAL
     const bdev = this.find(name)
     if (bdev === undefined) return -ENODEV
@@ -216,14 +247,14 @@ export class ErrorModule implements VirtualModule {
     return 0
   }
 
-  resumePending(name: string): number {
+  private resumePending(name: string): number {
     const bdev = this.find(name)
     if (bdev === undefined) return -ENODEV
     bdev.resumePending()
     return 0
   }
 
-  examine(base: Bdev): void {
+  readonly examine = (base: Bdev): void => {
     if (this.configs.some((config) => config.baseName === base.name)) this.register(base.name)
   }
 

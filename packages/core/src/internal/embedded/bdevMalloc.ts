@@ -2,14 +2,18 @@
  * Malloc bdevs: a disk in memory.
  */
 import { Opcode, type TransferOpcode } from "@effect-spdk/native/Layout"
+import * as Effect from "effect/Effect"
 import { Bdev, type BdevProperties, type IoType, type Json } from "./bdev.ts"
+import { batched, type BdevModule, method } from "./bdevModule.ts"
 import type { BdevRegistry } from "./bdevRegistry.ts"
 import type { BdevIo } from "./io.ts"
 import { isMoved } from "./memory.ts"
+import { refusedMetadata } from "./metadata.ts"
+import { orErrno, whenGone } from "./rpcTable.ts"
 import { EINVAL, ENOMEM, failed, success } from "./status.ts"
 import * as Uuid from "./uuid.ts"
 
-export const moduleName = "malloc"
+const moduleName = "malloc"
 
 /** Of zcopy, compare and copy SPDK's module says that it has them; no queue entry asks for them. */
 const moduleIoTypes: ReadonlySet<IoType> = new Set<IoType>([
@@ -74,7 +78,7 @@ class MallocBdev extends Bdev {
     this.registry.context.budget.give(this.bytes.length)
   }
 
-  override configCall(): Json {
+  configCall(): Json {
     return {
       method: "bdev_malloc_create",
       params: {
@@ -124,7 +128,7 @@ const pieceOf = (bytes: Uint8Array, offsetBytes: number, lengthBytes: number): U
 const viewOf = (bytes: Uint8Array, offsetBytes: number, lengthBytes: number): Uint8Array =>
   new Uint8Array(bytes.buffer, bytes.byteOffset + offsetBytes, lengthBytes)
 
-export interface MallocOptions {
+interface MallocOptions {
   readonly name: string | undefined
   readonly uuid: string | undefined
   readonly numBlocks: number
@@ -134,7 +138,11 @@ export interface MallocOptions {
   readonly numaId: number
 }
 
-export class MallocModule {
+export class MallocModule implements BdevModule {
+  readonly name = moduleName
+  readonly bases = "none"
+  readonly examine = undefined
+  readonly others = []
   private readonly registry: BdevRegistry
   private created = 0
 
@@ -142,8 +150,33 @@ export class MallocModule {
     this.registry = registry
   }
 
+  readonly create = method("bdev_malloc_create", (params) => {
+    const fault = refusedMetadata(params)
+    if (fault !== undefined) return Effect.fail(fault)
+    const made = this.make({
+      name: params.name,
+      uuid: params.uuid,
+      numBlocks: Number(params.num_blocks),
+      blockSize: params.block_size,
+      physicalBlockSize: params.physical_block_size ?? 0,
+      optimalIoBoundaryBlocks: params.optimal_io_boundary ?? 0,
+      numaId: params.numa_id ?? -1
+    })
+    return orErrno(made, ({ name }) => name)
+  })
+
+  readonly delete = method("bdev_malloc_delete", ({ name }) =>
+    whenGone((done) => this.registry.unregisterByName(name, moduleName, done))
+  )
+
+  readonly configCalls = (withBatches: boolean): ReadonlyArray<Json> =>
+    batched(
+      this.registry.all.flatMap((bdev) => (bdev instanceof MallocBdev ? [bdev.configCall()] : [])),
+      withBatches
+    )
+
   /** The bdev, or a negative errno. */
-  create(options: MallocOptions): Bdev | number {
+  make(options: MallocOptions): Bdev | number {
     const { blockSize, numBlocks } = options
     if (numBlocks === 0 || blockSize % 512 !== 0 || options.physicalBlockSize % 512 !== 0) return -EINVAL
     // There is one NUMA node here, whatever the machine has: -1 stands for any.

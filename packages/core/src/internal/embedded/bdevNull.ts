@@ -2,13 +2,17 @@
  * Null bdevs: writes go nowhere, and reads leave the memory as it is, as in SPDK.
  */
 import { Opcode } from "@effect-spdk/native/Layout"
+import * as Effect from "effect/Effect"
 import { Bdev, type IoType, type Json } from "./bdev.ts"
+import { batched, type BdevModule, method } from "./bdevModule.ts"
 import type { BdevRegistry } from "./bdevRegistry.ts"
 import type { BdevIo } from "./io.ts"
+import { refusedMetadata } from "./metadata.ts"
+import { orErrno, trueOrErrno, whenGone } from "./rpcTable.ts"
 import { EINVAL, failed, success } from "./status.ts"
 import * as Uuid from "./uuid.ts"
 
-export const moduleName = "null"
+const moduleName = "null"
 
 const moduleIoTypes: ReadonlySet<IoType> = new Set<IoType>(["read", "write", "write_zeroes", "reset", "abort"])
 
@@ -39,7 +43,7 @@ class NullBdev extends Bdev {
 
   destruct(): void {}
 
-  override configCall(): Json {
+  configCall(): Json {
     const { properties } = this
     return {
       method: "bdev_null_create",
@@ -63,7 +67,7 @@ class NullBdev extends Bdev {
   }
 }
 
-export interface NullOptions {
+interface NullOptions {
   readonly name: string
   readonly uuid: string | undefined
   readonly numBlocks: number
@@ -76,8 +80,51 @@ export interface NullOptions {
   readonly preferredUnmapGranularity: number
 }
 
+export class NullModule implements BdevModule {
+  readonly name = moduleName
+  readonly bases = "none"
+  readonly examine = undefined
+  private readonly registry: BdevRegistry
+
+  constructor(registry: BdevRegistry) {
+    this.registry = registry
+  }
+
+  readonly create = method("bdev_null_create", (params) => {
+    const fault = refusedMetadata(params)
+    if (fault !== undefined) return Effect.fail(fault)
+    const made = make(this.registry, {
+      name: params.name,
+      uuid: params.uuid,
+      numBlocks: Number(params.num_blocks),
+      blockSize: params.block_size,
+      physicalBlockSize: params.physical_block_size ?? 0,
+      preferredWriteAlignment: params.preferred_write_alignment ?? 0,
+      preferredWriteGranularity: params.preferred_write_granularity ?? 0,
+      optimalWriteSize: params.optimal_write_size ?? 0,
+      preferredUnmapAlignment: params.preferred_unmap_alignment ?? 0,
+      preferredUnmapGranularity: params.preferred_unmap_granularity ?? 0
+    })
+    return orErrno(made, ({ name }) => name)
+  })
+
+  readonly delete = method("bdev_null_delete", ({ name }) =>
+    whenGone((done) => this.registry.unregisterByName(name, moduleName, done))
+  )
+
+  readonly others = [
+    method("bdev_null_resize", (params) => trueOrErrno(resize(this.registry, params.name, Number(params.new_size))))
+  ]
+
+  readonly configCalls = (withBatches: boolean): ReadonlyArray<Json> =>
+    batched(
+      this.registry.all.flatMap((bdev) => (bdev instanceof NullBdev ? [bdev.configCall()] : [])),
+      withBatches
+    )
+}
+
 /** The bdev, or a negative errno. */
-export const createNull = (registry: BdevRegistry, options: NullOptions): Bdev | number => {
+const make = (registry: BdevRegistry, options: NullOptions): Bdev | number => {
   const { blockSize, numBlocks, physicalBlockSize, uuid, ...properties } = options
   if (blockSize % 512 !== 0 || physicalBlockSize % 512 !== 0 || numBlocks === 0) return -EINVAL
   const bdev = new NullBdev(registry.context.reactor, {
@@ -94,7 +141,7 @@ export const createNull = (registry: BdevRegistry, options: NullOptions): Bdev |
 }
 
 /** 0, or a negative errno. A null bdev only grows. */
-export const resizeNull = (registry: BdevRegistry, name: string, newSizeMiB: number): number => {
+const resize = (registry: BdevRegistry, name: string, newSizeMiB: number): number => {
   const descriptor = registry.open(name, false)
   if (typeof descriptor === "number") return descriptor
   const { bdev } = descriptor

@@ -93,7 +93,7 @@ export abstract class PartBdev extends StackedBdev {
     const { hasWriteCache, numaId } = bdev.properties
     super(
       registry,
-      bdev,
+      [bdev],
       {
         name: options.name,
         productName: options.productName,

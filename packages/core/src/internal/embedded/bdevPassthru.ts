@@ -2,12 +2,14 @@
  * Passthru bdevs: the base under another name.
  */
 import { type Bdev, ioTypes, type Json } from "./bdev.ts"
+import { method } from "./bdevModule.ts"
 import type { BdevRegistry } from "./bdevRegistry.ts"
 import { allIoTypes, propertiesOfBase, StackedBdev } from "./bdevStacked.ts"
 import { NamedModule } from "./namedModule.ts"
+import { nameOrErrno, whenGone } from "./rpcTable.ts"
 import * as Uuid from "./uuid.ts"
 
-export const moduleName = "passthru"
+const moduleName = "passthru"
 
 const namespace = "7e25812e-c8c0-4d3f-8599-16d790555b85"
 
@@ -18,7 +20,7 @@ class PassthruBdev extends StackedBdev {
   constructor(registry: BdevRegistry, base: Bdev, name: string, uuid: string | undefined, onDestruct: () => void) {
     super(
       registry,
-      base,
+      [base],
       {
         ...propertiesOfBase(base),
         name,
@@ -39,7 +41,7 @@ class PassthruBdev extends StackedBdev {
   }
 }
 
-export interface PassthruConfig {
+interface PassthruConfig {
   readonly name: string
   readonly baseName: string
   readonly uuid: string | undefined
@@ -47,6 +49,13 @@ export interface PassthruConfig {
 
 export class PassthruModule extends NamedModule<PassthruConfig, PassthruBdev> {
   readonly name = moduleName
+  readonly others = []
+
+  readonly create = method("bdev_passthru_create", ({ base_bdev_name: baseName, name, uuid }) =>
+    nameOrErrno(this.configure({ name, baseName, uuid }), name)
+  )
+
+  readonly delete = method("bdev_passthru_delete", ({ name }) => whenGone((done) => this.forget(name, done)))
 
   protected makeBdev({ name, uuid }: PassthruConfig, base: Bdev, onDestruct: () => void): PassthruBdev {
     return new PassthruBdev(this.registry, base, name, Uuid.normalize(uuid), onDestruct)

@@ -2,8 +2,9 @@
  * All bdevs of an engine, by name and alias: registration, opening, claims, removal, and the modules that make
  * bdevs out of bdevs. Errors are negative errno numbers, which RPC answers carry as they are.
  */
-import type { Bdev, Json } from "./bdev.ts"
+import type { Bdev } from "./bdev.ts"
 import { BdevDescriptor, type BdevEventType } from "./bdevDescriptor.ts"
+import type { BdevModule } from "./bdevModule.ts"
 import { IoPool } from "./io.ts"
 import type { MemoryBudget } from "./memory.ts"
 import type { Notifications } from "./notifications.ts"
@@ -11,15 +12,6 @@ import type { Reactor } from "./reactor.ts"
 import { EBUSY, EEXIST, EINVAL, ENODEV, EPERM } from "./status.ts"
 import type { Timers } from "./timers.ts"
 import { WithoutEffect } from "./withoutEffect.ts"
-
-/** Makes bdevs on top of others, now or when the base appears. */
-export interface VirtualModule {
-  readonly name: string
-  /** A bdev has appeared: take it if it is the one that a configuration waits for. */
-  readonly examine: (bdev: Bdev) => void
-  /** The RPC calls that make what there is. */
-  readonly configCalls: () => ReadonlyArray<Json>
-}
 
 export interface RegistryContext {
   readonly reactor: Reactor
@@ -44,8 +36,8 @@ export class BdevRegistry {
   readonly context: RegistryContext
   readonly ioPool = new IoPool()
   readonly withoutEffect: WithoutEffect
-  /** In the order in which SPDK asks them. */
-  readonly virtualModules: Array<VirtualModule> = []
+  /** In the order in which SPDK's modules look at a new bdev, and so which of them gets it; a configuration has the same order. */
+  modules: ReadonlyArray<BdevModule> = []
   options: BdevOptions = {
     bdev_io_pool_size: 65_535,
     bdev_io_cache_size: 256,
@@ -103,7 +95,7 @@ export class BdevRegistry {
   }
 
   private examine(bdev: Bdev): void {
-    for (const module of this.virtualModules) module.examine(bdev)
+    for (const module of this.modules) module.examine?.(bdev)
   }
 
   /** Calls `onRegister` after each registration, until the returned function is called. */

@@ -1,12 +1,15 @@
 /**
  * Split bdevs: a base cut into parts of one size.
  */
+import * as Effect from "effect/Effect"
 import type { Bdev, Json } from "./bdev.ts"
+import { type BdevModule, method } from "./bdevModule.ts"
 import { PartBase, PartBdev } from "./bdevPart.ts"
-import type { BdevRegistry, VirtualModule } from "./bdevRegistry.ts"
-import { EEXIST, EINVAL, ENODEV, ENOENT, ENOMEM } from "./status.ts"
+import type { BdevRegistry } from "./bdevRegistry.ts"
+import { invalidParams } from "./rpcTable.ts"
+import { EEXIST, EINVAL, ENODEV, ENOENT, ENOMEM, strerror } from "./status.ts"
 
-export const moduleName = "split"
+const moduleName = "split"
 
 class SplitBdev extends PartBdev {
   readonly moduleName = moduleName
@@ -24,8 +27,10 @@ interface SplitConfig {
   base: PartBase | undefined
 }
 
-export class SplitModule implements VirtualModule {
+export class SplitModule implements BdevModule {
   readonly name = moduleName
+  readonly bases = "one"
+  readonly others = []
   private readonly registry: BdevRegistry
   private configs: ReadonlyArray<SplitConfig> = []
 
@@ -33,8 +38,27 @@ export class SplitModule implements VirtualModule {
     this.registry = registry
   }
 
+  readonly create = method(
+    "bdev_split_create",
+    ({ base_bdev: base, split_count: count, split_size_mb: size }) => {
+      const made = this.configure(base, count, Number(size ?? 0))
+      if (typeof made !== "number") return Effect.succeed(made)
+      return Effect.fail(invalidParams(`Failed to create ${count} split bdevs from '${base}': ${strerror(-made)}`))
+    },
+    { onInvalid: invalidParams() }
+  )
+
+  readonly delete = method(
+    "bdev_split_delete",
+    (params) => {
+      const errno = this.unregister(params.base_bdev)
+      return errno === 0 ? Effect.succeed(true) : Effect.fail(invalidParams(strerror(-errno)))
+    },
+    { onInvalid: invalidParams() }
+  )
+
   /** The names of the parts, none when the base does not exist yet, or a negative errno. */
-  create(baseName: string, count: number, sizeMiB: number): ReadonlyArray<string> | number {
+  private configure(baseName: string, count: number, sizeMiB: number): ReadonlyArray<string> | number {
     if (count === 0) return -EINVAL
     if (this.configs.some((config) => config.baseName === baseName)) return -EEXIST
     const config: SplitConfig = { baseName, count, sizeMiB, base: undefined }
@@ -45,7 +69,7 @@ export class SplitModule implements VirtualModule {
   }
 
   /** 0 or -ENOENT. Does not wait for the parts to be gone, as SPDK's does not. */
-  delete(baseName: string): number {
+  private unregister(baseName: string): number {
     const config = this.configs.find((config) => config.baseName === baseName)
     if (config === undefined) return -ENOENT
     if (config.base === undefined) this.forget(config)
@@ -53,7 +77,7 @@ export class SplitModule implements VirtualModule {
     return 0
   }
 
-  examine(base: Bdev): void {
+  readonly examine = (base: Bdev): void => {
     const config = this.configs.find((config) => config.baseName === base.name)
     if (config !== undefined && config.base === undefined) this.split(config)
   }

@@ -1,5 +1,5 @@
 /**
- * Bdevs that stand on another bdev: they claim it, go away with it, and pass I/O down.
+ * Bdevs that stand on others, their bases: they claim them, go away with them, and pass I/O down.
  */
 import { Bdev, BdevChannel, type BdevProperties, type ChannelThread, type IoType } from "./bdev.ts"
 import type { BdevDescriptor } from "./bdevDescriptor.ts"
@@ -8,43 +8,56 @@ import type { BdevIo, IoOwner } from "./io.ts"
 import type { IoStatus } from "./status.ts"
 
 export class StackedChannel extends BdevChannel {
-  readonly base: BdevChannel
+  /** In the order of the bases. */
+  readonly bases: ReadonlyArray<BdevChannel>
 
   constructor(bdev: StackedBdev, thread: ChannelThread) {
     super(bdev, thread)
-    this.base = bdev.base.getChannel(thread)
+    this.bases = bdev.bases.map((base) => base.getChannel(thread))
   }
 
   override destroy(): void {
-    this.base.bdev.putChannel(this.base)
+    for (const base of this.bases) base.bdev.putChannel(base)
   }
 }
 
 export abstract class StackedBdev extends Bdev implements IoOwner {
-  readonly base: Bdev
+  readonly bases: readonly [Bdev, ...ReadonlyArray<Bdev>]
   readonly moduleIoTypes: ReadonlySet<IoType>
   protected readonly registry: BdevRegistry
 
-  constructor(registry: BdevRegistry, base: Bdev, properties: BdevProperties, moduleIoTypes: ReadonlySet<IoType>) {
+  constructor(
+    registry: BdevRegistry,
+    bases: readonly [Bdev, ...ReadonlyArray<Bdev>],
+    properties: BdevProperties,
+    moduleIoTypes: ReadonlySet<IoType>
+  ) {
     super(registry.context.reactor, properties)
     this.registry = registry
-    this.base = base
+    this.bases = bases
     this.moduleIoTypes = moduleIoTypes
   }
 
+  /** The first one, which for most modules is the only one. */
+  get base(): Bdev {
+    return this.bases[0]
+  }
+
   get isImmediate(): boolean {
-    return this.base.isImmediate
+    return this.bases.every((base) => base.isImmediate)
   }
 
   submit(io: BdevIo): void {
     this.passDown(io, io.offsetBlocks)
   }
 
-  /** The I/O may have ended, and its record may be another's, when this returns. */
-  protected passDown(io: BdevIo, offsetBlocks: number): void {
+  /** To one of the bases. The I/O may have ended, and its record may be another's, when this returns. */
+  protected passDown(io: BdevIo, offsetBlocks: number, base = 0): void {
     const child = this.registry.ioPool.take(this, io, offsetBlocks)
     io.child = child
-    stackedChannelOf(io).base.submit(child)
+    const channel = stackedChannelOf(io).bases[base]
+    if (channel === undefined) throw new Error(`${this.name} has no base ${base}`)
+    channel.submit(child)
   }
 
   ioDone(child: BdevIo): void {
@@ -62,7 +75,9 @@ export abstract class StackedBdev extends Bdev implements IoOwner {
 
   override abort(io: BdevIo): boolean {
     const { child } = io
-    return child !== undefined && this.base.supports("abort") && this.base.abort(child)
+    if (child === undefined) return false
+    const { bdev } = child.channel
+    return bdev.supports("abort") && bdev.abort(child)
   }
 
   override makeChannel(thread: ChannelThread): BdevChannel {

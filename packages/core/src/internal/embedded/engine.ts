@@ -12,6 +12,8 @@ import { Host } from "../host.ts"
 import type { ResolvedOptions } from "../options.ts"
 import { withinLimit } from "../release.ts"
 import { attachDevice } from "./bdevDevice.ts"
+import type { BdevModule } from "./bdevModule.ts"
+import type { BdevRegistry } from "./bdevRegistry.ts"
 import { EngineState } from "./engineState.ts"
 import { addBdevMethods } from "./rpcBdev.ts"
 import { addBdevModules } from "./rpcBdevModules.ts"
@@ -36,8 +38,11 @@ export const make = Effect.fnUntraced(function* <E = never>(
   options: EmbeddedOptions,
   {
     configure,
+    modules = () => [],
     waitsForStart = configure !== undefined
   }: {
+    /** More bdev modules than the engine has: they look at a new bdev after its own. */
+    readonly modules?: (registry: BdevRegistry) => ReadonlyArray<BdevModule>
     readonly waitsForStart?: boolean
     readonly configure?: ((rpc: RpcClient["Service"]) => Effect.Effect<void, E>) | undefined
   } = {}
@@ -47,7 +52,7 @@ export const make = Effect.fnUntraced(function* <E = never>(
   yield* Effect.addFinalizer(() => withinLimit("Spdk.layer", options.name, state.release))
   const version = packageVersion()
   const table = new RpcTable()
-  const nvmeBdevs = addBdevModules(table, state.registry)
+  const nvmeBdevs = addBdevModules(table, state.registry, modules(state.registry))
   yield* Effect.addFinalizer(() => withinLimit("Spdk.layer", "NVMe bdevs", nvmeBdevs.close))
   addBdevMethods(table, state.registry)
   addSettings(table, state.registry)
@@ -62,7 +67,6 @@ export const make = Effect.fnUntraced(function* <E = never>(
   let stopServing = () => {}
   addFramework(table, {
     registry: state.registry,
-    nvmeBdevs,
     nvmf,
     version,
     cores: options.cores,

@@ -3,7 +3,8 @@
  */
 import type { Bdev, Json } from "./bdev.ts"
 import type { BdevDescriptor } from "./bdevDescriptor.ts"
-import type { BdevRegistry, VirtualModule } from "./bdevRegistry.ts"
+import type { BdevModule, ModuleMethods } from "./bdevModule.ts"
+import type { BdevRegistry } from "./bdevRegistry.ts"
 import { openBase, type StackedBdev } from "./bdevStacked.ts"
 import { EEXIST, ENODEV } from "./status.ts"
 
@@ -14,8 +15,12 @@ import { EEXIST, ENODEV } from "./status.ts"
 export abstract class NamedModule<
   Config extends { readonly name: string; readonly baseName: string },
   Made extends StackedBdev
-> implements VirtualModule {
+> implements BdevModule {
   abstract readonly name: string
+  readonly bases = "one"
+  abstract readonly create: ModuleMethods
+  abstract readonly delete: ModuleMethods
+  abstract readonly others: ReadonlyArray<ModuleMethods>
   protected readonly registry: BdevRegistry
   private readonly configs: Array<Config> = []
   protected readonly bdevs = new Set<Made>()
@@ -28,21 +33,21 @@ export abstract class NamedModule<
   abstract configCalls(): ReadonlyArray<Json>
 
   /** 0, or a negative errno. */
-  create(config: Config): number {
+  protected configure(config: Config): number {
     if (this.configs.some(({ name }) => name === config.name)) return -EEXIST
     this.configs.push(config)
     const errno = this.registerOn(config.baseName)
     return errno === -ENODEV ? 0 : errno
   }
 
-  delete(name: string, onDone: (errno: number) => void): number {
+  protected forget(name: string, onDone: (errno: number) => void): number {
     const errno = this.registry.unregisterByName(name, this.name, onDone)
     const index = this.configs.findIndex((config) => config.name === name)
     if (errno === 0 && index !== -1) this.configs.splice(index, 1)
     return errno
   }
 
-  examine(base: Bdev): void {
+  readonly examine = (base: Bdev): void => {
     this.registerOn(base.name)
   }
 

@@ -3,7 +3,6 @@
  */
 import * as Effect from "effect/Effect"
 import { type Bdev, ioTypes, type Json } from "./bdev.ts"
-import type { NvmeModule } from "./bdevNvmeModule.ts"
 import type { BdevRegistry } from "./bdevRegistry.ts"
 import { IoStat, type ResetMode, ticksOf, ticksPerSecond } from "./ioStat.ts"
 import { errnoFault, invalidParams, type RpcFault, type RpcTable, trueOrErrno } from "./rpcTable.ts"
@@ -77,25 +76,12 @@ export const addBdevMethods = (table: RpcTable, registry: BdevRegistry): void =>
   })
 }
 
-/** The calls that make the bdevs that there are. SPDK batches what a physical module writes. */
-export const bdevConfig = (registry: BdevRegistry, nvme: NvmeModule, withBatches: boolean): ReadonlyArray<Json> => {
-  const calls: Array<Json> = [{ method: "bdev_set_options", params: { ...registry.options } }]
-  for (const module of registry.virtualModules) calls.push(...module.configCalls())
-  calls.push(...nvme.configCalls(withBatches))
-  const callsOf = (moduleName: string) =>
-    registry.all
-      .filter((bdev) => bdev.moduleName === moduleName)
-      .map((bdev) => bdev.configCall())
-      .filter((call) => call !== undefined)
-  for (const moduleName of ["null", "malloc"]) {
-    const batch = callsOf(moduleName)
-    // Also an empty one.
-    if (withBatches) calls.push(batch)
-    else calls.push(...batch)
-  }
-  calls.push(...callsOf("aio"), { method: "bdev_wait_for_examine" })
-  return calls
-}
+/** The calls that make the bdevs that there are. */
+export const bdevConfig = (registry: BdevRegistry, withBatches: boolean): ReadonlyArray<Json> => [
+  { method: "bdev_set_options", params: { ...registry.options } },
+  ...registry.modules.flatMap((module) => module.configCalls(withBatches)),
+  { method: "bdev_wait_for_examine" }
+]
 
 /** The bdev of this name, once there is one. -ENODEV at once, or -ETIMEDOUT. */
 const appeared = (registry: BdevRegistry, name: string, timeoutMillis: number): Effect.Effect<Bdev, RpcFault> =>

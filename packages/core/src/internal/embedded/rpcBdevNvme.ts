@@ -7,7 +7,8 @@ import type { NvmeConnectSettings } from "../engineNvme.ts"
 import type { ChannelThread, Json } from "./bdev.ts"
 import type { LossOptions, NvmeBdevController, NvmePath } from "./bdevNvme.ts"
 import { describePath } from "./bdevNvmeInfo.ts"
-import { NvmeModule } from "./bdevNvmeModule.ts"
+import type { BdevModule } from "./bdevModule.ts"
+import type { NvmeModule } from "./bdevNvmeModule.ts"
 import { changedOptions, isOnlyPolicy, isResilient, lossOf, withoutEffect } from "./bdevNvmeOptions.ts"
 import type { BdevRegistry } from "./bdevRegistry.ts"
 import { NvmeChannel } from "./nvme/disk.ts"
@@ -40,18 +41,26 @@ const notHere: ReadonlyArray<keyof Attach> = [
   "allow_unrecognized_csi"
 ]
 
-export const addBdevNvme = (table: RpcTable, registry: BdevRegistry): NvmeModule => {
-  const module = new NvmeModule(registry)
-  addControllers(table, module)
-  addIoPaths(table, module)
-  addOptions(table, module, registry)
-  addNvmeDiscovery(table, module)
-  return module
-}
+/** NVMe bdevs as a module: attaching a controller makes them, and detaching it deletes them. */
+export const nvmeBdevModule = (nvme: NvmeModule, registry: BdevRegistry): BdevModule => ({
+  name: "nvme",
+  bases: "none",
+  create: (table) => addAttach(table, nvme),
+  delete: (table) => addDetach(table, nvme),
+  others: [
+    (table) => addControllers(table, nvme),
+    (table) => addIoPaths(table, nvme),
+    (table) => addOptions(table, nvme, registry),
+    (table) => addNvmeDiscovery(table, nvme)
+  ],
+  examine: undefined,
+  configCalls: (withBatches) => nvme.configCalls(withBatches)
+})
 
-const addControllers = (table: RpcTable, module: NvmeModule): void => {
+const missing = errnoFault(-ENODEV)
+
+const addAttach = (table: RpcTable, module: NvmeModule): void => {
   const { controllers } = module
-  const missing = errnoFault(-ENODEV)
   table.add("bdev_nvme_attach_controller", (params) =>
     Effect.suspend(() => {
       const loss = lossOf(params, module.options)
@@ -69,6 +78,9 @@ const addControllers = (table: RpcTable, module: NvmeModule): void => {
       )
     })
   )
+}
+
+const addDetach = (table: RpcTable, { controllers }: NvmeModule): void =>
   table.add("bdev_nvme_detach_controller", (params) => {
     const { name, ...path } = params
     const controller = controllers.get(name)
@@ -85,6 +97,8 @@ const addControllers = (table: RpcTable, module: NvmeModule): void => {
     )
     return matches.length === 0 ? Effect.fail(missing) : Effect.as(controller.removePaths(matches), true)
   })
+
+const addControllers = (table: RpcTable, { controllers }: NvmeModule): void => {
   table.add("bdev_nvme_reset_controller", ({ cntlid, name }) => {
     const controller = controllers.get(name)
     if (controller === undefined || controller.isRemoved) return Effect.fail(missing)

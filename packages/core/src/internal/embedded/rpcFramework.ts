@@ -9,7 +9,6 @@ import type { BdevRegistry } from "./bdevRegistry.ts"
 import { ticksPerSecond } from "./ioStat.ts"
 import { notificationTypes } from "./notifications.ts"
 import type { Poller } from "./poller.ts"
-import type { NvmeModule } from "./bdevNvmeModule.ts"
 import type { Target } from "./nvmf/target.ts"
 import { bdevConfig } from "./rpcBdev.ts"
 import { nvmfConfig } from "./rpcNvmfConfig.ts"
@@ -19,7 +18,6 @@ import type { LogicalThread } from "./thread.ts"
 
 export interface FrameworkContext {
   readonly registry: BdevRegistry
-  readonly nvmeBdevs: NvmeModule
   readonly nvmf: Target
   readonly version: string
   readonly cores: CpuSet.CpuSet
@@ -187,7 +185,7 @@ const describePollers = (thread: LogicalThread): Json => {
   }
 }
 
-const addConfig = (table: RpcTable, { nvmeBdevs, nvmf, registry }: FrameworkContext): void => {
+const addConfig = (table: RpcTable, { nvmf, registry }: FrameworkContext): void => {
   table.addStartup(
     "framework_start_init",
     () => {
@@ -206,7 +204,7 @@ const addConfig = (table: RpcTable, { nvmeBdevs, nvmf, registry }: FrameworkCont
   table.add(
     "framework_get_config",
     ({ name, with_batches: withBatches = false }) => {
-      if (name === "bdev") return Effect.succeed(bdevConfig(registry, nvmeBdevs, withBatches))
+      if (name === "bdev") return Effect.succeed(bdevConfig(registry, withBatches))
       if (name === "nvmf") return Effect.succeed(nvmfConfig(nvmf, withBatches))
       return Effect.fail(invalidParams(`Subsystem '${name}' not found`))
     },

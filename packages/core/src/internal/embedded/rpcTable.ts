@@ -42,18 +42,21 @@ export type Answer = Effect.Effect<Json, RpcFault>
 type Handler = (params: unknown) => Answer
 type Name = keyof RpcMethods
 
+export interface MethodOptions {
+  /** The answer to parameters that the Schema does not take. */
+  readonly onInvalid?: RpcFault
+  /** The method may be called without parameters. */
+  readonly isOptional?: boolean
+}
+
 export class RpcTable {
   private readonly handlers = new Map<string, Handler>()
   private readonly startupOnly = new Set<string>()
   private readonly always = new Set<string>()
   private isStarted = true
 
-  /** A method whose parameters the generated Schema describes. `onInvalid` is what SPDK's handler answers to others. */
-  add<N extends Name>(
-    name: N,
-    run: (params: RpcMethods[N]) => Answer,
-    options: { readonly onInvalid?: RpcFault; readonly isOptional?: boolean } = {}
-  ): void {
+  /** A method whose parameters the generated Schema describes. */
+  add<N extends Name>(name: N, run: (params: RpcMethods[N]) => Answer, options: MethodOptions = {}): void {
     let decode: ((params: unknown) => Exit.Exit<RpcMethods[N], Schema.SchemaError>) | undefined
     this.handlers.set(name, (params) => {
       // Without parameters at all, SPDK's decoder fails even when each of them is optional.
@@ -77,21 +80,13 @@ export class RpcTable {
   }
 
   /** As `add`, for a method that is only allowed before the framework starts. */
-  addStartup<N extends Name>(
-    name: N,
-    run: (params: RpcMethods[N]) => Answer,
-    options: { readonly onInvalid?: RpcFault; readonly isOptional?: boolean } = {}
-  ): void {
+  addStartup<N extends Name>(name: N, run: (params: RpcMethods[N]) => Answer, options: MethodOptions = {}): void {
     this.add(name, run, options)
     this.startupOnly.add(name)
   }
 
   /** As `add`, for a method that is allowed before the framework starts as after it. */
-  addAnytime<N extends Name>(
-    name: N,
-    run: (params: RpcMethods[N]) => Answer,
-    options: { readonly onInvalid?: RpcFault; readonly isOptional?: boolean } = {}
-  ): void {
+  addAnytime<N extends Name>(name: N, run: (params: RpcMethods[N]) => Answer, options: MethodOptions = {}): void {
     this.add(name, run, options)
     this.always.add(name)
   }
@@ -146,6 +141,10 @@ const hasNul = (value: unknown): boolean => {
 /** The answer of a function that returns a negative errno or what it made. */
 export const orErrno = <A>(made: A | number, answer: (made: A) => Json): Answer =>
   typeof made === "number" ? Effect.fail(errnoFault(made)) : Effect.succeed(answer(made))
+
+/** The name for 0. */
+export const nameOrErrno = (errno: number, name: string): Answer =>
+  errno === 0 ? Effect.succeed(name) : Effect.fail(errnoFault(errno))
 
 /** true for 0. */
 export const trueOrErrno = (errno: number): Answer =>
