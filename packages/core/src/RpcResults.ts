@@ -7,6 +7,7 @@
  */
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
+import type { RpcMethods } from "./generated/RpcMethods.ts"
 
 /**
  * A bdev as `bdev_get_bdevs` describes it. Sizes in blocks unless the name says otherwise.
@@ -222,4 +223,4 @@ export const rpcResults = {
   bdev_error_inject_error: done,
   bdev_null_resize: done,
   framework_start_init: done
-}
+} satisfies { readonly [Method in keyof RpcMethods]?: Schema.Codec<unknown, unknown> }

@@ -10,7 +10,7 @@ import { type BdevModule, method } from "../../src/internal/embedded/bdevModule.
 import type { BdevRegistry } from "../../src/internal/embedded/bdevRegistry.ts"
 import { openBase, propertiesOfBase, StackedBdev } from "../../src/internal/embedded/bdevStacked.ts"
 import type { BdevIo } from "../../src/internal/embedded/io.ts"
-import { invalidParams, nameOrErrno, whenGone } from "../../src/internal/embedded/rpcTable.ts"
+import { invalidParams, trueOrErrno, whenGone } from "../../src/internal/embedded/rpcTable.ts"
 import { EEXIST, failed } from "../../src/internal/embedded/status.ts"
 
 const moduleName = "raid"
@@ -68,10 +68,10 @@ export class ConcatModule implements BdevModule {
 
   readonly create = method("bdev_raid_create", ({ base_bdevs: baseNames, name, raid_level: level }) => {
     if (level !== "concat") return Effect.fail(invalidParams(`raid_level ${level} is none of this module`))
-    if (this.configs.some((config) => config.name === name)) return nameOrErrno(-EEXIST, name)
+    if (this.configs.some((config) => config.name === name)) return trueOrErrno(-EEXIST)
     const config = { name, baseNames }
     this.configs = [...this.configs, config]
-    return nameOrErrno(this.register(config), name)
+    return trueOrErrno(this.register(config))
   })
 
   readonly delete = method("bdev_raid_delete", ({ name }) =>

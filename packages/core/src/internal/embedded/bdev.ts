@@ -141,7 +141,7 @@ export abstract class Bdev {
   }
 
   /** `memory_domains` of bdev_get_bdevs. */
-  memoryDomains(): ReadonlyArray<Json> {
+  memoryDomains(): ReadonlyArray<{ readonly dma_device_type: string }> {
     return []
   }
 

@@ -4,7 +4,7 @@
  */
 import type { RpcMethods } from "../../generated/RpcMethods.ts"
 import type { Bdev, Json } from "./bdev.ts"
-import type { Answer, MethodOptions, RpcTable } from "./rpcTable.ts"
+import type { AnswerOf, MethodOptions, RpcTable } from "./rpcTable.ts"
 
 /** Adds RPC methods of the module. */
 export type ModuleMethods = (table: RpcTable) => void
@@ -31,7 +31,7 @@ export interface BdevModule {
 export const method =
   <Name extends keyof RpcMethods>(
     name: Name,
-    run: (params: RpcMethods[Name]) => Answer,
+    run: (params: RpcMethods[Name]) => AnswerOf<Name>,
     options?: MethodOptions
   ): ModuleMethods =>
   (table) =>

@@ -152,7 +152,7 @@ const bdevStat = (bdev: Bdev, mode: ResetMode): IoStat => {
   return total
 }
 
-const describeStat = (bdev: Bdev, mode: ResetMode): Json => {
+const describeStat = (bdev: Bdev, mode: ResetMode) => {
   const specific = bdev.statSpecific()
   return {
     name: bdev.name,
@@ -161,7 +161,7 @@ const describeStat = (bdev: Bdev, mode: ResetMode): Json => {
   }
 }
 
-const channelStats = (bdev: Bdev, mode: ResetMode): ReadonlyArray<Json> =>
+const channelStats = (bdev: Bdev, mode: ResetMode) =>
   [...bdev.channels.values()].map(({ stat, thread }) => {
     const json = { thread_id: thread.id, ...stat.toJson() }
     stat.reset(mode)

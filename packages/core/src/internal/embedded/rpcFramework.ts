@@ -74,8 +74,10 @@ const addThreads = (table: RpcTable, context: FrameworkContext): void => {
       reactors: [...cores].map((core) => describeReactor(context, core))
     })
   )
-  const perThread = (describe: (thread: LogicalThread) => Json) => () =>
-    Effect.succeed({ tick_rate: ticksPerSecond, threads: threads().map(describe) })
+  const perThread =
+    <A>(describe: (thread: LogicalThread) => A) =>
+    () =>
+      Effect.succeed({ tick_rate: ticksPerSecond, threads: threads().map(describe) })
   table.addBare("thread_get_stats", "'thread_get_stats' requires no arguments", perThread(describeThread))
   table.addBare("thread_get_pollers", "'thread_get_pollers' requires no arguments", perThread(describePollers))
   table.addBare("thread_get_io_channels", "'thread_get_io_channels' requires no arguments", () =>
@@ -91,7 +93,7 @@ const addThreads = (table: RpcTable, context: FrameworkContext): void => {
   )
 }
 
-const describeReactor = ({ cores, registry, startMillis, threads }: FrameworkContext, core: number): Json => {
+const describeReactor = ({ cores, registry, startMillis, threads }: FrameworkContext, core: number) => {
   const now = registry.context.reactor.host.nowMillis()
   const here = threads().filter((thread) => thread.core === core)
   const busyMillis = here.reduce((sum, thread) => sum + thread.busyMillis, 0)
@@ -143,7 +145,7 @@ const pollersOf = (thread: LogicalThread) => {
   }
 }
 
-const describeThread = (thread: LogicalThread): Json => {
+const describeThread = (thread: LogicalThread) => {
   const { active, paused, timed } = pollersOf(thread)
   return {
     name: thread.name,

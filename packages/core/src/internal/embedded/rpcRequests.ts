@@ -3,13 +3,12 @@
  */
 import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
-import type { Json } from "./bdev.ts"
 import { invalidRequest, type RpcFault, type RpcTable } from "./rpcTable.ts"
 
 type Id = string | number | null
 
 type Response =
-  | { readonly jsonrpc: "2.0"; readonly id: Id; readonly result: Json }
+  | { readonly jsonrpc: "2.0"; readonly id: Id; readonly result: unknown }
   | { readonly jsonrpc: "2.0"; readonly id: Id; readonly error: { readonly code: number; readonly message: string } }
 
 /** The text to answer with, undefined when a request wants no answer. `value` comes from JSON.parse. */

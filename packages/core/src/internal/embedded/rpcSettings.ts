@@ -5,7 +5,7 @@
 import * as Effect from "effect/Effect"
 import type { RpcMethods } from "../../generated/RpcMethods.ts"
 import type { BdevRegistry } from "./bdevRegistry.ts"
-import { invalidParams, type RpcFault, type RpcTable } from "./rpcTable.ts"
+import { type Answer, invalidParams, type RpcFault, type RpcTable, trueOrErrno } from "./rpcTable.ts"
 
 const notHere = (name: string, value: unknown): RpcFault =>
   invalidParams(`${name}: the embedded engine cannot be set to ${JSON.stringify(value)}`)
@@ -37,7 +37,8 @@ export const addSettings = (table: RpcTable, { withoutEffect }: BdevRegistry): v
         const refused = fault(params)
         if (refused !== undefined) return Effect.fail(refused)
         withoutEffect.note(name)
-        return Effect.succeed(true)
+        // `rpcResults` has none of these methods: any JSON is an answer, which the compiler does not see for an open N.
+        return trueOrErrno(0) as Answer<never>
       },
       { onInvalid: invalidParams() }
     )

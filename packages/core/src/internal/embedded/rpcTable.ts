@@ -6,6 +6,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Schema from "effect/Schema"
 import { type RpcMethods, rpcMethods } from "../../generated/RpcMethods.ts"
+import type { rpcResults } from "../../RpcResults.ts"
 import type { Json } from "./bdev.ts"
 import { strerror } from "./status.ts"
 
@@ -38,8 +39,13 @@ const tooLate = new RpcFault(
     "issue this RPC before the framework_start_init RPC."
 )
 
-export type Answer = Effect.Effect<Json, RpcFault>
-type Handler = (params: unknown) => Answer
+/** Any answer. */
+export type Answer<A = Json> = Effect.Effect<A, RpcFault>
+/** What a method answers: by the Schema of its result where `rpcResults` has one, and any JSON otherwise. */
+export type AnswerOf<Name extends keyof RpcMethods> = Answer<
+  Name extends keyof typeof rpcResults ? (typeof rpcResults)[Name]["Encoded"] : Json
+>
+type Handler = (params: unknown) => Answer<unknown>
 type Name = keyof RpcMethods
 
 export interface MethodOptions {
@@ -56,7 +62,7 @@ export class RpcTable {
   private isStarted = true
 
   /** A method whose parameters the generated Schema describes. */
-  add<N extends Name>(name: N, run: (params: RpcMethods[N]) => Answer, options: MethodOptions = {}): void {
+  add<N extends Name>(name: N, run: (params: RpcMethods[N]) => AnswerOf<N>, options: MethodOptions = {}): void {
     let decode: ((params: unknown) => Exit.Exit<RpcMethods[N], Schema.SchemaError>) | undefined
     this.handlers.set(name, (params) => {
       // Without parameters at all, SPDK's decoder fails even when each of them is optional.
@@ -70,23 +76,23 @@ export class RpcTable {
   }
 
   /** A method that takes no parameters, not even an empty object; `complaint` is SPDK's to those who send some. */
-  addBare(name: Name, complaint: string, run: () => Answer): void {
+  addBare<N extends Name>(name: N, complaint: string, run: () => AnswerOf<N>): void {
     this.handlers.set(name, (params) => (params === undefined ? run() : Effect.fail(invalidParams(complaint))))
   }
 
   /** A method that does not look at its parameters. */
-  addBlind(name: Name, run: () => Answer): void {
+  addBlind<N extends Name>(name: N, run: () => AnswerOf<N>): void {
     this.handlers.set(name, run)
   }
 
   /** As `add`, for a method that is only allowed before the framework starts. */
-  addStartup<N extends Name>(name: N, run: (params: RpcMethods[N]) => Answer, options: MethodOptions = {}): void {
+  addStartup<N extends Name>(name: N, run: (params: RpcMethods[N]) => AnswerOf<N>, options: MethodOptions = {}): void {
     this.add(name, run, options)
     this.startupOnly.add(name)
   }
 
   /** As `add`, for a method that is allowed before the framework starts as after it. */
-  addAnytime<N extends Name>(name: N, run: (params: RpcMethods[N]) => Answer, options: MethodOptions = {}): void {
+  addAnytime<N extends Name>(name: N, run: (params: RpcMethods[N]) => AnswerOf<N>, options: MethodOptions = {}): void {
     this.add(name, run, options)
     this.always.add(name)
   }
@@ -104,7 +110,7 @@ export class RpcTable {
     return [...this.handlers.keys()].filter((name) => !current || this.isAllowed(name))
   }
 
-  call(method: string, params: unknown): Answer {
+  call(method: string, params: unknown): Answer<unknown> {
     const handler = this.handlers.get(method)
     if (handler === undefined) return Effect.fail(methodNotFound)
     return Effect.suspend(() =>
@@ -139,19 +145,19 @@ const hasNul = (value: unknown): boolean => {
 }
 
 /** The answer of a function that returns a negative errno or what it made. */
-export const orErrno = <A>(made: A | number, answer: (made: A) => Json): Answer =>
+export const orErrno = <A, B>(made: A | number, answer: (made: A) => B): Answer<B> =>
   typeof made === "number" ? Effect.fail(errnoFault(made)) : Effect.succeed(answer(made))
 
 /** The name for 0. */
-export const nameOrErrno = (errno: number, name: string): Answer =>
+export const nameOrErrno = (errno: number, name: string): Answer<string> =>
   errno === 0 ? Effect.succeed(name) : Effect.fail(errnoFault(errno))
 
 /** true for 0. */
-export const trueOrErrno = (errno: number): Answer =>
+export const trueOrErrno = (errno: number): Answer<boolean> =>
   errno === 0 ? Effect.succeed(true) : Effect.fail(errnoFault(errno))
 
 /** The answer of something that is removed: true once it is gone. */
-export const whenGone = (remove: (onDone: (errno: number) => void) => number): Answer =>
+export const whenGone = (remove: (onDone: (errno: number) => void) => number): Answer<boolean> =>
   Effect.callback((resume) => {
     const errno = remove((errno) => resume(trueOrErrno(errno)))
     if (errno !== 0) resume(trueOrErrno(errno))
