@@ -1,7 +1,6 @@
 /**
- * Block devices: open one, do I/O, compose them from layers. For services that keep their data below the file system;
- * the one thing to know is that a handle, its channels and its buffers are scoped, and that closing the scope waits
- * for the device.
+ * Block devices: open a bdev, do I/O, compose bdevs from layers. This module is for services that keep their data below
+ * the file system. A handle, its channels and its buffers are scoped: closing the scope waits for the device.
  *
  * ```ts
  * import * as Bdev from "@effect-spdk/core/Bdev"
@@ -47,7 +46,8 @@ export * from "./BdevInfo.ts"
 export * from "./BdevIo.ts"
 
 /**
- * What `supports` can be asked: the operations by their name here, and every other I/O type by SPDK's name.
+ * The operations that `supports` accepts: operations of this module by their name here, every other I/O type by SPDK's
+ * name.
  *
  * @since 0.1.0
  * @category models
@@ -71,19 +71,19 @@ export type BdevOperation =
   | "zone_management"
 
 /**
- * What can happen to a bdev under an open handle.
+ * An event of the bdev while a handle is open.
  *
  * @since 0.1.0
  * @category models
  */
 export type BdevEvent = DescriptorEvent
 
-/** What the open descriptor tells, in SPDK's terms. @since 0.1.0 @category models */
+/** The bdev as its open descriptor reports it, in SPDK's terms. @since 0.1.0 @category models */
 export interface BdevDescription extends DescriptorInfo {}
 
 /**
- * An open bdev, and the tag under which layers provide one. Its I/O fails with `Released` once the scope that opened it
- * has closed.
+ * An open bdev, and the tag under which layers provide one. I/O fails with `Released` after the scope that opened the
+ * bdev has closed.
  *
  * @since 0.1.0
  * @category models
@@ -91,11 +91,11 @@ export interface BdevDescription extends DescriptorInfo {}
 export interface Bdev extends BdevIo {
   readonly [BdevTypeId]: typeof BdevTypeId
   readonly name: string
-  /** As it was when the handle was opened. */
+  /** The state of the bdev when the handle was opened. */
   readonly info: BdevDescription
   /** In bytes. */
   readonly blockSize: number
-  /** Follows `Resized`. */
+  /** In blocks. Changes when a `Resized` event arrives. */
   readonly numBlocks: number
   /** `numBlocks * blockSize`, a safe integer. */
   readonly sizeBytes: number
@@ -103,19 +103,21 @@ export interface Bdev extends BdevIo {
   readonly writable: boolean
   /** True from the moment the `Removed` event arrives. */
   readonly isRemoved: boolean
-  /** Whether the bdev's module knows the operation (`spdk_bdev_io_type_supported`). */
+  /** Whether the bdev's module supports the operation (`spdk_bdev_io_type_supported`). */
   supports(operation: BdevOperation): boolean
   /**
-   * What happens to the bdev from now on. Every run of the stream gets every event. It ends after `Removed`, which who
-   * comes later still gets, and when the handle closes.
+   * Events of the bdev from the time of subscription. Every run of the stream receives every event. The stream ends
+   * after `Removed`, and when the handle closes. Late subscribers receive `Removed` too.
    */
   readonly events: Stream.Stream<BdevEvent>
-  /** The I/O counts of the bdev, of all its users together (`bdev_get_iostat`). */
+  /** The I/O counters of the bdev, summed over all its users (`bdev_get_iostat`). */
   readonly stats: Effect.Effect<BdevStats, SpdkError<RpcReason>>
   /**
-   * A channel of one's own on the thread the fiber is on (`spdk_bdev_get_io_channel`). Without it the handle opens one
-   * per thread at the first I/O there and keeps it; with it, I/O goes through this thread from wherever it is called, and the
-   * end of the scope waits for it and closes the channel.
+   * Opens an explicit channel on the fiber's current SpdkThread (`spdk_bdev_get_io_channel`). I/O through this channel
+   * runs on that thread, wherever it is called. The end of the scope waits for the channel's I/O and closes the
+   * channel.
+   *
+   * Without an explicit channel, the handle opens one channel per thread at the first I/O on that thread, and keeps it.
    */
   readonly channel: Effect.Effect<BdevChannel, IoError, Scope.Scope>
 }
@@ -129,7 +131,7 @@ export const Bdev: Context.Service<Bdev, Bdev> = Context.Service("@effect-spdk/c
  * @category models
  */
 export interface BdevChannel extends BdevIo {
-  /** Where the channel is; undefined is the engine's main thread. */
+  /** The thread of the channel. `undefined` is the engine's main thread. */
   readonly thread: SpdkThread | undefined
 }
 
@@ -137,9 +139,9 @@ export interface BdevChannel extends BdevIo {
 export const isBdev = (u: unknown): u is Bdev => Predicate.hasProperty(u, BdevTypeId)
 
 /**
- * How long a release may wait for its device: of a handle, of a channel, of DMA memory, and the deletion of a bdev. When the
- * time is over the release dies with `TimedOut`, and what it holds is given back if the device ever answers. It is read where
- * the thing is opened, so provide it around that. Default: 30 seconds.
+ * The time limit for a release to wait for its device. Releases are: closing a handle or a channel, freeing DMA memory,
+ * deleting a bdev. After the limit the release dies with `TimedOut`. The resources are then freed if the device ever
+ * answers. The value is read when the resource is opened, so provide it there. Default: 30 seconds.
  *
  * @since 0.1.0
  * @category references
@@ -148,11 +150,11 @@ export const ReleaseTimeout: Context.Reference<Duration.Input> = release.Release
 
 /** @since 0.1.0 @category models */
 export interface OpenOptions {
-  /** Default false: reads only. */
+  /** Opens for writing too. Default false: reads only. */
   readonly write?: boolean | undefined
 }
 
-/** Why a bdev does not open. @since 0.1.0 @category errors */
+/** The reasons for which a bdev does not open. @since 0.1.0 @category errors */
 export type OpenError = SpdkErrorOf<
   | "Busy"
   | "DeviceRemoved"
@@ -167,12 +169,12 @@ export type OpenError = SpdkErrorOf<
 >
 
 /**
- * Opens a bdev by its name or an alias (`spdk_bdev_open_ext`). Any number of handles may be open; opening for writing
- * what another module has claimed fails with `PermissionDenied`, and an unknown name with `NotFound`.
+ * Opens a bdev by its name or an alias (`spdk_bdev_open_ext`). Any number of handles may be open. Opening for writing
+ * fails with `PermissionDenied` when another module has claimed the bdev. An unknown name fails with `NotFound`.
  *
- * The end of the scope first makes new I/O fail with `Released`, waits for the I/O in flight, closes the channels, and then
- * the descriptor. After the bdev was removed it does the same. It dies with `TimedOut` when that takes longer than
- * `ReleaseTimeout`.
+ * At the end of the scope, new I/O fails with `Released`. The release waits for the I/O in flight, closes the channels,
+ * and then the descriptor. The release does the same after the bdev was removed. It dies with `TimedOut` when it takes
+ * longer than `ReleaseTimeout`.
  *
  * @since 0.1.0
  * @category constructors
@@ -197,7 +199,7 @@ export interface LayerOpenOptions extends OpenOptions {
 }
 
 /**
- * Provides a bdev that exists already. Default: read-only.
+ * Provides an existing bdev. Default: read-only.
  *
  * @since 0.1.0
  * @category layers
@@ -211,7 +213,8 @@ export const layerOpenConfig = (
 ): Layer.Layer<Bdev, OpenError | Config.ConfigError, EngineService> => fromConfig(options, layerOpen)
 
 /**
- * Provides a bdev in memory, opened for writing. As all layers here that create a bdev, it deletes the bdev at the end.
+ * Provides a bdev in memory, opened for writing. The end of the layer deletes the bdev. The same holds for every layer
+ * of this module that creates a bdev.
  *
  * @since 0.1.0
  * @category layers
@@ -224,7 +227,7 @@ export const layerMallocConfig = (
   options: Config.Wrap<Create.MallocOptions>
 ): Layer.Layer<Bdev, LayerError | Config.ConfigError, LayerServices> => fromConfig(options, layerMalloc)
 
-/** Provides a bdev that keeps nothing. @since 0.1.0 @category layers */
+/** Provides a bdev that stores nothing. @since 0.1.0 @category layers */
 export const layerNull = (options: Create.NullOptions): Layer.Layer<Bdev, LayerError, LayerServices> =>
   created(Create.createNull(options))
 
@@ -242,7 +245,7 @@ export const layerFileConfig = (
   options: Config.Wrap<Create.AioOptions>
 ): Layer.Layer<Bdev, LayerError | Config.ConfigError, LayerServices> => fromConfig(options, layerFile)
 
-/** Provides a bdev on a file by io_uring. @since 0.1.0 @category layers */
+/** Provides a bdev on a file that uses io_uring. @since 0.1.0 @category layers */
 export const layerUring = (options: Create.FileOptions): Layer.Layer<Bdev, LayerError, LayerServices> =>
   created(Create.createUring(options))
 
@@ -256,7 +259,7 @@ export const layerCreate = (options: Create.CreateOptions): Layer.Layer<Bdev, La
   created(Create.create(options))
 
 /**
- * Provides a bdev that hands everything to the one below it:
+ * Provides a bdev that passes every request to the bdev below:
  * `Bdev.layerPassthru().pipe(Layer.provide(Bdev.layerMalloc({ size: "64 MiB" })))`.
  *
  * @since 0.1.0
@@ -266,12 +269,12 @@ export const layerPassthru = (
   options?: Omit<Create.PassthruOptions, "base">
 ): Layer.Layer<Bdev, LayerError, Bdev | LayerServices> => over((base) => Create.createPassthru({ ...options, base }))
 
-/** Provides a bdev that is slower than the one below it. @since 0.1.0 @category layers */
+/** Provides a bdev that adds latency to the bdev below. @since 0.1.0 @category layers */
 export const layerDelay = (
   options: Omit<Create.DelayOptions, "base">
 ): Layer.Layer<Bdev, LayerError, Bdev | LayerServices> => over((base) => Create.createDelay({ ...options, base }))
 
-/** Why a layer that creates a bdev does not build. @since 0.1.0 @category errors */
+/** The reasons for which a layer that creates a bdev does not build. @since 0.1.0 @category errors */
 export type LayerError = Create.CreateError | OpenError
 
 const created = <R>(

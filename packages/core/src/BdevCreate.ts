@@ -1,5 +1,5 @@
 /**
- * Bdevs made by SPDK's modules, and deleted with the scope. Import all of this from `Bdev`.
+ * Creates bdevs with SPDK's bdev modules. The end of the scope deletes each bdev. Import these names from `Bdev`.
  *
  * @since 0.1.0
  */
@@ -26,7 +26,7 @@ import * as Rpc from "./Rpc.ts"
 import { RpcClient } from "./Rpc.ts"
 import { fail, failInvalid, NoMemory, type RpcReason, type SpdkError } from "./SpdkError.ts"
 
-/** Why a bdev is not made: what the RPC method answers. @since 0.1.0 @category errors */
+/** The reasons for which a bdev is not created, as the RPC method reports them. @since 0.1.0 @category errors */
 export type CreateError = SpdkError<RpcReason>
 
 /** A number of bytes, or a size like `"256 MiB"`, `"10 GB"`, `"4096"`. @since 0.1.0 @category models */
@@ -34,36 +34,42 @@ export type Size = number | string
 
 /** @since 0.1.0 @category models */
 export interface MemoryOptions {
-  /** In bytes, a multiple of the block size. Either this or `numBlocks`. */
+  /** In bytes, a multiple of the block size. Give either `size` or `numBlocks`. */
   readonly size?: Size | undefined
   readonly numBlocks?: number | undefined
   /** In bytes, a multiple of 512. Default 4096. */
   readonly blockSize?: number | undefined
-  /** Default: generated, or derived from the bdev below where there is one. Zero is refused. */
+  /** Default: generated, or derived from the UUID of the base bdev when there is one. The zero UUID is refused. */
   readonly uuid?: string | undefined
 }
 
 /** @since 0.1.0 @category models */
 export interface MallocOptions extends MemoryOptions {
   /**
-   * Default: SPDK's choice, `Malloc0` and so on. As all names here: 1 to 256 bytes of UTF-8, without NUL; `AlreadyExists` when
-   * another bdev has it.
+   * Default: SPDK's choice, for example `Malloc0`. Every name in this module has 1 to 256 bytes of UTF-8 without NUL. A
+   * name that another bdev has fails with `AlreadyExists`.
    */
   readonly name?: string | undefined
-  /** Requests that cross a multiple of it are split. From 1, and only with a `blockSize` of up to 4096. */
+  /**
+   * Requests that cross a multiple of this number of blocks are split. At least 1, and only with a `blockSize` of at
+   * most 4096.
+   */
   readonly optimalIoBoundaryBlocks?: number | undefined
   /** In bytes, a multiple of the block size. */
   readonly physicalBlockSize?: number | undefined
 }
 
 /**
- * A bdev in memory (`bdev_malloc_create`): zeroed, and gone with the engine. Its bytes come out of the engine's DMA memory, which
- * the option `memoryMiB` bounds: `NoMemory` says so.
+ * Creates a bdev in memory (`bdev_malloc_create`). The content starts as zeroes and is lost when the engine ends. The
+ * bdev takes its bytes from the engine's DMA memory. The option `memoryMiB` limits that memory; the call fails with
+ * `NoMemory` beyond the limit.
  *
- * As all functions here: options that SPDK would not survive or not keep are `InvalidArgument` with the field and the rule; it returns the name; the end of the scope deletes the bdev, and waits for that up to
- * `ReleaseTimeout`. Whoever has it open sees `Removed`. A bdev that somebody else deleted before is no error then; another
- * failure of the deletion dies.
- * Interruption waits for SPDK's answer, and deletes what was made.
+ * The following holds for every function of this module. The function returns the name of the bdev. Options that SPDK
+ * would crash on or would not keep fail with `InvalidArgument`, which names the field and the rule. Interruption waits
+ * for SPDK's answer and deletes the new bdev.
+ *
+ * The end of the scope deletes the bdev and waits up to `ReleaseTimeout`. Open handles of the bdev receive `Removed`.
+ * The deletion succeeds when the bdev was deleted before. It dies with any other error.
  *
  * @since 0.1.0
  * @category creation
@@ -88,7 +94,7 @@ export const createMalloc: (options: MallocOptions) => Effect.Effect<string, Cre
     )
   })
 
-/** SPDK's "Cannot allocate memory" leaves open which memory, and whose. */
+/** SPDK's "Cannot allocate memory" does not say which memory is exhausted. */
 const namesMemory = (error: CreateError, bytes: number): Effect.Effect<never, CreateError> => {
   const { reason } = error
   if (reason._tag !== "NoMemory") return Effect.fail(error)
@@ -106,7 +112,7 @@ export interface NullOptions extends MemoryOptions {
 }
 
 /**
- * A bdev that drops what is written and leaves buffers as they are on reads (`bdev_null_create`): for measuring.
+ * Creates a bdev for measurements (`bdev_null_create`). Writes are dropped. Reads leave the buffer as it was.
  *
  * @since 0.1.0
  * @category creation
@@ -126,20 +132,24 @@ export type FileCreation = "missing" | "always" | "never"
 
 /** @since 0.1.0 @category models */
 export interface FileOptions {
-  /** A file or a block device. A relative path starts at this process's directory. */
+  /** The path of a file or a block device. A relative path starts at this process's working directory. */
   readonly path: string
   /** Default: generated. */
   readonly name?: string | undefined
-  /** In bytes, a power of two from 512. Default: 4096 for a file, and what SPDK finds for a block device. */
+  /** In bytes, a power of two, at least 512. Default: 4096 for a file, and SPDK's detected size for a block device. */
   readonly blockSize?: number | undefined
-  /** What the file must have at least, in bytes; a multiple of the block size. */
+  /** The minimum size of the file in bytes, a multiple of the block size. */
   readonly size?: Size | undefined
   /**
-   * What happens to the file when `size` is given. `"missing"`, the default, makes it when it is missing and extends it when it
-   * is shorter; its bytes stay. `"always"` empties it first: all its bytes are lost. `"never"` only checks: a missing file is
-   * `NotFound`, a shorter one `InvalidArgument`. Without `size` the file is not touched and must exist, and `"missing"` and
-   * `"always"` are `InvalidArgument`, as they are for a bdev that is read-only. It is made on this machine, by this process, sparse, with mode 0600, and it is never
-   * deleted.
+   * How to treat the file when `size` is given:
+   *
+   * - `"missing"`, the default: creates a missing file and extends a shorter file. Existing bytes stay.
+   * - `"always"`: empties the file first. All its bytes are lost.
+   * - `"never"`: only checks. A missing file fails with `NotFound`, a shorter file with `InvalidArgument`.
+   *
+   * Without `size` the file is not touched and must exist. `"missing"` and `"always"` are then `InvalidArgument`. They
+   * are also `InvalidArgument` for a read-only bdev. This process creates the file on this machine, sparse, with mode
+   * 0600. The file is never deleted.
    */
   readonly create?: FileCreation | undefined
   readonly uuid?: string | undefined
@@ -148,22 +158,28 @@ export interface FileOptions {
 /** @since 0.1.0 @category models */
 export interface AioOptions extends FileOptions {
   /**
-   * Nothing is written: `create` can only be `"never"` then, which is the default, so that a `size` is checked and nothing is
-   * made or extended. SPDK opens such a bdev for writing all the same; each write then fails with `IoFailed`. Default
-   * false.
+   * Makes the bdev read-only. The file is not created or extended: `create` must be `"never"`, which is then the
+   * default, so that `size` is only checked. SPDK still opens such a bdev for writing; each write then fails with
+   * `IoFailed`. Default false.
    */
   readonly readonly?: boolean | undefined
-  /** Whether unmap and write zeroes punch holes. The embedded engine writes zeroes instead: the file keeps its size on disk. */
+  /**
+   * Whether unmap and write-zeroes requests punch holes in the file. The embedded engine writes zeroes instead: the
+   * file keeps its size on disk.
+   */
   readonly fallocate?: boolean | undefined
 }
 
 /**
- * A bdev on a file or a block device (`bdev_aio_create`). Writes survive a power cut once a `flush` after them has completed.
+ * Creates a bdev on a file or a block device (`bdev_aio_create`). A completed write survives a power cut after a later
+ * `flush` has completed.
  *
- * Unless it is `readonly`, the bdev holds an exclusive lock on the file (flock) until it is deleted: `Busy` names the process that has
- * it already, on either engine and by any name of the file. The kernel releases the lock when the process dies. A machine without
- * the flock program gets a warning in the log and no lock, and bdevs that a configuration or a call of `bdev_aio_create` makes
- * are not locked.
+ * Unless the bdev is `readonly`, it holds an exclusive lock on the file (flock) until it is deleted. A locked file
+ * fails with `Busy`, which names the process that holds the lock. The lock holds across both engines and for every path
+ * to the file. The kernel releases the lock when the process dies.
+ *
+ * On a machine without the flock program, a warning is logged and no lock is taken. Bdevs that a configuration or a
+ * direct call of `bdev_aio_create` creates are not locked.
  *
  * @since 0.1.0
  * @category creation
@@ -187,8 +203,8 @@ export const createFile: (options: AioOptions) => Effect.Effect<string, CreateEr
   })
 
 /**
- * As `createFile`, by io_uring (`bdev_uring_create`). `MethodNotFound` where SPDK was built without it, and on the embedded
- * engine.
+ * Creates a bdev on a file that uses io_uring (`bdev_uring_create`), by the rules of `createFile`. Fails with
+ * `MethodNotFound` when SPDK was built without io_uring, and on the embedded engine.
  *
  * @since 0.1.0
  * @category creation
@@ -206,14 +222,22 @@ export const createUring: (options: FileOptions) => Effect.Effect<string, Create
 
 /** @since 0.1.0 @category models */
 export interface PassthruOptions {
-  /** The name of the bdev below. It is claimed: nobody can open it for writing any more. `NotFound` when there is none. */
+  /**
+   * The name of the base bdev. The new bdev claims it: nothing else can open it for writing. `NotFound` when there is
+   * no such bdev.
+   */
   readonly base: string
   /** Default: generated. */
   readonly name?: string | undefined
   readonly uuid?: string | undefined
 }
 
-/** A bdev that hands everything to another one (`bdev_passthru_create`). @since 0.1.0 @category creation */
+/**
+ * Creates a bdev that passes every request to its base bdev (`bdev_passthru_create`).
+ *
+ * @since 0.1.0
+ * @category creation
+ */
 export const createPassthru: (options: PassthruOptions) => Effect.Effect<string, CreateError, RpcClient | Scope.Scope> =
   Effect.fn("Bdev.createPassthru")(function* (options: PassthruOptions) {
     const operation = "Bdev.createPassthru"
@@ -228,17 +252,20 @@ export const createPassthru: (options: PassthruOptions) => Effect.Effect<string,
 
 /** @since 0.1.0 @category models */
 export interface DelayOptions extends PassthruOptions {
-  /** What most reads take longer. A whole number up to a day, as all four. Default 0. */
+  /**
+   * Extra latency of most reads (99 %). Each of the four latencies is a whole number of microseconds, at most one day.
+   * Default 0.
+   */
   readonly readMicros?: number | undefined
-  /** What one read of a hundred takes longer, not less than the others. Default: as the others. */
+  /** Extra latency of the slowest 1 % of reads (p99). Not less than `readMicros`. Default: equal to `readMicros`. */
   readonly readP99Micros?: number | undefined
   readonly writeMicros?: number | undefined
   readonly writeP99Micros?: number | undefined
 }
 
 /**
- * A bdev that completes later than the one below it (`bdev_delay_create`). The delays begin when this returns: SPDK's modules read
- * the first blocks of every new bdev, and its deletion would wait for them.
+ * Creates a bdev that adds latency to its base bdev (`bdev_delay_create`). The delays begin when this function returns.
+ * The reason: SPDK's modules read the first blocks of every new bdev, and a deletion would wait for those reads.
  *
  * @since 0.1.0
  * @category creation
@@ -267,7 +294,7 @@ export const createDelay: (options: DelayOptions) => Effect.Effect<string, Creat
     return created
   })
 
-/** A module that is still at it after this waits for something of its own. */
+/** A module that still examines the bdev after this time waits for something of its own. */
 const examineLimit = "1 second"
 
 const setLatencies = (
@@ -293,32 +320,41 @@ const setLatencies = (
 
 /** @since 0.1.0 @category models */
 export interface ErrorOptions {
-  /** The name of the bdev below, which is claimed. SPDK makes the UUID of the error bdev out of the UUID of this one. */
+  /**
+   * The name of the base bdev. The error bdev claims it. SPDK derives the UUID of the error bdev from the UUID of the
+   * base bdev.
+   */
   readonly base: string
 }
 
-/** What an error bdev does to the next requests. @since 0.1.0 @category models */
+/** An error to inject into later requests. @since 0.1.0 @category models */
 export interface Injection {
-  /** `clear` ends all injections. */
+  /** The I/O type to fail. `clear` ends all injections. */
   readonly ioType: BdevErrorInjectIoType
   readonly errorType: BdevErrorInjectErrorType
-  /** How many requests, up to 2^32 - 1. Default 1. */
+  /** The number of requests to fail, up to 2^32 - 1. Default 1. */
   readonly count?: number | undefined
-  /** Fails only what comes while this many are in flight. */
+  /** Fails a request only while at least this many requests of its channel are in flight. */
   readonly queueDepth?: number | undefined
-  /** For `corrupt_data`: which byte of the data, and with what it is XORed, 1 to 255. */
+  /**
+   * For `corrupt_data`: the offset of the corrupted byte in the data. `corruptValue` is the value that is XORed into
+   * it, 1 to 255.
+   */
   readonly corruptOffset?: number | undefined
   readonly corruptValue?: number | undefined
-  /** For `nvme_failure` alone: status code type, 0 to 7, and status code, 0 to 255; one of them must not be 0. */
+  /**
+   * For `nvme_failure` only: the status code type, 0 to 7. `nvmeSc` is the status code, 0 to 255. At least one must not
+   * be 0.
+   */
   readonly nvmeSct?: number | undefined
   readonly nvmeSc?: number | undefined
 }
 
 /** @since 0.1.0 @category models */
 export interface ErrorBdev {
-  /** `EE_` and the name of the bdev below. */
+  /** `EE_` followed by the name of the base bdev. */
   readonly name: string
-  /** `bdev_error_inject_error` */
+  /** Injects errors (`bdev_error_inject_error`). */
   readonly inject: (injection: Injection) => Effect.Effect<void, CreateError>
 }
 
@@ -360,16 +396,16 @@ export const createError: (options: ErrorOptions) => Effect.Effect<ErrorBdev, Cr
 
 /** @since 0.1.0 @category models */
 export interface SplitOptions {
-  /** The name of the bdev below, which is claimed. */
+  /** The name of the base bdev. The parts claim it. */
   readonly base: string
-  /** From 1 to 8192, and not more than fit. */
+  /** The number of parts, from 1 to 8192. All parts must fit on the base bdev. */
   readonly count: number
-  /** Of each part: whole blocks of the bdev below. Default: the bdev below in equal parts. */
+  /** The size of each part: whole blocks of the base bdev. Default: equal parts of the base bdev. */
   readonly sizeMiB?: number | undefined
 }
 
 /**
- * Parts of a bdev as bdevs of their own (`bdev_split_create`). Returns their names in order.
+ * Splits a bdev into bdevs (`bdev_split_create`). Returns the names of the parts in order.
  *
  * @since 0.1.0
  * @category creation
@@ -404,14 +440,20 @@ export interface CreateOptions {
   readonly method: string
   readonly params?: { readonly [name: string]: Schema.Json } | undefined
   readonly deleteMethod: string
-  /** Default: `{ name }`. Without a name nothing can be deleted: then `create` fails, and what it made stays. */
+  /**
+   * The parameters of `deleteMethod`. Default: `{ name }`. Without a name no deletion is possible: `create` then fails,
+   * and the bdev stays.
+   */
   readonly deleteParams?: { readonly [name: string]: Schema.Json } | undefined
-  /** Of the bdev. Default: what the method answers, when that is one name, otherwise the parameter `name`. */
+  /**
+   * The name of the bdev. Default: the name that the method returns when it returns exactly one; otherwise the
+   * parameter `name`.
+   */
   readonly name?: string | undefined
 }
 
 /**
- * A bdev of any module, by the names of its RPC methods. Parameters are not checked here.
+ * Creates a bdev with any module, by the names of its RPC methods. Does not check the parameters.
  *
  * @since 0.1.0
  * @category creation
@@ -432,14 +474,17 @@ export const create: (options: CreateOptions) => Effect.Effect<string, CreateErr
       : name
   })
 
-/** Methods answer a name, or a list of names: one name is one bdev. */
+/** Methods return a name, or a list of names. A list of one name is one bdev. */
 const nameIn = (result: Schema.Json): string | undefined => {
   const one = Array.isArray(result) && result.length === 1 ? result[0] : result
   return typeof one === "string" ? one : undefined
 }
 
-/** Deletes at the end of the scope, with the time limit of releases. */
-/** Prepares the file, locked, for what `make` makes on it. The lock goes after the bdev, or at once when there is none. */
+/** Deletes the bdev at the end of the scope, within the time limit of releases. */
+/**
+ * Prepares and locks the file for the bdev that `make` creates. The lock is released after the bdev, or at once when
+ * `make` fails.
+ */
 const onFile = (
   operation: string,
   options: AioOptions,

@@ -1,5 +1,5 @@
 /**
- * What SPDK tells about bdevs: records and statistics. Import all of this from `Bdev`.
+ * The records and statistics that SPDK reports for bdevs. Import these names from `Bdev`.
  *
  * @since 0.1.0
  */
@@ -11,16 +11,16 @@ import type { BdevRecord } from "./RpcResults.ts"
 import { NotFound, type RpcReason, SpdkError } from "./SpdkError.ts"
 
 /**
- * A bdev as `bdev_get_bdevs` tells of it.
+ * A bdev as `bdev_get_bdevs` reports it.
  *
  * @since 0.1.0
  * @category models
  */
 export interface BdevInfo {
   readonly name: string
-  /** Other names that find it, its UUID among them. */
+  /** Other names of the bdev, its UUID among them. */
   readonly aliases: ReadonlyArray<string>
-  /** `Malloc disk`, `AIO disk`, `NVMe disk`: the kind, in the words of its module. */
+  /** The kind of bdev, in the words of its module: `Malloc disk`, `AIO disk`, `NVMe disk`. */
   readonly productName: string
   readonly uuid: string | undefined
   /** In bytes. */
@@ -28,18 +28,21 @@ export interface BdevInfo {
   readonly numBlocks: number
   /** Exact up to 2^53. */
   readonly sizeBytes: number
-  /** Whether a module has it for itself, `exclusive_write` for instance: then nobody else can write to it. */
+  /**
+   * Whether a module has claimed the bdev. `claimType` names the claim, for example `exclusive_write`: nothing else can
+   * then write to the bdev.
+   */
   readonly claimed: boolean
   readonly claimType: string | undefined
   readonly zoned: boolean
-  /** By SPDK's names: `read`, `write_zeroes`. */
+  /** I/O types by SPDK's names: `read`, `write_zeroes`. */
   readonly supportedIoTypes: ReadonlySet<string>
-  /** What its module adds. */
+  /** The information that the bdev's module adds. */
   readonly driverSpecific: Schema.Json
 }
 
 /**
- * I/O counts of a bdev since it was created, of all its users together, as `bdev_get_iostat` tells them.
+ * I/O counters of a bdev since its creation, summed over all its users, as `bdev_get_iostat` reports them.
  *
  * @since 0.1.0
  * @category models
@@ -51,14 +54,14 @@ export interface BdevStats {
   readonly writeOps: number
   readonly unmappedBytes: number
   readonly unmapOps: number
-  /** The sums of the times that all requests took. */
+  /** The sum of the latencies of all reads. The next two are the same for writes and unmaps. */
   readonly readLatencyMicros: number
   readonly writeLatencyMicros: number
   readonly unmapLatencyMicros: number
 }
 
 /**
- * All bdevs there are (`bdev_get_bdevs`).
+ * Lists all bdevs (`bdev_get_bdevs`).
  *
  * @since 0.1.0
  * @category inspection
@@ -69,7 +72,7 @@ export const list: Effect.Effect<ReadonlyArray<BdevInfo>, SpdkError<RpcReason>, 
 )
 
 /**
- * One bdev by its name or an alias (`bdev_get_bdevs`). Fails with `NotFound`.
+ * Finds a bdev by its name or an alias (`bdev_get_bdevs`). Fails with `NotFound`.
  *
  * @since 0.1.0
  * @category inspection

@@ -1,5 +1,5 @@
 /**
- * The I/O that a bdev offers, through its handle or through an explicit channel. Import all of this from `Bdev`.
+ * The I/O of a bdev, through its handle or through an explicit channel. Import these names from `Bdev`.
  *
  * @since 0.1.0
  */
@@ -9,10 +9,10 @@ import type * as Stream from "effect/Stream"
 import type { DmaBuffer } from "./DmaBuffer.ts"
 import type { IoReason, SpdkError } from "./SpdkError.ts"
 
-/** What an I/O fails with. @since 0.1.0 @category errors */
+/** The error of an I/O. @since 0.1.0 @category errors */
 export type IoError = SpdkError<IoReason>
 
-/** Bytes of a bdev. @since 0.1.0 @category models */
+/** A range of a bdev, in bytes. @since 0.1.0 @category models */
 export interface ByteRange {
   readonly offsetBytes: number
   readonly lengthBytes: number
@@ -25,8 +25,8 @@ export interface BatchEntry {
 }
 
 /**
- * A list of requests that was checked once and can run many times: the fastest way to do I/O from JavaScript. Set
- * `offsetsBytes`, run, read `statuses`.
+ * A list of requests that is checked once and can run many times. This is the fastest way to do I/O from JavaScript.
+ * Set `offsetsBytes`, run, then read `statuses`.
  *
  * @since 0.1.0
  * @category models
@@ -34,51 +34,56 @@ export interface BatchEntry {
 export interface BdevBatch {
   /** The number of entries. */
   readonly length: number
-  /** Where each entry reads or writes. Write to it between runs; it is read, and checked, when a run starts. */
+  /**
+   * The offset of each entry on the bdev. Change offsets only between runs. Each run reads and checks them when it
+   * starts.
+   */
   readonly offsetsBytes: Float64Array
-  /** Of each entry in the last run: 0, or a negative errno. */
+  /** The status of each entry in the last run: 0, or a negative errno. */
   readonly statuses: Int32Array
   /**
-   * Submits all entries in order and completes when all of them have completed; in which order they do that is up to the
-   * device. Fails with the error of the lowest failed index, after all have completed. One run at a time: a second one
-   * fails with `Busy`. Interruption asks to abort what is in flight and waits for it.
+   * Submits all entries in order. Completes when all entries have completed. The device decides the order of the
+   * completions. When entries fail, the run fails with the error of the lowest failed index, after all entries have
+   * completed. Only one run may be in progress: a second run fails with `Busy`. Interruption asks the device to abort
+   * the entries in flight and waits for them.
    */
   readonly run: Effect.Effect<void, IoError>
-  /** Why an entry failed in the last run; undefined when it did not. */
+  /** The error of an entry in the last run; `undefined` when the entry succeeded. */
   readonly errorAt: (index: number) => IoError | undefined
 }
 
 /** @since 0.1.0 @category models */
 export interface RangeOptions {
-  /** Where the range starts; any byte. Default 0. */
+  /** The start of the range, at any byte. Default 0. */
   readonly offsetBytes?: number | undefined
-  /** Any number of bytes. Default: up to the end of the bdev. */
+  /** The length of the range: any number of bytes. Default: up to the end of the bdev. */
   readonly lengthBytes?: number | undefined
-  /** Bytes of one I/O, at most 4 MiB, rounded down to whole blocks, at least one. Default 128 KiB. */
+  /** The size of one I/O in bytes: at most 4 MiB, rounded down to whole blocks, at least one block. Default 128 KiB. */
   readonly chunkBytes?: number | undefined
-  /** I/Os in flight. Default 4. */
+  /** The number of I/Os in flight. Default 4. */
   readonly concurrency?: number | undefined
 }
 
 /**
- * Reads, writes and the rest.
+ * Reads, writes and the other I/O operations.
  *
- * **Ranges.** Offsets and lengths are in bytes and must be multiples of the block size; `stream` and `sink` alone take any
- * byte. A range must lie in the bdev. Buffers must not be empty, must be whole blocks long, and their memory must be
- * aligned as the bdev requires, which a buffer of `DmaBuffer.make` always is.
+ * **Ranges.** Offsets and lengths are in bytes and must be multiples of the block size. Only the `stream` and `sink`
+ * methods accept any byte. A range must lie inside the bdev. Buffers must not be empty and must be whole blocks long.
+ * Their memory must have the alignment that the bdev requires; a buffer of `DmaBuffer.make` always has.
  *
- * **Errors.** All of that is checked before anything reaches the device, and fails with `InvalidArgument` naming field and
- * rule; so do `ReadOnly`, `NotSupported` and `Released` (of the buffer, the handle, the channel or the thread). A bdev that
- * was removed fails everything with `DeviceRemoved`. What the device answers becomes `IoFailed`, `Aborted`, `NoSpace` and
- * so on, with the NVMe status where there is one.
+ * **Errors.** These rules are checked before a request reaches the device. A violation fails with `InvalidArgument`,
+ * which names the field and the rule. `ReadOnly`, `NotSupported` and `Released` are detected at the same point;
+ * `Released` concerns the buffer, the handle, the channel or the thread. After the bdev was removed, every operation
+ * fails with `DeviceRemoved`. An error of the device becomes `IoFailed`, `Aborted`, `NoSpace` or another reason, with
+ * the NVMe status when there is one.
  *
- * **Thread and order.** A request goes to the device from the SpdkThread the fiber is on (`SpdkThread.on`), through a channel
- * that is opened at the first I/O there. Requests in flight at the same time have no order among them.
+ * **Thread and order.** A request is submitted from the fiber's current SpdkThread (`SpdkThread.on`). The channel on
+ * that thread opens at the first I/O there. Requests in flight at the same time have no order among them.
  *
- * **Durability.** A write that has completed is seen by every later read, and survives a power cut only after a `flush`
- * that was submitted after its completion has completed.
+ * **Durability.** Every later read sees a completed write. The write survives a power cut only after a `flush` has
+ * completed that was submitted after the write completed.
  *
- * **Interruption** asks the device to abort the request and then waits until the device has let go of the memory, so it
+ * **Interruption** asks the device to abort the request, then waits until the device no longer uses the memory. This
  * can take as long as the I/O. The request may or may not have taken effect.
  *
  * @since 0.1.0
@@ -89,56 +94,58 @@ export interface BdevIo {
   read(offsetBytes: number, buffer: DmaBuffer): Effect.Effect<void, IoError>
   /** Writes the whole buffer at `offsetBytes` (`spdk_bdev_write_blocks`). */
   write(offsetBytes: number, buffer: DmaBuffer): Effect.Effect<void, IoError>
-  /** Fills 1 to 64 buffers, one after the other, from one range: one request (`spdk_bdev_readv_blocks`). */
+  /** Fills 1 to 64 buffers in order from one contiguous range, in one request (`spdk_bdev_readv_blocks`). */
   readv(offsetBytes: number, buffers: ReadonlyArray<DmaBuffer>): Effect.Effect<void, IoError>
-  /** Writes 1 to 64 buffers, one after the other, to one range: one request (`spdk_bdev_writev_blocks`). */
+  /** Writes 1 to 64 buffers in order to one contiguous range, in one request (`spdk_bdev_writev_blocks`). */
   writev(offsetBytes: number, buffers: ReadonlyArray<DmaBuffer>): Effect.Effect<void, IoError>
   /**
-   * Makes what was written durable, in this range or in the whole bdev (`spdk_bdev_flush_blocks`). `NotSupported` on bdevs
-   * without a volatile cache that do not know the request: ask `supports("flush")`.
+   * Makes completed writes durable, in this range or on the whole bdev (`spdk_bdev_flush_blocks`). Some bdevs without a
+   * volatile cache fail with `NotSupported`. Use `supports("flush")` to find out.
    */
   flush(range?: ByteRange): Effect.Effect<void, IoError>
   /**
-   * Says that the content is not needed any more (`spdk_bdev_unmap_blocks`). What a read returns afterwards is up to the
-   * device. Any length is one request.
+   * Tells the device that the content of the range is no longer needed (`spdk_bdev_unmap_blocks`). The device decides
+   * what later reads return. A range of any length is one request.
    */
   unmap(offsetBytes: number, lengthBytes: number): Effect.Effect<void, IoError>
-  /** Writes zeroes (`spdk_bdev_write_zeroes_blocks`). Any length is one request. */
+  /** Writes zeroes (`spdk_bdev_write_zeroes_blocks`). A range of any length is one request. */
   writeZeroes(offsetBytes: number, lengthBytes: number): Effect.Effect<void, IoError>
   /** Resets the device (`spdk_bdev_reset`). Requests in flight complete, many of them with `Aborted`. */
   readonly reset: Effect.Effect<void, IoError>
-  /** `read` into new plain memory: copies once. Up to 2 GiB; above 1 MiB several requests. */
+  /** Reads into new plain memory, with one copy. At most 2 GiB. A range above 1 MiB takes several requests. */
   readBytes(offsetBytes: number, lengthBytes: number): Effect.Effect<Uint8Array, IoError>
   /**
-   * `write` from plain memory: copies once. Above 1 MiB several requests, so that a failure leaves a part written. The
-   * bytes must not change until the Effect has ended.
+   * Writes from plain memory, with one copy. A range above 1 MiB takes several requests, so a failure can leave a part
+   * written. Do not change the bytes before the Effect has ended.
    */
   writeBytes(offsetBytes: number, bytes: Uint8Array): Effect.Effect<void, IoError>
   /**
-   * Many reads at the cost of one Effect. All entries are checked before the first is submitted, and an `InvalidArgument`
-   * names its index (`entries[3].offsetBytes`). Entries may complete in any order. When some fail, the others still complete,
-   * and then the batch fails with the error of the lowest failed index, whose `detail` starts with `entries[3]`; to
-   * know of each entry, use `prepareReads`.
+   * Submits many reads in one Effect. All entries are checked before the first is submitted; `InvalidArgument` names
+   * the index of the wrong entry (`entries[3].offsetBytes`). Entries may complete in any order.
+   *
+   * When entries fail, the others still complete. Then the batch fails with the error of the lowest failed index. Its
+   * `detail` starts with `entries[3]`, for example. Use `prepareReads` to get the status of each entry.
    */
   readBatch(entries: ReadonlyArray<BatchEntry>): Effect.Effect<void, IoError>
-  /** Many writes at the cost of one Effect, as `readBatch`. */
+  /** Submits many writes in one Effect, by the rules of `readBatch`. */
   writeBatch(entries: ReadonlyArray<BatchEntry>): Effect.Effect<void, IoError>
-  /** A batch of reads to run again and again. Its buffers must outlive its runs. */
+  /** Prepares a batch of reads that can run many times. The buffers must outlive the runs. */
   prepareReads(entries: ReadonlyArray<BatchEntry>): Effect.Effect<BdevBatch, IoError>
-  /** A batch of writes to run again and again. Its buffers must outlive its runs. */
+  /** Prepares a batch of writes that can run many times. The buffers must outlive the runs. */
   prepareWrites(entries: ReadonlyArray<BatchEntry>): Effect.Effect<BdevBatch, IoError>
   /**
-   * The bytes of a range, in order, with `concurrency` reads ahead of the consumer. Each chunk is a new `Uint8Array` that the
-   * consumer may keep; the first and the last may be shorter than the others.
+   * Streams the bytes of a range in order, with `concurrency` reads ahead of the consumer. Each chunk is a new
+   * `Uint8Array`, which the consumer may keep. The first and the last chunk may be shorter than the others.
    */
   stream(options?: RangeOptions): Stream.Stream<Uint8Array, IoError>
   /**
-   * Writes what it is fed to a range, in order of offsets, with up to `concurrency` writes in flight, and returns the number of
-   * bytes. Where the bytes start or end inside a block, that block is read, merged and written back: its other bytes
-   * keep their value, unless somebody else writes to that block at the same time.
+   * Writes the incoming chunks to a range, in order of offsets, with up to `concurrency` writes in flight. Returns the
+   * number of bytes. Where the bytes start or end inside a block, the sink reads that block, merges the bytes and
+   * writes the block back. The block's other bytes keep their value, unless another writer changes that block at the
+   * same time.
    *
-   * More bytes than the range holds fail with `NoSpace`, after what fits has been written; nothing outside of the range
-   * changes. The sink does not flush. It keeps references to what it is fed until that is written.
+   * When the input is longer than the range, the sink writes the part that fits, then fails with `NoSpace`. Nothing
+   * outside the range changes. The sink does not flush. The sink keeps references to the chunks until they are written.
    */
   sink(options?: RangeOptions): Sink.Sink<number, Uint8Array, never, IoError>
 }
