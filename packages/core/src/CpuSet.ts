@@ -1,8 +1,8 @@
 /**
- * Sets of CPU cores, for those who place threads and reactors. Immutable, equal by value, in both notations of
- * SPDK: the mask `0x27` and the list `[0-2,5]`.
+ * Sets of CPU cores, for placing threads and reactors. A set is immutable and compares by value. It reads and prints
+ * both notations of SPDK: the mask `0x27` and the list `[0-2,5]`.
  *
- * Whatever can fail answers with a `Result`; `Effect.fromResult(CpuSet.parse(text))` makes it an Effect.
+ * Functions that can fail return a `Result`. `Effect.fromResult(CpuSet.parse(text))` makes an Effect of it.
  *
  * @since 0.1.0
  */
@@ -22,11 +22,11 @@ const TypeId = "~effect-spdk/CpuSet"
 /** The largest core number SPDK's cpusets hold. @since 0.1.0 @category constants */
 export const maxCore = 1023
 
-/** What a parser answers with. @since 0.1.0 @category models */
+/** The result of a parser. @since 0.1.0 @category models */
 export type ParseResult = Result.Result<CpuSet, SpdkError<InvalidArgument>>
 
 /**
- * A set of core numbers. Iterates in ascending order; prints as its list.
+ * A set of core numbers. Iterates in ascending order. Prints as a list.
  *
  * @since 0.1.0
  * @category models
@@ -37,7 +37,7 @@ export class CpuSet implements Iterable<number>, Equal.Equal {
   /** Bit n stands for core n. */
   readonly bits: bigint
 
-  /** For this module; others use `make`, which checks. */
+  /** Only for this module. Other modules use `make`, which checks the cores. */
   constructor(bits: bigint) {
     this.bits = bits
   }
@@ -83,7 +83,7 @@ export const isCpuSet = (u: unknown): u is CpuSet => Predicate.hasProperty(u, Ty
 export const empty: CpuSet = new CpuSet(0n)
 
 /**
- * The set of these cores, each an integer from 0 to 1023.
+ * The set of the given cores. Each core is an integer from 0 to 1023.
  *
  * @since 0.1.0
  * @category constructors
@@ -97,12 +97,12 @@ export const make = (cores: Iterable<number>): ParseResult => {
   return Result.succeed(new CpuSet(bits))
 }
 
-/** `make` for cores that the program itself names: throws the `SpdkError`. @since 0.1.0 @category constructors */
+/** `make` for cores that the program itself names. Throws the `SpdkError`. @since 0.1.0 @category constructors */
 export const makeUnsafe = (cores: Iterable<number>): CpuSet => Result.getOrThrow(make(cores))
 
 /**
- * Parses a hexadecimal mask: `0x3`, `3`, or Linux' `ff,00000000`. A core above 1023 is an error, where SPDK ignores
- * it silently.
+ * Parses a hexadecimal mask: `0x3`, `3`, or Linux' `ff,00000000`. A core above 1023 is an error here. SPDK ignores such
+ * a core.
  *
  * @since 0.1.0
  * @category conversions
@@ -120,7 +120,7 @@ export const fromMask = (mask: string): ParseResult => {
 }
 
 /**
- * Parses a list: `[0-2,5]`, blanks allowed around numbers. `[]` is the empty set, which SPDK itself refuses.
+ * Parses a list: `[0-2,5]`. Blanks are allowed around numbers. `[]` is the empty set, which SPDK itself refuses.
  *
  * @since 0.1.0
  * @category conversions
@@ -146,7 +146,12 @@ export const fromList = (list: string): ParseResult => {
   return Result.succeed(new CpuSet(bits))
 }
 
-/** Parses either notation, as SPDK's `-m` does: a leading bracket makes it a list. @since 0.1.0 @category conversions */
+/**
+ * Parses either notation, as SPDK's `-m` does. A text with a leading bracket is a list.
+ *
+ * @since 0.1.0
+ * @category conversions
+ */
 export const parse = (text: string): ParseResult => (text.trim().startsWith("[") ? fromList(text) : fromMask(text))
 
 /** `0x27`; `0x0` when empty. @since 0.1.0 @category conversions */
@@ -177,10 +182,10 @@ export const union = (self: CpuSet, that: CpuSet): CpuSet => new CpuSet(self.bit
 /** @since 0.1.0 @category combinators */
 export const intersection = (self: CpuSet, that: CpuSet): CpuSet => new CpuSet(self.bits & that.bits)
 
-/** The cores of `self` that `that` does not have. @since 0.1.0 @category combinators */
+/** The cores that are in `self` and not in `that`. @since 0.1.0 @category combinators */
 export const difference = (self: CpuSet, that: CpuSet): CpuSet => new CpuSet(self.bits & ~that.bits)
 
-/** The cores that exactly one of the two has. @since 0.1.0 @category combinators */
+/** The cores that are in exactly one of the two sets. @since 0.1.0 @category combinators */
 export const symmetricDifference = (self: CpuSet, that: CpuSet): CpuSet => new CpuSet(self.bits ^ that.bits)
 
 /** @since 0.1.0 @category elements */
@@ -192,20 +197,20 @@ export const size = (self: CpuSet): number => self.size
 /** @since 0.1.0 @category elements */
 export const isEmpty = (self: CpuSet): boolean => self.bits === 0n
 
-/** Whether `that` has every core of `self`. @since 0.1.0 @category elements */
+/** Whether every core of `self` is in `that`. @since 0.1.0 @category elements */
 export const isSubset = (self: CpuSet, that: CpuSet): boolean => (self.bits & ~that.bits) === 0n
 
 /** @since 0.1.0 @category elements */
 export const equals = (self: CpuSet, that: CpuSet): boolean => self.bits === that.bits
 
-/** The lowest core. @since 0.1.0 @category elements */
+/** The lowest core. `undefined` when the set is empty. @since 0.1.0 @category elements */
 export const first = (self: CpuSet): number | undefined => {
   for (const core of self) return core
   return undefined
 }
 
 /**
- * A text in either notation, decoded to a `CpuSet`; encodes to the list.
+ * A schema that decodes either notation to a `CpuSet`, and encodes to the list.
  *
  * @since 0.1.0
  * @category schemas

@@ -1,6 +1,6 @@
 /**
- * Memory that a device can read and write directly. For everybody who does I/O on a bdev without copies; the one thing
- * to know is its lifetime: a buffer ends with its scope, not with the garbage collector, and never under a device.
+ * Memory that a device can read and write directly. Use DMA buffers for bdev I/O without copies. A buffer lives as long
+ * as its scope, not until garbage collection. The memory is never freed while a device may use it.
  *
  * ```ts
  * import * as Bdev from "@effect-spdk/core/Bdev"
@@ -27,22 +27,23 @@ import { onlyReasons } from "./internal/reasons.ts"
 import { failInvalid, type SpdkErrorOf } from "./SpdkError.ts"
 
 /**
- * A piece of DMA memory. The interface is closed: only this module makes buffers.
+ * A piece of DMA memory. Only this module makes buffers.
  *
- * **Lifetime.** Release (the end of the scope of `make`, or of a pool's lease) first makes every new I/O with the buffer
- * or with a slice of it fail with `Released`, then waits for the I/O in flight, and only then frees the memory. From then
- * on `bytes` and every `Uint8Array` that was taken from it have length 0 (their `ArrayBuffer` is detached), so that a
- * late use reads nothing rather than somebody else's data. When the device does not answer within
- * `Bdev.ReleaseTimeout`, release dies with `TimedOut`, and the memory stays allocated until the device lets go of it.
+ * **Lifetime.** A buffer is released at the end of the scope of `make`, or of a pool's lease. The release has three
+ * steps. First, every new I/O with the buffer or with a slice of it fails with `Released`. Then the release waits for
+ * the I/O in flight. Then it frees the memory. Afterwards `bytes`, and every `Uint8Array` made from `bytes`, have
+ * length 0, because their `ArrayBuffer` is detached. A late use thus reads nothing, and never reads the data of another
+ * buffer. When the device does not answer within `Bdev.ReleaseTimeout`, the release dies with `TimedOut`. The memory
+ * then stays allocated until the device no longer uses it.
  *
- * **While an I/O is in flight** the device owns the bytes: what is written to them in that time may or may not
- * reach the device, and what is read from them may be half of a block.
+ * **While an I/O is in flight** the device owns the bytes. A change to the bytes may or may not reach the device. A
+ * read of the bytes may return a partly filled block.
  *
- * **Do not transfer `bytes.buffer`**: the memory is SPDK's and does not move. On libspdk Node does not transfer external
- * memory by a message or `structuredClone` (it copies or refuses, by its version). `ArrayBuffer.prototype.transfer` does: no
- * I/O takes the buffer after that, its release dies and the memory stays allocated, because whoever has it now could still
- * reach it; the end of the worker that made it frees it all the same. On the embedded engine no I/O takes the buffer after a
- * transfer of any kind.
+ * **Do not transfer `bytes.buffer`.** The memory belongs to SPDK and does not move. On libspdk, a message or
+ * `structuredClone` does not transfer external memory: Node copies or refuses, depending on its version.
+ * `ArrayBuffer.prototype.transfer` does transfer it. Afterwards no I/O accepts the buffer, the release dies, and the
+ * memory stays allocated, because the new owner could still reach it. The end of the worker that made the buffer frees
+ * the memory nevertheless. On the embedded engine, no I/O accepts a buffer after any kind of transfer.
  *
  * @since 0.1.0
  * @category models
@@ -51,17 +52,20 @@ export interface DmaBuffer {
   readonly [DmaBufferTypeId]: typeof DmaBufferTypeId
   /** In bytes; 0 after release. */
   readonly byteLength: number
-  /** The power of two, in bytes, that divides the memory address. Of a slice, it follows from where it starts. */
+  /**
+   * The largest power of two, in bytes, that divides the memory address. The alignment of a slice follows from its
+   * offset.
+   */
   readonly alignment: number
-  /** The memory itself, not a copy. Length 0 after release. */
+  /** The memory itself, not a copy. The length is 0 after release. */
   readonly bytes: Uint8Array
-  /** Requests in flight that use this memory, those of slices and of the buffer they come from included. */
+  /** The number of requests in flight that use this memory. Requests on slices and on the parent buffer count too. */
   readonly pins: number
   readonly isReleased: boolean
   /**
-   * A part of the same memory, with the same lifetime; both numbers in bytes, by default up to the end. Throws
-   * `SpdkError<InvalidArgument>` when the part does not lie in the buffer, as `new Uint8Array(buffer, offset, length)`
-   * throws a `RangeError`: inside an Effect that is a defect.
+   * A part of the same memory, with the same lifetime. Both numbers are in bytes; `lengthBytes` defaults to the rest of
+   * the buffer. Throws `SpdkError<InvalidArgument>` when the part is not inside the buffer. `new Uint8Array(buffer,
+   * offset, length)` throws a `RangeError` likewise. Inside an Effect the throw is a defect.
    */
   slice(offsetBytes: number, lengthBytes?: number): DmaBuffer
 }
@@ -79,9 +83,9 @@ export interface MakeOptions {
 export type MakeError = SpdkErrorOf<"InvalidArgument" | "NoMemory" | "NotSupported">
 
 /**
- * Allocates zeroed memory (`spdk_dma_zmalloc`) that is released with the scope. `lengthBytes` is a whole number of bytes
- * from 1 to 2 GiB; for I/O it must be a multiple of the bdev's block size. Fails with `NoMemory` when the engine has no
- * room left.
+ * Allocates zeroed memory (`spdk_dma_zmalloc`). The end of the scope releases the memory. `lengthBytes` is a whole
+ * number from 1 to 2 GiB. For I/O it must be a multiple of the bdev's block size. Fails with `NoMemory` when the engine
+ * has no DMA memory left.
  *
  * @since 0.1.0
  * @category constructors
@@ -109,14 +113,14 @@ export const make: (
 
 /** @since 0.1.0 @category models */
 export interface PoolOptions extends MakeOptions {
-  /** Of each buffer, as in `make`. */
+  /** The length of each buffer, as in `make`. */
   readonly lengthBytes: number
-  /** How many buffers there are; all of them are allocated at once. */
+  /** The number of buffers. All of them are allocated at once. */
   readonly capacity: number
 }
 
 /**
- * A fixed number of equal buffers.
+ * A fixed number of buffers of equal length.
  *
  * @since 0.1.0
  * @category models
@@ -124,19 +128,20 @@ export interface PoolOptions extends MakeOptions {
 export interface DmaPool {
   readonly lengthBytes: number
   readonly capacity: number
-  /** Buffers that `take` would get without waiting. */
+  /** The number of buffers that `take` can lease without waiting. */
   readonly available: number
   /**
-   * Leases a buffer until the scope ends; waits, in order of arrival, when all are leased. The bytes are what the last
-   * lease left in them. The end of the lease waits for the buffer's I/O as release does, and detaches its views: what was
-   * captured in one lease never sees the bytes of the next. Fails with `Released` once the pool's scope has closed.
+   * Leases a buffer until the scope ends. When all buffers are leased, callers wait in order of arrival. The bytes keep
+   * the content of the previous lease. The end of the lease waits for the buffer's I/O, as a release does, and detaches
+   * the views. A view from one lease never shows the bytes of the next. Fails with `Released` after the pool's scope
+   * has closed.
    */
   readonly take: Effect.Effect<DmaBuffer, SpdkErrorOf<"Released">, Scope.Scope>
 }
 
 /**
- * Allocates a pool, for programs that would otherwise allocate per request. When its scope closes, waiting takers fail with
- * `Released`, and buffers that are still leased are freed at the end of their lease.
+ * Allocates a pool, for programs that would otherwise allocate memory for each request. When the scope of the pool
+ * closes, waiting takers fail with `Released`. Leased buffers are freed at the end of their lease.
  *
  * @since 0.1.0
  * @category constructors
@@ -155,7 +160,7 @@ export const pool: (options: PoolOptions) => Effect.Effect<DmaPool, MakeError, E
 
 const defaultAlignment = 4096
 
-/** A huge page: what the allocators of SPDK can align to without wasting more than they give. */
+/** The size of a huge page. SPDK's allocators can align to this size without wasting more memory than they give. */
 const maxAlignment = 2 ** 21
 
 const checkMemory = (

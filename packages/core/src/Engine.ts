@@ -1,6 +1,6 @@
 /**
- * What packages need that add resources to the engines, `@effect-spdk/blobstore` for one. Programs do not: it changes with
- * the engines, and checks less than the modules above it.
+ * Parts of the engines for packages that add resources, for example `@effect-spdk/blobstore`. Programs do not need this
+ * module. It changes with the engines and checks less than the public modules.
  *
  * @since 0.1.0
  */

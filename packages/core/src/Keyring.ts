@@ -1,7 +1,7 @@
 /**
- * SPDK's keyring: keys by name, for TLS and for DH-HMAC-CHAP. For programs that let hosts in by more than their name; the one
- * thing to know is that SPDK keeps a path and reads the file again whenever it needs the key, so that the file lives as long as
- * the scope, and must be readable by the process that SPDK runs in.
+ * SPDK's keyring: named keys for TLS and for DH-HMAC-CHAP. Use keys to admit hosts by more than their name. SPDK stores
+ * the path of a key and reads the file each time it needs the key. The file must therefore exist as long as the scope,
+ * and be readable by the process that SPDK runs in.
  *
  * ```ts
  * import * as Keyring from "@effect-spdk/core/Keyring"
@@ -39,15 +39,15 @@ import {
   SpdkError
 } from "./SpdkError.ts"
 
-/** A key of the keyring, by its name. It holds no secret. @since 0.1.0 @category models */
+/** A key of the keyring, identified by its name. This value holds no secret. @since 0.1.0 @category models */
 export interface Key {
   readonly name: string
 }
 
-/** A key, or the name of one that somebody else has added. @since 0.1.0 @category models */
+/** A key, or the name of a key that was added elsewhere. @since 0.1.0 @category models */
 export type KeyInput = Key | string
 
-/** Why a key is not added. @since 0.1.0 @category errors */
+/** The reasons for which a call on the keyring fails. @since 0.1.0 @category errors */
 export type KeyringError = SpdkError<RpcReason>
 
 /** @since 0.1.0 @category options */
@@ -55,8 +55,8 @@ export interface AddFileOptions {
   /** Default: generated. */
   readonly name?: string | undefined
   /**
-   * The file that holds the key, as seen by the process that SPDK runs in; a relative path starts at this process's directory.
-   * SPDK wants it owned by its own user, with no permission for anybody else.
+   * The path of the file with the key, as the process that SPDK runs in sees it. A relative path starts at this
+   * process's working directory. SPDK requires that its own user owns the file and that no other user has permissions.
    */
   readonly path: string
 }
@@ -66,31 +66,31 @@ export interface AddOptions {
   /** Default: generated. */
   readonly name?: string | undefined
   /**
-   * The key in its interchange format, `NVMeTLSkey-1:01:...:` or `DHHC-1:01:...:`, checked with its checksum. Either this or
-   * `bytes`.
+   * The key in its interchange format, `NVMeTLSkey-1:01:...:` or `DHHC-1:01:...:`. The checksum is verified. Give
+   * either `secret` or `bytes`.
    */
   readonly secret?: Redacted.Redacted<string> | undefined
-  /** What the file is to hold, as it is and unchecked, for keys of other kinds. */
+  /** The exact content of the file, unchecked, for other kinds of keys. */
   readonly bytes?: Redacted.Redacted<Uint8Array> | undefined
 }
 
-/** What the keyring tells of a key. @since 0.1.0 @category models */
+/** A key as the keyring reports it. @since 0.1.0 @category models */
 export const KeyInfo = Schema.Struct({
   name: Schema.String,
-  /** `keyring_file`, `keyring_linux`. */
+  /** The module of the key: `keyring_file` or `keyring_linux`. */
   module: Schema.String,
   removed: Schema.Boolean,
   probed: Schema.Boolean,
-  /** How many use it. */
+  /** The number of references that SPDK holds to the key. */
   refcnt: Schema.Number,
   path: Schema.optional(Schema.String)
 })
 export type KeyInfo = typeof KeyInfo.Type
 
 /**
- * Adds the key in a file (`keyring_file_add_key`). The end of the scope takes it out of the keyring; who uses it then keeps it
- * until the end of that use. The file stays. `AlreadyExists` when the name is taken, `PermissionDenied` when others may read the
- * file, `NotFound` when there is none.
+ * Adds a key that is in a file (`keyring_file_add_key`). The end of the scope removes the key from the keyring. A
+ * current user of the key keeps it until that use ends. The file stays. Fails with `AlreadyExists` when the name is
+ * taken, with `PermissionDenied` when other users may read the file, and with `NotFound` when there is no file.
  *
  * @since 0.1.0
  * @category constructors
@@ -105,9 +105,9 @@ export const addFile: (options: AddFileOptions) => Effect.Effect<Key, KeyringErr
   })
 
 /**
- * Adds a key from memory: writes it to a file of its own, mode 0600 in a directory of mode 0700 under the system's temporary
- * directory, and adds that. The end of the scope takes the key out of the keyring and removes the file. For an SPDK on another
- * machine, put the file there and use `addFile`.
+ * Adds a key from memory. The key is written to its own file, with mode 0600, in a directory of mode 0700 under the
+ * system's temporary directory. The end of the scope removes the key from the keyring and deletes the file. For an SPDK
+ * on another machine, put the file there and use `addFile`.
  *
  * @since 0.1.0
  * @category constructors
@@ -120,19 +120,24 @@ export const add: (options: AddOptions) => Effect.Effect<Key, KeyringError, RpcC
   return yield* addPath(name, yield* privateFile(content))
 })
 
-/** All keys of all modules (`keyring_get_keys`). @since 0.1.0 @category inspection */
+/** Lists all keys of all keyring modules (`keyring_get_keys`). @since 0.1.0 @category inspection */
 export const list: Effect.Effect<ReadonlyArray<KeyInfo>, KeyringError, RpcClient> = Effect.flatMap(RpcClient, (rpc) =>
   callDecoded(rpc, Schema.Array(KeyInfo), "keyring_get_keys")
 )
 
-/** A new random key for TLS, in its interchange format. Default: 32 bytes for SHA-256. @since 0.1.0 @category generation */
+/**
+ * Generates a random key for TLS, in its interchange format. Default: 32 bytes for SHA-256.
+ *
+ * @since 0.1.0
+ * @category generation
+ */
 export const generatePsk = (options?: {
   readonly hash?: "sha256" | "sha384" | undefined
 }): Effect.Effect<Redacted.Redacted<string>> => Effect.sync(() => Redacted.make(randomPsk(options?.hash ?? "sha256")))
 
 /**
- * A new random key for DH-HMAC-CHAP, in its interchange format. `hash` is how the key is transformed before its use, and says its
- * length; default "sha256".
+ * Generates a random key for DH-HMAC-CHAP, in its interchange format. `hash` names the transformation of the key before
+ * use, and decides the key's length. Default "sha256".
  *
  * @since 0.1.0
  * @category generation
@@ -142,7 +147,7 @@ export const generateDhchap = (options?: {
 }): Effect.Effect<Redacted.Redacted<string>> =>
   Effect.sync(() => Redacted.make(randomDhchap(options?.hash ?? "sha256")))
 
-/** The name of a key or what is one already. @since 0.1.0 @category accessors */
+/** The name of a key. A string is returned unchanged. @since 0.1.0 @category accessors */
 export const keyName = (key: KeyInput): string => (typeof key === "string" ? key : key.name)
 
 const nameOf = (operation: string, name: string | undefined): Effect.Effect<string, SpdkError<InvalidArgument>> => {
@@ -186,7 +191,7 @@ const addPath = (name: string, file: string): Effect.Effect<Key, KeyringError, R
     )
   )
 
-/** SPDK answers "Operation not permitted" for whatever is wrong with the file, and no more for a name that is taken. */
+/** SPDK answers "Operation not permitted" for every fault of the file, and for a name that is taken. */
 const explain = (
   rpc: RpcClient["Service"],
   name: string,

@@ -1,7 +1,7 @@
 /**
- * The NVMe driver: controllers on PCIe and over fabrics, without a bdev between. For services that want what only NVMe has, log
- * pages, features, events, compare, any command; the one thing to know is that a controller, its namespaces and its queue pairs are
- * scoped, and that closing the scope waits for the device.
+ * The NVMe driver: controllers on PCIe and over fabrics, without the bdev layer. Use this module for NVMe features that
+ * bdevs lack: log pages, features, events, compare, and any command. A controller, its namespaces and its queue pairs
+ * are scoped. Closing the scope waits for the device.
  *
  * ```ts
  * import * as Nvme from "@effect-spdk/core/Nvme"
@@ -18,8 +18,8 @@
  * }).pipe(Effect.scoped, Effect.provide(Spdk.layerAuto))
  * ```
  *
- * The libspdk engine uses SPDK's driver. The embedded engine has a host for NVMe/TCP; the other transports fail with
- * `NotSupported` there, and on the remote engine everything does.
+ * The libspdk engine uses SPDK's NVMe driver. The embedded engine has an NVMe/TCP host; other transports fail with
+ * `NotSupported` there. On the remote engine every operation fails with `NotSupported`.
  *
  * @since 0.1.0
  */
@@ -45,58 +45,74 @@ export * from "./NvmeData.ts"
 export * from "./NvmeNamespace.ts"
 
 /**
- * Who connects, and how. Sizes in entries.
+ * The identity of the host and the parameters of the connection. Queue sizes are in entries.
  *
  * @since 0.1.0
  * @category options
  */
 export interface ConnectOptions {
-  /** Default: one with a UUID, made when the process starts. */
+  /** The NQN of the host. Default: a UUID-based name that is generated when the process starts. */
   readonly hostnqn?: string | undefined
-  /** A UUID. Default: the one in `hostnqn`, or one made from that name. */
+  /** The host identifier, a UUID. Default: the UUID in `hostnqn`, or a UUID derived from that name. */
   readonly hostId?: string | undefined
-  /** The IP address to connect from. Default: the system's choice. */
+  /** The local IP address of the connection. Default: the system's choice. */
   readonly sourceAddress?: string | undefined
-  /** The port to connect from, 1 to 65535. Default: the system's choice. */
+  /** The local port of the connection, 1 to 65535. Default: the system's choice. */
   readonly sourcePort?: number | undefined
-  /** Queue pairs to ask for; the controller may grant fewer. Default 128. */
+  /** The number of queue pairs to request. The controller may grant fewer. Default 128. */
   readonly ioQueues?: number | undefined
-  /** Default 256, as SPDK; the controller's limit holds too. */
+  /** Default 256, as in SPDK. The controller's own limit applies too. */
   readonly ioQueueSize?: number | undefined
-  /** Default 32, as SPDK. */
+  /** Default 32, as in SPDK. */
   readonly adminQueueSize?: number | undefined
-  /** How long the controller may hear nothing before it gives the connection up; false: no keep-alive. Default 10 seconds. */
+  /**
+   * The controller ends the connection when it receives nothing for this long. `false` turns keep-alive off. Default 10
+   * seconds.
+   */
   readonly keepAlive?: Duration.Input | false | undefined
-  /** For everything up to the controller being ready, all namespaces listed. Default 10 seconds; infinity: no limit. */
+  /**
+   * The time limit for the connection, until the controller is ready and all namespaces are listed. Default 10 seconds.
+   * Infinity: no limit.
+   */
   readonly connectTimeout?: Duration.Input | undefined
-  /** How long a command of the admin queue may take before the connection is given up. Default 30 seconds; infinity: no limit. */
+  /**
+   * The time limit for a command of the admin queue. After it the driver gives the connection up. Default 30 seconds.
+   * Infinity: no limit.
+   */
   readonly adminTimeout?: Duration.Input | undefined
   /**
-   * How long the device may take for a command of an I/O queue before the connection is given up: the controller fails, and what
-   * is in flight is answered, as when the connection is lost. Default 30 seconds, as Linux; an hour at most; infinity: no limit.
-   * Over TCP and RDMA only: a device of this machine may still write into memory, so nothing of it is given up, and a limit is
-   * `InvalidArgument`.
+   * The time limit for a command of an I/O queue. After it the driver gives the connection up: the controller fails,
+   * and the requests in flight end as when the connection is lost. Default 30 seconds, as in Linux. At most one hour.
+   * Infinity: no limit.
+   *
+   * Only TCP and RDMA have this limit. A PCIe or vfio-user device may still write into memory, so its commands are
+   * never given up. For such a device a limit fails with `InvalidArgument`.
    */
   readonly ioTimeout?: Duration.Input | undefined
-  /** CRC32C over the headers of NVMe/TCP. Default false. */
+  /** Adds a CRC32C digest to the headers of NVMe/TCP. Default false. */
   readonly headerDigest?: boolean | undefined
-  /** CRC32C over the data of NVMe/TCP. Default false. */
+  /** Adds a CRC32C digest to the data of NVMe/TCP. Default false. */
   readonly dataDigest?: boolean | undefined
-  /** How often a command is sent again that the device asks to try again. Default 4, as SPDK; 0 to 255. */
+  /** How often a command is resubmitted when the device asks for a retry. 0 to 255. Default 4, as in SPDK. */
   readonly retries?: number | undefined
   /** The name of the TLS key in the keyring. Default: no TLS. */
   readonly psk?: string | undefined
   /** The name of the host's DH-HMAC-CHAP key in the keyring. Default: no authentication. */
   readonly dhchapKey?: string | undefined
-  /** The name of the key by which the controller proves itself in turn. Only with `dhchapKey`. */
+  /** The name of the key with which the controller authenticates itself to the host. Only with `dhchapKey`. */
   readonly dhchapControllerKey?: string | undefined
 }
 
 /**
- * Why there is no connection. `PermissionDenied`: the subsystem does not let this host in. `NotFound`: the target has no such
- * subsystem. `IoFailed` with the errno of the connection: nobody listens, and the like. libspdk knows these from SPDK's log, and says
- * `IoFailed` with EIO where that has no word. `TimedOut`: nobody answered within `connectTimeout`. `Corrupted`: the controller
- * answered what cannot be.
+ * The reasons for which a connection fails:
+ *
+ * - `PermissionDenied`: the subsystem does not admit this host.
+ * - `NotFound`: the target has no such subsystem.
+ * - `IoFailed` with the errno of the connection, for example when no target listens at the address.
+ * - `TimedOut`: the target did not answer within `connectTimeout`.
+ * - `Corrupted`: the controller sent an invalid answer.
+ *
+ * libspdk derives the reason from SPDK's log. When the log does not name a reason, libspdk reports `IoFailed` with EIO.
  *
  * @since 0.1.0
  * @category errors
@@ -107,14 +123,18 @@ export type ConnectError = SpdkError<ErrnoReason | Corrupted>
 export type DiscoverError = ConnectError | QueryError
 
 /**
- * Connects to a controller and initialises it (`spdk_nvme_connect`). A transport id without a `subnqn` means the discovery
- * controller at that address.
+ * Connects to a controller and initialises it (`spdk_nvme_connect`). A transport id without a `subnqn` means the
+ * discovery controller at that address.
  *
- * The end of the scope closes its namespaces, waits for what is in flight, and disconnects. It dies with `TimedOut` when that
- * takes longer than `Bdev.ReleaseTimeout`. Interruption gives up at once. On libspdk SPDK's part of an unfinished connection ends
- * later: when the target answers or hangs up, or after the 10 seconds that SPDK waits for the first answer over TCP, whatever
- * `connectTimeout` is. Until then it counts among `nvmeControllers` of `Spdk.usage`. SPDK connects to a discovery controller in one
- * step: a silent one holds the thread of all NVMe controllers of the process for that time, and several do so one after the other.
+ * The end of the scope closes the controller's namespaces, waits for the requests in flight, and disconnects. It dies
+ * with `TimedOut` when it takes longer than `Bdev.ReleaseTimeout`.
+ *
+ * Interruption returns at once. On libspdk, SPDK's part of an unfinished connection ends later: when the target answers
+ * or disconnects, or after 10 seconds. SPDK waits 10 seconds for the first answer over TCP, whatever `connectTimeout`
+ * is. Until then the connection counts among `nvmeControllers` of `Spdk.usage`.
+ *
+ * SPDK connects to a discovery controller in one blocking step. A silent discovery controller blocks the thread of all
+ * NVMe controllers of the process for that time. Several silent ones block it one after the other.
  *
  * @since 0.1.0
  * @category constructors
@@ -134,8 +154,9 @@ export const connect: (
 })
 
 /**
- * Transport ids of what can be connected to: what the discovery controller at this address knows, or, of PCIe, the device with
- * this address (`spdk_nvme_probe`). Leaves nothing connected; interruption as in `connect`.
+ * Lists the transport ids of controllers (`spdk_nvme_probe`). On fabrics these are the entries of the discovery
+ * controller at this address. On PCIe this is the device with this address. The call leaves no connection open.
+ * Interruption is as in `connect`.
  *
  * @since 0.1.0
  * @category combinators
@@ -162,16 +183,17 @@ export type DiscoveryEvent =
 /** @since 0.1.0 @category options */
 export interface DiscoverOptions extends ConnectOptions {
   /**
-   * When to look, besides at each notice of the controller. Default: never; say something for controllers that send no
-   * notices, `Schedule.spaced("30 seconds")`.
+   * When to read the discovery log, in addition to each notice of the controller. Default: never. For controllers that
+   * send no notices, give a schedule: `Schedule.spaced("30 seconds")`.
    */
   readonly schedule?: Schedule.Schedule<unknown> | undefined
 }
 
 /**
- * The subsystems that a discovery controller knows: first all that there are, then each that comes and goes. The stream keeps a
- * connection as long as it runs. When that is lost it fails with `DeviceRemoved`; `Stream.retry` connects again, and
- * tells of all subsystems anew.
+ * Follows the subsystems that a discovery controller reports. The stream starts with all current subsystems, then emits
+ * each one that appears or disappears. The stream holds one connection while it runs. When the connection is lost the
+ * stream fails with `DeviceRemoved`. `Stream.retry` reconnects; the stream then starts again with all current
+ * subsystems.
  *
  * @since 0.1.0
  * @category constructors
@@ -202,13 +224,13 @@ export type HotplugEvent =
 
 /** @since 0.1.0 @category options */
 export interface HotplugOptions {
-  /** When to look. Default: every second. */
+  /** When to scan for devices. Default: every second. */
   readonly schedule?: Schedule.Schedule<unknown> | undefined
 }
 
 /**
- * The NVMe devices of this machine that SPDK may take: first all that there are, then each that is plugged in and out.
- * `NotSupported` by engines without PCIe.
+ * Follows the NVMe devices of this machine that SPDK may use. The stream starts with all current devices, then emits
+ * each one that is plugged in or out. Fails with `NotSupported` on engines without PCIe.
  *
  * @since 0.1.0
  * @category constructors
@@ -241,7 +263,7 @@ export const layerControllerConfig = (
 ): Layer.Layer<NvmeController, ConnectError | Config.ConfigError, EngineService> =>
   Layer.unwrap(Effect.map(Config.unwrap(options), layerController))
 
-/** Provides a namespace of the controller of the context. @since 0.1.0 @category layers */
+/** Provides a namespace of the controller in the context. @since 0.1.0 @category layers */
 export const layerNamespace = (options: {
   readonly nsid: number
 }): Layer.Layer<NvmeNamespace, OpenNamespaceError, NvmeController> =>

@@ -1,7 +1,7 @@
 /**
- * NVMe controllers attached as bdevs, on PCIe or over fabrics: the initiator. For services whose blocks are on another machine,
- * or on a local drive, and that want them as a `Bdev`: with several paths, reconnection and discovery. The one thing to know is
- * that the scope which attached a controller detaches it, and with that removes its bdevs.
+ * NVMe controllers attached as bdevs, on PCIe or over fabrics: the NVMe host (initiator). Use this module when the
+ * blocks are on another machine or on a local drive, and the program wants them as a `Bdev`. Controllers have several
+ * paths, reconnection and discovery. The scope that attached a controller detaches it, and thereby removes its bdevs.
  *
  * ```ts
  * import * as Bdev from "@effect-spdk/core/Bdev"
@@ -75,10 +75,10 @@ export {
 } from "./NvmeBdevInfo.ts"
 export type * from "./NvmeBdevOptions.ts"
 
-/** Why a call about an attached controller fails. @since 0.1.0 @category errors */
+/** The error of a call on an attached controller. @since 0.1.0 @category errors */
 export type NvmeBdevError = SpdkError<RpcReason>
 
-/** What has become of a path between two looks. @since 0.1.0 @category models */
+/** A change of a path between two polls. @since 0.1.0 @category models */
 export type PathEvent =
   | { readonly _tag: "PathFound"; readonly path: Info.PathInfo }
   | { readonly _tag: "PathChanged"; readonly path: Info.PathInfo }
@@ -87,54 +87,64 @@ export type PathEvent =
 /** A controller attached as bdevs. @since 0.1.0 @category models */
 export interface AttachedController {
   readonly name: string
-  /** The bdevs it had when it was attached: one for each namespace that the host may see. */
+  /** The bdevs of the controller when it was attached: one for each namespace that the host may see. */
   readonly bdevs: ReadonlyArray<string>
-  /** Its bdevs now: namespaces come and go. */
+  /** The current bdevs of the controller. Namespaces appear and disappear. */
   readonly currentBdevs: Effect.Effect<ReadonlyArray<string>, NvmeBdevError>
-  /** Its paths with their states (`bdev_nvme_get_controllers`). `NotFound` when it was given up or somebody detached it. */
+  /**
+   * The paths of the controller with their states (`bdev_nvme_get_controllers`). Fails with `NotFound` after SPDK has
+   * given the controller up, or after another client has detached it.
+   */
   readonly paths: Effect.Effect<ReadonlyArray<Info.PathInfo>, NvmeBdevError>
   /**
-   * What becomes of the paths. Every run of the stream looks by the schedule, once a second by default, and begins with
-   * all paths there are. A controller that is gone has none.
+   * Follows the paths by polling. Every run of the stream polls by its own schedule, once a second by default, and
+   * starts with all current paths. A detached controller has no paths.
    */
   pathEvents(schedule?: Schedule.Schedule<unknown>): Stream.Stream<PathEvent, NvmeBdevError>
-  /** The paths of its bdevs by SPDK thread (`bdev_nvme_get_io_paths`). */
+  /** The paths of the controller's bdevs, for each SPDK thread (`bdev_nvme_get_io_paths`). */
   readonly ioPaths: Effect.Effect<ReadonlyArray<Info.ThreadPaths>, NvmeBdevError>
   /**
-   * One more path (`bdev_nvme_attach_controller` with the same name). The end of the scope removes it; when it is the last one,
-   * that detaches the controller. `AlreadyExists` when the path is there already.
+   * Adds a path (`bdev_nvme_attach_controller` with the same name). The end of the scope removes the path. Removing the
+   * last path detaches the controller. Fails with `AlreadyExists` when the controller has this path.
    */
   addPath(options: AddPathOptions): Effect.Effect<void, NvmeBdevError, Scope.Scope>
-  /** Which path the I/O of a bdev takes (`bdev_nvme_set_multipath_policy`). Default: all bdevs it has now. */
+  /**
+   * Sets the policy by which a bdev's I/O chooses a path (`bdev_nvme_set_multipath_policy`). Default: all current bdevs
+   * of the controller.
+   */
   setPolicy(options: PolicyOptions & { readonly bdev?: string | undefined }): Effect.Effect<void, NvmeBdevError>
-  /** The path that the I/O of a bdev takes with "active_passive" (`bdev_nvme_set_preferred_path`). */
+  /** Sets the preferred path of a bdev with "active_passive" (`bdev_nvme_set_preferred_path`). */
   setPreferredPath(options: { readonly bdev: string; readonly cntlid: number }): Effect.Effect<void, NvmeBdevError>
   /**
-   * What has gone by each path of a bdev (`bdev_nvme_get_path_iostat`). `PermissionDenied` unless `bdev_nvme_set_options` has
-   * switched `io_path_stat` on.
+   * The I/O counters of each path of a bdev (`bdev_nvme_get_path_iostat`). Fails with `PermissionDenied` unless
+   * `bdev_nvme_set_options` has enabled `io_path_stat`.
    */
   pathStats(bdev: string): Effect.Effect<ReadonlyArray<Info.PathStats>, NvmeBdevError>
-  /** Resets all paths, or the one with this id (`bdev_nvme_reset_controller`). I/O waits. */
+  /** Resets all paths, or the path with this controller id (`bdev_nvme_reset_controller`). I/O waits for the reset. */
   reset(options?: { readonly cntlid?: number | undefined }): Effect.Effect<void, NvmeBdevError>
-  /** Uses other keys from now on, and authenticates again (`bdev_nvme_set_keys`). */
+  /** Replaces the keys of the controller and authenticates again (`bdev_nvme_set_keys`). */
   setKeys(options: SetKeysOptions): Effect.Effect<void, NvmeBdevError>
 }
 
 /**
- * Attaches a controller (`bdev_nvme_attach_controller`). The end of the scope detaches it, with all its paths and bdevs, and waits
- * for that up to `Bdev.ReleaseTimeout`; whoever has a bdev of it open sees `Removed`. A controller that was given up before is no
- * error then.
+ * Attaches a controller (`bdev_nvme_attach_controller`). The end of the scope detaches the controller with all its
+ * paths and bdevs, and waits up to `Bdev.ReleaseTimeout`. Open handles of its bdevs receive `Removed`. The detach
+ * succeeds when SPDK has given the controller up before.
  *
- * `AlreadyExists` when there is a controller of that name: `addPath` is for further paths. A target that cannot be reached, does
- * not know the subsystem, or refuses the host, by name or by key, is all the same to SPDK's answer: `IoFailed`, with an errno.
- * Interruption waits for SPDK's answer, and detaches what was attached.
+ * Fails with `AlreadyExists` when a controller has that name; `addPath` adds further paths. SPDK gives the same answer
+ * for three faults: the target is unreachable, does not know the subsystem, or refuses the host by name or key. All
+ * three fail with `IoFailed`, with an errno. Interruption waits for SPDK's answer and detaches the controller.
  *
- * A target that comes back with another volume under the same namespace id, by UUID, NGUID, EUI64 or block size, is not written to:
- * the bdev is removed, and its I/O fails with `DeviceRemoved`. The embedded engine makes a bdev of the other volume. On libspdk v26.05
- * the whole controller is detached, and what waited may end as `IoFailed`; older SPDK does not compare. A volume without identifiers
- * cannot be told from another. While it is connected, the embedded host hears of a change by a notice, holds new I/O back, and waits for
- * what it has sent before it asks which volume that is; the embedded target refuses I/O for the other one until then. Of other targets and
- * hosts, what is sent before the notice is read may reach the other volume.
+ * A target may come back with another volume under the same namespace id. The volume is identified by UUID, NGUID,
+ * EUI64 and block size; a volume without identifiers cannot be told from another. The other volume is not written to:
+ * the bdev is removed, and its I/O fails with `DeviceRemoved`. The embedded engine then makes a bdev of the other
+ * volume. libspdk v26.05 detaches the whole controller, and waiting I/O may fail with `IoFailed`. Older SPDK does not
+ * compare volumes.
+ *
+ * A volume can also change while the host is connected. The embedded host learns of the change from a notice. The host
+ * then holds new I/O back, waits for the I/O in flight, and identifies the volume. The embedded target refuses I/O to
+ * the new volume until then. With other targets or hosts, I/O that was submitted before the notice was read may reach
+ * the other volume.
  *
  * @since 0.1.0
  * @category constructors
@@ -178,8 +188,8 @@ export const attach: (
 )
 
 /**
- * Attaches a controller, as `attach` does, and provides the bdev of its first namespace, opened for writing unless `readonly`.
- * `NotFound` when the host sees no namespace.
+ * Attaches a controller, as `attach` does, and provides the bdev of its first namespace. The bdev is opened for writing
+ * unless `readonly`. Fails with `NotFound` when the host sees no namespace.
  *
  * @since 0.1.0
  * @category layers
@@ -206,7 +216,7 @@ export const layerConfig = (
 ): Layer.Layer<Bdev.Bdev, NvmeBdevError | Bdev.OpenError | Config.ConfigError, RpcClient | EngineService> =>
   Layer.unwrap(Effect.map(Config.unwrap(options), layer))
 
-/** All attached controllers (`bdev_nvme_get_controllers`). @since 0.1.0 @category inspection */
+/** Lists all attached controllers (`bdev_nvme_get_controllers`). @since 0.1.0 @category inspection */
 export const list: Effect.Effect<ReadonlyArray<Info.ControllerInfo>, NvmeBdevError, RpcClient> = Effect.flatMap(
   RpcClient,
   (rpc) => callDecoded(rpc, Schema.Array(Info.ControllerInfo), "bdev_nvme_get_controllers")
@@ -278,7 +288,7 @@ const pathEvents = (
     schedule
   )
 
-/** A bdev is named after its controller: `<name>n<nsid>`. */
+/** A bdev has the name of its controller and its namespace id: `<name>n<nsid>`. */
 const bdevsOf = (rpc: RpcClient["Service"], name: string) =>
   Effect.map(Rpc.callWith(rpc, "bdev_get_bdevs"), (all) =>
     all

@@ -1,5 +1,5 @@
 /**
- * Discovery services that attach what they find. Import all of this from `NvmeBdev`.
+ * Discovery services that attach the subsystems they find. Import these names from `NvmeBdev`.
  *
  * @since 0.1.0
  */
@@ -23,43 +23,45 @@ import * as Rpc from "./Rpc.ts"
 import { RpcClient } from "./Rpc.ts"
 import { AlreadyExists, failInvalid, type InvalidArgument, NotFound, type RpcReason, SpdkError } from "./SpdkError.ts"
 
-/** What a discovery service has found or lost between two looks. @since 0.1.0 @category models */
+/** A subsystem or bdev that a discovery service found or lost between two polls. @since 0.1.0 @category models */
 export type DiscoveryEvent =
-  /** A subsystem, attached at one address. */
+  /** A subsystem that is attached at this address. */
   | { readonly _tag: "SubsystemFound"; readonly transportId: Info.TransportId }
   | { readonly _tag: "SubsystemLost"; readonly transportId: Info.TransportId }
-  /** A namespace of such a subsystem, as a bdev. */
+  /** A namespace of such a subsystem, attached as a bdev. */
   | { readonly _tag: "BdevFound"; readonly bdev: string }
   | { readonly _tag: "BdevLost"; readonly bdev: string }
 
 /** A running discovery service. @since 0.1.0 @category models */
 export interface Discovery {
   readonly name: string
-  /** `NotFound` when it has ended by itself or by somebody else. */
+  /** Fails with `NotFound` after the service has ended, by itself or by another client. */
   readonly info: Effect.Effect<Info.DiscoveryInfo, SpdkError<RpcReason>>
-  /** Where it has attached subsystems. */
+  /** The addresses at which the service has attached subsystems. */
   readonly subsystems: Effect.Effect<ReadonlyArray<Info.TransportId>, SpdkError<RpcReason>>
-  /** The bdevs that it has attached and that are there now. */
+  /** The current bdevs of the service. */
   readonly bdevs: Effect.Effect<ReadonlyArray<string>, SpdkError<RpcReason>>
   /**
-   * What comes and goes. Every run of the stream looks by the schedule, once a second by default, and begins with all there
-   * is. What comes and goes between two looks is not seen.
+   * Follows the subsystems and bdevs of the service by polling. Every run of the stream polls by its own schedule, once
+   * a second by default, and starts with all current ones. The stream misses a subsystem or bdev that appears and
+   * disappears between two polls.
    */
   events(schedule?: Schedule.Schedule<unknown>): Stream.Stream<DiscoveryEvent, SpdkError<RpcReason>>
 }
 
 /**
- * Asks a discovery controller what it knows, attaches all of it as bdevs, and follows its changes
- * (`bdev_nvme_start_discovery`). The end of the scope stops it and detaches what it attached. `AlreadyExists` when there is one
- * of that name or for that address.
+ * Starts a discovery service (`bdev_nvme_start_discovery`). The service reads the log of a discovery controller,
+ * attaches every subsystem in the log as bdevs, and follows changes. The end of the scope stops the service and
+ * detaches its subsystems. Fails with `AlreadyExists` when a service has that name or that address.
  *
- * The discovery controller has to be in another process: SPDK connects to it, and reads from it, without giving a target on
- * the same reactor the time to answer.
+ * The discovery controller must be in another process. SPDK connects to the controller, and reads from it, without
+ * running a target on the same reactor.
  *
- * On SPDK give it no `lossTimeout` but "never": SPDK v26.05 crashes when it gives a found controller up while its connection to the
- * discovery controller is down too, as when the machine they are both on dies.
+ * On libspdk, set `lossTimeout` to "never". SPDK v26.05 crashes when two connections are down at once: that to a found
+ * controller which SPDK gives up, and that to the discovery controller. This happens when the machine of both dies.
  *
- * Without `attachTimeout` it returns before anything is attached, and goes on trying when the address does not answer.
+ * Without `attachTimeout`, the call returns before any subsystem is attached. The service keeps trying when the address
+ * does not answer.
  *
  * @since 0.1.0
  * @category constructors

@@ -1,11 +1,11 @@
 /**
- * What SPDK tells about controllers attached as bdevs, decoded. Import all of this from `NvmeBdev`.
+ * The decoded records that SPDK reports for controllers attached as bdevs. Import these names from `NvmeBdev`.
  *
  * @since 0.1.0
  */
 import * as Schema from "effect/Schema"
 
-/** As SPDK writes it. @since 0.1.0 @category models */
+/** A transport id in SPDK's notation. @since 0.1.0 @category models */
 export const TransportId = Schema.Struct({
   /** `TCP`, `RDMA`, `PCIe`, `VFIOUSER` */
   trtype: Schema.String,
@@ -17,7 +17,7 @@ export const TransportId = Schema.Struct({
 export type TransportId = typeof TransportId.Type
 
 /**
- * One connection. `resetting` and `reconnect_is_delayed` pass by themselves; `failed` does not.
+ * The state of one connection. `resetting` and `reconnect_is_delayed` end by themselves. `failed` does not.
  *
  * @since 0.1.0
  * @category models
@@ -32,18 +32,18 @@ export const ControllerState = Schema.Literals([
 ])
 export type ControllerState = typeof ControllerState.Type
 
-/** One path to a subsystem: a controller of its own, with `multipath`. @since 0.1.0 @category models */
+/** One path to a subsystem. With `multipath`, each path is a controller of its own. @since 0.1.0 @category models */
 export const PathInfo = Schema.Struct({
   state: ControllerState,
   transportId: TransportId,
-  /** Where else to connect, with "failover". */
+  /** Alternative addresses, with "failover". */
   alternates: Schema.optional(Schema.Array(TransportId)),
   cntlid: Schema.Number,
   host: Schema.Struct({ nqn: Schema.String, addr: Schema.String, svcid: Schema.String })
 }).pipe(Schema.encodeKeys({ transportId: "trid", alternates: "alternate_trids" }))
 export type PathInfo = typeof PathInfo.Type
 
-/** An attached controller with its paths, as `bdev_nvme_get_controllers` tells of it. @since 0.1.0 @category models */
+/** An attached controller with its paths, as `bdev_nvme_get_controllers` reports it. @since 0.1.0 @category models */
 export const ControllerInfo = Schema.Struct({ name: Schema.String, paths: Schema.Array(PathInfo) }).pipe(
   Schema.encodeKeys({ paths: "ctrlrs" })
 )
@@ -53,10 +53,10 @@ export type ControllerInfo = typeof ControllerInfo.Type
 export const IoPath = Schema.Struct({
   bdev: Schema.String,
   cntlid: Schema.Number,
-  /** Whether I/O goes here now. */
+  /** Whether I/O currently uses this path. */
   isCurrent: Schema.Boolean,
   isConnected: Schema.Boolean,
-  /** By its ANA state. */
+  /** Whether the ANA state of the path allows I/O. */
   isAccessible: Schema.Boolean,
   transport: Schema.Struct({
     trtype: Schema.String,
@@ -74,7 +74,12 @@ export const IoPath = Schema.Struct({
 )
 export type IoPath = typeof IoPath.Type
 
-/** The paths of one SPDK thread. A thread has paths while a channel is open there. @since 0.1.0 @category models */
+/**
+ * The paths on one SPDK thread. A thread has paths while a channel is open on that thread.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export const ThreadPaths = Schema.Struct({ thread: Schema.String, paths: Schema.Array(IoPath) }).pipe(
   Schema.encodeKeys({ paths: "io_paths" })
 )
@@ -82,7 +87,7 @@ export type ThreadPaths = typeof ThreadPaths.Type
 
 export const IoPaths = Schema.Struct({ poll_groups: Schema.Array(ThreadPaths) })
 
-/** What has gone by one path. Latencies in ticks. @since 0.1.0 @category models */
+/** The I/O counters of one path. Latencies are in ticks. @since 0.1.0 @category models */
 export const PathCounters = Schema.Struct({
   bytesRead: Schema.Number,
   readOps: Schema.Number,
@@ -116,11 +121,11 @@ export type PathStats = typeof PathStats.Type
 
 export const BdevPathStats = Schema.Struct({ name: Schema.String, stats: Schema.Array(PathStats) })
 
-/** What a discovery service asks. @since 0.1.0 @category models */
+/** The discovery controllers that a discovery service reads. @since 0.1.0 @category models */
 export const DiscoveryInfo = Schema.Struct({
   name: Schema.String,
   transportId: TransportId,
-  /** Other discovery controllers, which this one has told of and which are asked too. */
+  /** Discovery controllers that this one refers to. The service reads those too. */
   referrals: Schema.Array(Schema.Struct({ transportId: TransportId }).pipe(Schema.encodeKeys({ transportId: "trid" })))
 }).pipe(Schema.encodeKeys({ transportId: "trid" }))
 export type DiscoveryInfo = typeof DiscoveryInfo.Type

@@ -1,5 +1,5 @@
 /**
- * Options of controllers attached as bdevs. Import all of this from `NvmeBdev`.
+ * Options of controllers attached as bdevs. Import these names from `NvmeBdev`.
  *
  * @since 0.1.0
  */
@@ -7,50 +7,53 @@ import type * as Duration from "effect/Duration"
 import type { BdevNvmeMultipathMode, BdevNvmeMultipathPolicy, BdevNvmeMultipathSelector } from "./generated/RpcTypes.ts"
 import type { KeyInput } from "./Keyring.ts"
 
-/** Where a subsystem is, in the words of a transport id. @since 0.1.0 @category options */
+/** The address of a subsystem, with the names of a transport id. @since 0.1.0 @category options */
 export interface PathOptions {
   /** Default "TCP". */
   readonly trtype?: "TCP" | "RDMA" | "PCIe" | "VFIOUSER" | undefined
-  /** Default: what `traddr` is, IPv4 or IPv6. Not for PCIe and vfio-user. */
+  /** Default: IPv4 or IPv6, by the form of `traddr`. Not for PCIe and vfio-user. */
   readonly adrfam?: "IPv4" | "IPv6" | "IB" | undefined
-  /** An address, a PCI address like `0000:01:00.0`, or a directory. */
+  /** An IP address, a PCI address like `0000:01:00.0`, or a directory. */
   readonly traddr: string
   /** The port. Default 4420 for TCP and RDMA. */
   readonly trsvcid?: string | number | undefined
-  /** The address to connect from. Default: the system's choice. */
+  /** The local address of the connection. Default: the system's choice. */
   readonly hostaddr?: string | undefined
-  /** The port to connect from. */
+  /** The local port of the connection. */
   readonly hostsvcid?: string | number | undefined
-  /** Of the sockets, as SO_PRIORITY. Default 0. */
+  /** The priority of the sockets (SO_PRIORITY). Default 0. */
   readonly priority?: number | undefined
 }
 
 /**
- * What becomes of I/O and of the bdevs while a connection is lost. All in whole seconds. What is left out is what
- * `bdev_nvme_set_options` says, SPDK's own default: no time at all, so that I/O fails as soon as one reconnection has failed.
+ * The treatment of I/O and bdevs while a connection is lost. All times are whole seconds. An absent time takes its
+ * value from `bdev_nvme_set_options`. SPDK's default is no waiting: I/O fails as soon as one reconnection has failed.
  *
  * @since 0.1.0
  * @category options
  */
 export interface LossOptions {
-  /** How long to try to connect again before the controller is given up and its bdevs are removed. "never" goes on for ever. */
+  /**
+   * How long to reconnect before SPDK gives the controller up and removes its bdevs. "never" reconnects without limit.
+   */
   readonly lossTimeout?: Duration.Input | "never" | undefined
-  /** Between two attempts: at least a second, and not more than `lossTimeout`. */
+  /** The time between two attempts: at least one second, and at most `lossTimeout`. */
   readonly reconnectDelay?: Duration.Input | undefined
   /**
-   * When I/O that waits begins to fail: not before `reconnectDelay` and not after `lossTimeout`. Default: with `lossTimeout`. On the
-   * embedded engine also for I/O whose namespace the controller calls inaccessible, which waits without an end otherwise.
+   * How long waiting I/O waits before it fails: at least `reconnectDelay`, at most `lossTimeout`. Default:
+   * `lossTimeout`. On the embedded engine this also limits I/O to a namespace in the ANA state inaccessible, which
+   * otherwise waits without limit.
    */
   readonly fastIoFailTimeout?: Duration.Input | undefined
 }
 
-/** Which path an I/O takes. @since 0.1.0 @category options */
+/** How I/O chooses a path. @since 0.1.0 @category options */
 export interface PolicyOptions {
-  /** "active_passive", SPDK's default: one path at a time. "active_active": all optimized paths. */
+  /** "active_passive", SPDK's default: one path at a time. "active_active": all paths in the ANA state optimized. */
   readonly policy: BdevNvmeMultipathPolicy
   /** Only with "active_active". Default "round_robin". */
   readonly selector?: BdevNvmeMultipathSelector | undefined
-  /** Only with "round_robin": how many I/Os go by one path before it is the next one's turn. Default 1. */
+  /** Only with "round_robin": the number of I/Os on one path before the next path takes its turn. Default 1. */
   readonly minIo?: number | undefined
 }
 
@@ -60,35 +63,35 @@ export interface ControllerOptions extends LossOptions {
   readonly headerDigest?: boolean | undefined
   /** Adds a digest to the data of PDUs. Default false. TCP only. */
   readonly dataDigest?: boolean | undefined
-  /** How long the fabrics Connect command may take. Default 500 ms. */
+  /** The time limit of the fabrics Connect command. Default 500 ms. */
   readonly connectTimeout?: Duration.Input | undefined
-  /** How many I/O queues to ask for, 1 to 65,536. Default 1,024. */
+  /** The number of I/O queues to request, 1 to 65,536. Default 1,024. */
   readonly ioQueues?: number | undefined
-  /** The TLS key. The connection is encrypted. */
+  /** The TLS key. The connection is then encrypted. */
   readonly psk?: KeyInput | undefined
   /** The host's key for DH-HMAC-CHAP. */
   readonly dhchapKey?: KeyInput | undefined
-  /** The key that the controller must prove to have. Only with `dhchapKey`. */
+  /** The key with which the controller must authenticate itself. Only with `dhchapKey`. */
   readonly dhchapControllerKey?: KeyInput | undefined
-  /** Takes namespaces of command sets that SPDK does not know. Default false. */
+  /** Accepts namespaces of command sets that SPDK does not know. Default false. */
   readonly allowUnrecognizedCsi?: boolean | undefined
 }
 
 /** @since 0.1.0 @category options */
 export interface AttachOptions extends PathOptions, ControllerOptions {
-  /** Of the controller; its bdevs are called `<name>n1` and so on. Default: generated. */
+  /** The name of the controller. Its bdevs are named `<name>n1` and so on. Default: generated. */
   readonly name?: string | undefined
-  /** The subsystem. Needed for TCP and RDMA. */
+  /** The NQN of the subsystem. Required for TCP and RDMA. */
   readonly subnqn?: string | undefined
-  /** What the host calls itself. Default: a name by a UUID, of SPDK's choice, the same for the whole process. */
+  /** The NQN of the host. Default: a UUID-based name of SPDK's choice, the same for the whole process. */
   readonly hostnqn?: string | undefined
   /**
-   * What a second path may be: "multipath", the default, makes one bdev with several paths by ANA state and policy; "failover"
-   * keeps further addresses for the one connection there is; "disable" refuses them.
+   * The use of a second path. "multipath", the default: one bdev with several paths, chosen by ANA state and policy.
+   * "failover": further addresses are alternatives for the one connection. "disable": further paths are refused.
    */
   readonly multipath?: BdevNvmeMultipathMode | undefined
   readonly policy?: PolicyOptions | undefined
-  /** With more namespaces than this it is not attached. Default 128. */
+  /** The controller is not attached when it has more namespaces than this. Default 128. */
   readonly maxBdevs?: number | undefined
   /** Checks the reference tag of protection information. Default false. */
   readonly checkReferenceTag?: boolean | undefined
@@ -96,10 +99,10 @@ export interface AttachOptions extends PathOptions, ControllerOptions {
   readonly checkGuard?: boolean | undefined
 }
 
-/** A further path to the subsystem of an attached controller. @since 0.1.0 @category options */
+/** Options of a further path to the subsystem of an attached controller. @since 0.1.0 @category options */
 export interface AddPathOptions extends PathOptions, ControllerOptions {}
 
-/** Keys that take the place of others. @since 0.1.0 @category options */
+/** Keys that replace the current keys. @since 0.1.0 @category options */
 export interface SetKeysOptions {
   readonly dhchapKey: KeyInput
   readonly dhchapControllerKey?: KeyInput | undefined
@@ -107,10 +110,13 @@ export interface SetKeysOptions {
 
 /** @since 0.1.0 @category options */
 export interface DiscoverOptions extends Omit<PathOptions, "hostaddr" | "hostsvcid" | "priority">, LossOptions {
-  /** Of the discovery service, and the beginning of the names of the bdevs it attaches. Default: generated. */
+  /** The name of the discovery service, and the prefix of the names of its bdevs. Default: generated. */
   readonly name?: string | undefined
-  /** What the host calls itself, to the discovery controller and to what it attaches. Default: as for `attach`. */
+  /** The NQN of the host, for the discovery controller and for the attached subsystems. Default: as for `attach`. */
   readonly hostnqn?: string | undefined
-  /** Waits until what the discovery controller knows at first is attached, at most so long. Default: does not wait. */
+  /**
+   * The time limit for the attach of the subsystems in the first discovery log. The call waits for it. Default: the
+   * call does not wait.
+   */
   readonly attachTimeout?: Duration.Input | undefined
 }

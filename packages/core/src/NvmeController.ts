@@ -1,6 +1,6 @@
 /**
- * The handle of a connected NVMe controller: what it is, its log pages and features, its events, commands of the admin queue, and
- * its namespaces. Made by `Nvme.connect`. Import all of this from `Nvme`.
+ * The handle of a connected NVMe controller: identity, log pages, features, events, admin commands and namespaces.
+ * `Nvme.connect` makes handles. Import these names from `Nvme`.
  *
  * @since 0.1.0
  */
@@ -30,10 +30,10 @@ import type { NvmeNamespace } from "./NvmeNamespace.ts"
 import type { TransportId } from "./NvmeTransportId.ts"
 import type { Corrupted, ErrnoReason, IoReason, SpdkError } from "./SpdkError.ts"
 
-/** What a command of the admin queue fails with: the device's status, or the loss of the device. @since 0.1.0 @category errors */
+/** The error of an admin command: the device's status, or the loss of the device. @since 0.1.0 @category errors */
 export type AdminError = SpdkError<IoReason>
 
-/** As `AdminError`; `Corrupted` when the device's answer cannot be what it should be. @since 0.1.0 @category errors */
+/** `AdminError`, and `Corrupted` when the device's answer is not valid. @since 0.1.0 @category errors */
 export type QueryError = SpdkError<IoReason | Corrupted>
 
 /** @since 0.1.0 @category errors */
@@ -43,15 +43,15 @@ export type OpenNamespaceError = SpdkError<IoReason | Corrupted>
 export type ResetError = SpdkError<ErrnoReason | Corrupted>
 
 /**
- * A command as the specification has it; the engine sets the command id and the pointer to the data. Numbers are unsigned, of 32
- * bits; what is left out is 0. The two low bits of the opcode say which way data goes.
+ * A command in the layout of the specification. The engine sets the command id and the data pointer. Fields are
+ * unsigned 32-bit numbers. An absent field is 0. The two low bits of the opcode give the direction of the data.
  *
  * @since 0.1.0
  * @category models
  */
 export interface PassthruCommand {
   readonly opcode: number
-  /** Of `NvmeNamespace.io` always the namespace's own. */
+  /** The namespace id. `NvmeNamespace.io` always uses its own namespace. */
   readonly nsid?: number | undefined
   readonly cdw2?: number | undefined
   readonly cdw3?: number | undefined
@@ -61,11 +61,14 @@ export interface PassthruCommand {
   readonly cdw13?: number | undefined
   readonly cdw14?: number | undefined
   readonly cdw15?: number | undefined
-  /** What the command sends: a multiple of 4 bytes, `maxTransferBytes` and 4 MiB at most. Copied. */
+  /**
+   * The data that the command sends: a multiple of 4 bytes, at most `maxTransferBytes` and at most 4 MiB. The data are
+   * copied.
+   */
   readonly data?: Uint8Array | undefined
-  /** How much the command answers with: a multiple of 4, `maxTransferBytes` and 4 MiB at most. */
+  /** The number of bytes that the command returns: a multiple of 4, at most `maxTransferBytes` and at most 4 MiB. */
   readonly lengthBytes?: number | undefined
-  /** Instead of `data` and `lengthBytes`: memory that is sent or filled, and not copied; `maxTransferBytes` at most. */
+  /** Memory that is sent or filled without a copy: at most `maxTransferBytes`. Replaces `data` and `lengthBytes`. */
   readonly buffer?: DmaBuffer | undefined
 }
 
@@ -73,19 +76,19 @@ export interface PassthruCommand {
 export interface PassthruResult {
   readonly dword0: number
   readonly dword1: number
-  /** What the command answered with, when `lengthBytes` said so; otherwise empty. */
+  /** The bytes that the command returned. Empty unless `lengthBytes` was given. */
   readonly data: Uint8Array
 }
 
-/** The register CAP, decoded. @since 0.1.0 @category models */
+/** The decoded CAP register. @since 0.1.0 @category models */
 export interface ControllerCapabilities {
-  /** MQES + 1: entries of a queue. */
+  /** MQES + 1: the maximum number of entries of a queue. */
   readonly maxQueueEntries: number
   /** CQR: queues must be contiguous in memory. */
   readonly contiguousQueues: boolean
-  /** TO: how long becoming ready may take. */
+  /** TO: the maximum time in milliseconds until the controller is ready. */
   readonly readyTimeoutMillis: number
-  /** 2 to the power of 12 + MPSMIN, in bytes: the unit of the largest transfer. */
+  /** 2 to the power of (12 + MPSMIN), in bytes. The unit of the maximum transfer size. */
   readonly minPageBytes: number
   readonly maxPageBytes: number
   /** NSSRS */
@@ -98,7 +101,7 @@ export interface LogPageOptions {
   readonly logPage: number
   /** A multiple of 4. */
   readonly lengthBytes: number
-  /** A multiple of 4. Default 0; others need `logPages.extendedData` of the controller. */
+  /** A multiple of 4. Default 0. Other offsets need `logPages.extendedData` of the controller. */
   readonly offsetBytes?: number | undefined
   /** Default: all namespaces (0xffffffff). */
   readonly nsid?: number | undefined
@@ -106,29 +109,32 @@ export interface LogPageOptions {
   readonly specificField?: number | undefined
   /** LSI, 16 bits. Default 0. */
   readonly specificId?: number | undefined
-  /** RAE: the event that led here is not acknowledged by reading. Default false. */
+  /** RAE: reading the page does not acknowledge the event. Default false. */
   readonly retainEvent?: boolean | undefined
 }
 
 /**
- * Log pages. Reading one acknowledges the asynchronous event that belongs to it; the engine reads those of namespace changes by
- * itself. Pages longer than one transfer are read in pieces.
+ * Log pages. Reading a page acknowledges its asynchronous event. The engine itself reads the pages of namespace
+ * changes. A page that is longer than one transfer is read in pieces.
  *
  * @since 0.1.0
  * @category models
  */
 export interface NvmeLogPages {
-  /** Of the controller, or of one namespace where the controller knows that. */
+  /** The health of the controller, or of one namespace on controllers that support it. */
   health(nsid?: number): Effect.Effect<HealthLog, QueryError>
-  /** The entries in use, newest first; at most as many as asked for. Default: all that the controller keeps. */
+  /** The used entries, newest first, at most `count`. Default: all entries of the controller. */
   errors(count?: number): Effect.Effect<ReadonlyArray<ErrorLogEntry>, QueryError>
   readonly firmware: Effect.Effect<FirmwareLog, QueryError>
-  /** Empty when the engine has read it before, which it does at each notice. */
+  /** Empty when the engine has read the page before. The engine reads the page at each notice. */
   readonly changedNamespaces: Effect.Effect<ChangedNamespaces, QueryError>
   readonly commandEffects: Effect.Effect<CommandEffectsLog, QueryError>
-  /** `InvalidArgument` or `NotSupported` from controllers without ANA. */
+  /** Fails with `InvalidArgument` or `NotSupported` on controllers without ANA. */
   readonly ana: Effect.Effect<AnaLog, QueryError>
-  /** Of a discovery controller: all entries of one generation. `Busy` when it changes faster than it can be read. */
+  /**
+   * All entries of one generation of a discovery controller's log. Fails with `Busy` when the log changes faster than
+   * it can be read.
+   */
   readonly discovery: Effect.Effect<ReadonlyArray<DiscoveredSubsystem>, QueryError>
   raw(options: LogPageOptions): Effect.Effect<Uint8Array, AdminError>
 }
@@ -137,15 +143,15 @@ export interface NvmeLogPages {
 export interface FeatureGetOptions {
   /** Default "current". */
   readonly select?: "current" | "default" | "saved" | "supported" | undefined
-  /** Default 0, none. */
+  /** Default 0: no namespace. */
   readonly nsid?: number | undefined
-  /** Dword 11, for features that are read by a selector: the sensor of a temperature threshold. */
+  /** Dword 11, which selects a part of some features: for example the sensor of a temperature threshold. */
   readonly selector?: number | undefined
 }
 
 /** @since 0.1.0 @category models */
 export interface FeatureSetOptions {
-  /** Keeps it over resets and power cycles. Default false. */
+  /** Keeps the value over resets and power cycles. Default false. */
   readonly save?: boolean | undefined
   readonly nsid?: number | undefined
 }
@@ -154,7 +160,7 @@ export interface FeatureSetOptions {
 export interface RawFeatureGet extends FeatureGetOptions {
   /** FID */
   readonly feature: number
-  /** How much data comes with it. Default: none. */
+  /** The number of data bytes of the feature. Default: none. */
   readonly lengthBytes?: number | undefined
 }
 
@@ -167,8 +173,8 @@ export interface RawFeatureSet extends FeatureSetOptions {
 }
 
 /**
- * Features (Get Features, Set Features). The engine itself sets the number of queues, the keep-alive timer, the host identifier
- * and the asynchronous events; a controller refuses most changes to the first three once it is in use.
+ * Features (Get Features, Set Features). The engine sets four features itself: the number of queues, the keep-alive
+ * timer, the host identifier and the asynchronous events. A controller in use refuses most changes to the first three.
  *
  * @since 0.1.0
  * @category models
@@ -189,7 +195,7 @@ export interface NvmeFeatures {
 }
 
 /**
- * What can happen to a controller.
+ * An event of a controller.
  *
  * @since 0.1.0
  * @category models
@@ -198,11 +204,11 @@ export type ControllerEvent =
   | AsyncEvent
   | { readonly _tag: "NamespaceAdded"; readonly nsid: number }
   | { readonly _tag: "NamespaceRemoved"; readonly nsid: number }
-  /** The connection is lost, and everything in flight has been answered. `reset` connects again. */
+  /** The connection is lost, and every request in flight has completed. `reset` reconnects. */
   | { readonly _tag: "Failed"; readonly message: string }
-  /** After `reset` has connected again. */
+  /** `reset` has reconnected. */
   | { readonly _tag: "Recovered" }
-  /** The device has left the machine. The last event. */
+  /** The device has left the machine. This is the last event. */
   | { readonly _tag: "Removed" }
 
 /** @since 0.1.0 @category models */
@@ -210,10 +216,11 @@ export type ControllerState = "connected" | "failed" | "removed" | "released"
 
 /**
  * A connected controller, and the tag under which layers provide one. The end of its scope closes its namespaces and
- * disconnects; after that everything fails with `Released`. After `Failed` everything but `reset` fails with `DeviceRemoved`, or
- * with what the engine says.
+ * disconnects. After that every operation fails with `Released`. After `Failed`, every operation except `reset` fails
+ * with `DeviceRemoved` or with the engine's own error.
  *
- * **Interruption** of a command asks the controller to abort it and waits until it has let go of the memory.
+ * **Interruption** of a command asks the controller to abort the command, then waits until the controller no longer
+ * uses the memory.
  *
  * @since 0.1.0
  * @category models
@@ -222,36 +229,49 @@ export interface NvmeController {
   readonly [NvmeControllerTypeId]: typeof NvmeControllerTypeId
   readonly transportId: TransportId
   readonly state: ControllerState
-  /** "1.4.0": the register VS. */
+  /** The VS register, for example "1.4.0". */
   readonly version: string
   readonly capabilities: ControllerCapabilities
-  /** Queue pairs for I/O that the controller has granted. Each thread that does I/O takes one. */
+  /** The number of I/O queue pairs that the controller has granted. Each thread that does I/O uses one. */
   readonly ioQueues: number
-  /** What one command may carry, in bytes. Reads and writes of namespaces are split by the engine; passthru is not. */
+  /**
+   * The maximum data of one command, in bytes. The engine splits reads and writes of namespaces. Passthru commands are
+   * not split.
+   */
   readonly maxTransferBytes: number
-  /** Asks the device anew each time (CNS 01h). */
+  /** Reads the identify data from the device at each run (CNS 01h). */
   readonly identify: Effect.Effect<IdentifyController, QueryError>
-  /** Ids of the active namespaces, in rising order. */
+  /** The ids of the active namespaces, in ascending order. */
   readonly namespaces: Effect.Effect<ReadonlyArray<number>, AdminError>
-  /** Opens a namespace for I/O. The scope closes it; it ends with the controller too. `NotFound` when it is not active. */
+  /**
+   * Opens a namespace for I/O. The end of the scope, or of the controller, closes the namespace. Fails with `NotFound`
+   * when the namespace is not active.
+   */
   namespace(nsid: number): Effect.Effect<NvmeNamespace, OpenNamespaceError, Scope.Scope>
   readonly logPages: NvmeLogPages
   readonly features: NvmeFeatures
   /**
-   * Any command of the admin queue. Commands that make and delete queues, aborts, asynchronous event requests and Fabrics
-   * commands are the engine's own, and refused; so is what hands the device memory of this machine for good (doorbell buffers,
-   * the host memory buffer), and Identify or Get Log Page with less memory than they fill. A status other than success is an
-   * error with that status. After a command that changes the format of a namespace, close its handles and reset.
+   * Submits any command of the admin queue, with these exceptions:
+   *
+   * - The engine owns some commands and refuses them here: commands that create and delete queues, aborts, asynchronous
+   *   event requests and Fabrics commands.
+   * - Commands that give the device memory of this machine permanently are refused: doorbell buffers and the host
+   *   memory buffer.
+   * - Identify and Get Log Page are refused when their memory is smaller than their data.
+   *
+   * A status other than success fails with that status. After a command that changes the format of a namespace, close
+   * the namespace's handles and reset the controller.
    */
   admin(command: PassthruCommand): Effect.Effect<PassthruResult, AdminError>
   /**
-   * What happens from now on. Every run of the stream gets every event; who falls 256 behind loses the oldest ones, and does
-   * well to look at the state itself. It ends after `Removed`, and when the controller is released.
+   * Events of the controller from the time of subscription. Every run of the stream receives every event. A subscriber
+   * that is more than 256 events behind loses the oldest ones and should then read the state itself. The stream ends
+   * after `Removed`, and when the controller is released.
    */
   readonly events: Stream.Stream<ControllerEvent>
   /**
-   * Resets the controller, or connects again after `Failed` (`spdk_nvme_ctrlr_reset`). I/O in flight is answered as aborted;
-   * queue pairs come back by themselves.
+   * Resets the controller, or reconnects after `Failed` (`spdk_nvme_ctrlr_reset`). I/O in flight completes as aborted.
+   * The queue pairs reconnect by themselves.
    */
   readonly reset: Effect.Effect<void, ResetError>
 }

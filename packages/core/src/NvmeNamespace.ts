@@ -1,6 +1,6 @@
 /**
- * The handle of an open NVMe namespace: the I/O of a bdev, and the commands that only NVMe has. Made by
- * `NvmeController.namespace`. Import all of this from `Nvme`.
+ * The handle of an open NVMe namespace: the I/O of a bdev, and NVMe commands that bdevs lack.
+ * `NvmeController.namespace` makes handles. Import these names from `Nvme`.
  *
  * @since 0.1.0
  */
@@ -17,7 +17,7 @@ import type { PassthruCommand, PassthruResult, QueryError } from "./NvmeControll
 import type { IdentifyNamespace, NamespaceDescriptors } from "./NvmeData.ts"
 import type { SpdkThread } from "./SpdkThread.ts"
 
-/** What happens to a namespace under an open handle. @since 0.1.0 @category models */
+/** An event of a namespace while a handle is open. @since 0.1.0 @category models */
 export type NamespaceEvent = DescriptorEvent
 
 /** @since 0.1.0 @category models */
@@ -27,18 +27,18 @@ export interface NamespaceInfo extends NamespaceDescriptors {
   readonly blockSize: number
   readonly numBlocks: number
   readonly sizeBytes: number
-  /** Of each block, in bytes. */
+  /** The metadata bytes of each block. */
   readonly metadataBytes: number
   readonly identify: IdentifyNamespace
 }
 
 /** @since 0.1.0 @category models */
 export interface DatasetOptions {
-  /** AD: the content is not needed any more. */
+  /** AD: the content is no longer needed. */
   readonly deallocate?: boolean | undefined
-  /** IDW: will be written as a whole. */
+  /** IDW: the ranges will be written as a whole. */
   readonly integralWrite?: boolean | undefined
-  /** IDR: will be read as a whole. */
+  /** IDR: the ranges will be read as a whole. */
   readonly integralRead?: boolean | undefined
 }
 
@@ -46,46 +46,51 @@ export interface DatasetOptions {
 export type NamespaceCommand = Omit<PassthruCommand, "nsid">
 
 /**
- * The I/O of a namespace. Ranges, errors, threads, durability and interruption are as for `BdevIo`; reads and writes of any
- * length are split by the engine, the commands below are one command each, as long as `NvmeController.maxTransferBytes` at most.
+ * The I/O of a namespace. Ranges, errors, threads, durability and interruption are as for `BdevIo`. The engine splits
+ * reads and writes of any length. Each other command below is one NVMe command, of at most
+ * `NvmeController.maxTransferBytes`.
  *
  * @since 0.1.0
  * @category models
  */
 export interface NvmeIo extends Omit<BdevIo, "reset"> {
-  /** Compares with what is stored, and fails with `Miscompare` when it differs. `NotSupported` by devices without it. */
+  /**
+   * Compares the buffer with the stored bytes. Fails with `Miscompare` when they differ, and with `NotSupported` on
+   * devices without Compare.
+   */
   compare(offsetBytes: number, buffer: DmaBuffer): Effect.Effect<void, IoError>
   /**
-   * Copies ranges, one after the other, to one place, inside of the device. Their number and lengths have limits, which
-   * `info.identify` tells (MSSRL, MCL, MSRC).
+   * Copies the ranges, in order, to one contiguous place inside the device. `info.identify` gives the limits of their
+   * number and lengths (MSSRL, MCL, MSRC).
    */
   copy(sources: ReadonlyArray<ByteRange>, destinationOffsetBytes: number): Effect.Effect<void, IoError>
   /**
-   * Says what becomes of 1 to 256 ranges. All of it is advice: without `deallocate` nothing happens to the content, and with it a
-   * controller may leave out all ranges but the first few (DMRL). `unmap` is one range, and so sure to be carried out.
+   * Gives the device advice about 1 to 256 ranges. Without `deallocate` the content does not change. With `deallocate`,
+   * a controller may ignore all ranges but the first few (DMRL). `unmap` deallocates one range, and the controller
+   * always carries it out.
    */
   datasetManagement(ranges: ReadonlyArray<ByteRange>, options: DatasetOptions): Effect.Effect<void, IoError>
   /**
-   * Any command of the I/O queue, to this namespace. One that moves more bytes than it comes with memory for is refused: the
-   * device would not know where to stop. A status other than success is an error with that status.
+   * Submits any command of the I/O queue to this namespace. A command that transfers more bytes than its memory has is
+   * refused, because the device would write past the end. A status other than success fails with that status.
    */
   io(command: NamespaceCommand): Effect.Effect<PassthruResult, IoError>
 }
 
 /**
- * I/O by a queue pair on one thread.
+ * I/O through one queue pair on one thread.
  *
  * @since 0.1.0
  * @category models
  */
 export interface NvmeChannel extends NvmeIo {
-  /** Where the queue pair is; undefined is the engine's main thread. */
+  /** The thread of the queue pair. `undefined` is the engine's main thread. */
   readonly thread: SpdkThread | undefined
 }
 
 /**
- * An open namespace, and the tag under which layers provide one. Its I/O fails with `Released` once its scope, or that of the
- * controller, has closed, and with `DeviceRemoved` once the namespace has gone.
+ * An open namespace, and the tag under which layers provide one. I/O fails with `Released` after the scope of the
+ * namespace or of the controller has closed. I/O fails with `DeviceRemoved` after the namespace was removed.
  *
  * @since 0.1.0
  * @category models
@@ -93,22 +98,25 @@ export interface NvmeChannel extends NvmeIo {
 export interface NvmeNamespace extends NvmeIo {
   readonly [NvmeNamespaceTypeId]: typeof NvmeNamespaceTypeId
   readonly nsid: number
-  /** As it was when the namespace was opened. */
+  /** The state of the namespace when it was opened. */
   readonly info: NamespaceInfo
   /** In bytes. */
   readonly blockSize: number
-  /** Follows `Resized`. */
+  /** In blocks. Changes when a `Resized` event arrives. */
   readonly numBlocks: number
   readonly sizeBytes: number
   readonly isRemoved: boolean
-  /** Asks the device anew. */
+  /** Reads the identify data from the device at each run. */
   readonly identify: Effect.Effect<NamespaceInfo, QueryError>
   /**
-   * What happens to the namespace from now on. Every run of the stream gets every event. It ends after `Removed`, which who
-   * comes later still gets, and when the handle closes.
+   * Events of the namespace from the time of subscription. Every run of the stream receives every event. The stream
+   * ends after `Removed`, and when the handle closes. Late subscribers receive `Removed` too.
    */
   readonly events: Stream.Stream<NamespaceEvent>
-  /** A queue pair on the thread the fiber is on, until the scope ends. Without it the handle opens one per thread and keeps it. */
+  /**
+   * Opens an explicit queue pair on the fiber's current SpdkThread, until the scope ends. Without it, the handle opens
+   * one queue pair per thread and keeps it.
+   */
   readonly channel: Effect.Effect<NvmeChannel, IoError, Scope.Scope>
 }
 

@@ -1,6 +1,6 @@
 /**
- * NVMe qualified names, for those who name subsystems and hosts: `nqn.2016-06.io.spdk:disk1`. The rules are those of the NVMe Base
- * specification, as SPDK checks them, and each refusal names the rule.
+ * NVMe qualified names, which name subsystems and hosts: `nqn.2016-06.io.spdk:disk1`. The rules are those of the NVMe
+ * Base specification, as SPDK checks them. Each refusal names the broken rule.
  *
  * @since 0.1.0
  */
@@ -10,8 +10,12 @@ import * as nqns from "./internal/nvme/nqn.ts"
 import { invalid, type InvalidArgument, type SpdkError } from "./SpdkError.ts"
 
 /**
- * `nqn.yyyy-mm.` of a date when the domain was owned, the domain reversed, `:` and a name in UTF-8; or
- * `nqn.2014-08.org.nvmexpress:uuid:` and a UUID; or the discovery NQN. At most 223 bytes.
+ * An NVMe qualified name of at most 223 bytes. It has one of three forms:
+ *
+ * - `nqn.yyyy-mm.`, a reversed domain, `:` and a name in UTF-8. The date is one at which the owner of the name owned
+ *   the domain.
+ * - `nqn.2014-08.org.nvmexpress:uuid:` and a UUID.
+ * - The discovery NQN.
  *
  * @since 0.1.0
  * @category schemas
@@ -19,19 +23,19 @@ import { invalid, type InvalidArgument, type SpdkError } from "./SpdkError.ts"
 export const Nqn = Schema.String.check(Schema.makeFilter((nqn: string) => nqns.nqnRule(nqn) ?? true))
 export type Nqn = typeof Nqn.Type
 
-/** Of the well-known discovery subsystem. @since 0.1.0 @category constants */
+/** The NQN of the well-known discovery subsystem. @since 0.1.0 @category constants */
 export const discoveryNqn: string = nqns.discoveryNqn
 
 /** @since 0.1.0 @category guards */
 export const isNqn = (u: unknown): u is Nqn => nqns.nqnRule(u) === undefined
 
-/** The name itself, or the rule it breaks. @since 0.1.0 @category conversions */
+/** Checks a name. Returns the name, or the rule that it breaks. @since 0.1.0 @category conversions */
 export const parse = (nqn: string): Result.Result<Nqn, SpdkError<InvalidArgument>> => {
   const rule = nqns.nqnRule(nqn)
   return rule === undefined ? Result.succeed(nqn) : Result.fail(invalid("NvmeNqn.parse", "nqn", rule, nqn))
 }
 
-/** The name of a host or subsystem that has a UUID and no domain. @since 0.1.0 @category constructors */
+/** The NQN of a host or subsystem that has a UUID and no domain. @since 0.1.0 @category constructors */
 export const fromUuid = (uuid: string): Result.Result<Nqn, SpdkError<InvalidArgument>> =>
   nqns.nqnRule(nqns.nqnOfUuid(uuid)) === undefined
     ? Result.succeed(nqns.nqnOfUuid(uuid))

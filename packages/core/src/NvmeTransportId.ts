@@ -1,5 +1,5 @@
 /**
- * Where an NVMe controller is: SPDK's transport id, as fields, as its string form and as Schemas.
+ * The address of an NVMe controller: SPDK's transport id as fields, as a string, and as Schemas.
  *
  * ```ts
  * import * as NvmeTransportId from "@effect-spdk/core/NvmeTransportId"
@@ -29,23 +29,25 @@ import {
 import { invalid, type InvalidArgument, type SpdkError } from "./SpdkError.ts"
 
 /**
- * A complete transport id, in SPDK's words. The engines decide which of the transports they have: libspdk all of them, the
- * embedded engine TCP.
+ * A complete transport id, with SPDK's names. The engines decide which transports they support: libspdk all of them,
+ * the embedded engine TCP.
  *
  * @since 0.1.0
  * @category models
  */
 export interface TransportId extends NvmeTransportIdFields {}
 
-/** What may be given where a transport id is asked for: its string form, or its fields. @since 0.1.0 @category models */
+/** A transport id as input: its string form, or its fields. @since 0.1.0 @category models */
 export type Input = string | FieldsInput
 
 /** @since 0.1.0 @category models */
 export interface FieldsInput {
   readonly trtype: TransportId["trtype"]
-  /** Default: by the form of the address; IPv4 for a host name. None for PCIe and vfio-user. */
+  /** Default: by the form of the address, and IPv4 for a host name. PCIe and vfio-user have none. */
   readonly adrfam?: TransportId["adrfam"]
-  /** An IP address or a host name, a PCI address in any form SPDK reads, or the directory of a vfio-user device. */
+  /**
+   * An IP address or a host name, a PCI address in any form that SPDK reads, or the directory of a vfio-user device.
+   */
   readonly traddr: string
   /** The port. Default "4420" for TCP and RDMA. */
   readonly trsvcid?: string | undefined
@@ -55,26 +57,26 @@ export interface FieldsInput {
   readonly priority?: number | undefined
 }
 
-/** What a constructor answers with. @since 0.1.0 @category models */
+/** The result of a constructor. @since 0.1.0 @category models */
 export type ParseResult = Result.Result<TransportId, SpdkError<InvalidArgument>>
 
 const answer = (operation: string, result: Result.Result<TransportId, FieldIssue>): ParseResult =>
   Result.mapError(result, ({ field, rule, value }) => invalid(operation, field, rule, value))
 
-/** The fields, checked, with defaults. @since 0.1.0 @category constructors */
+/** Checks the fields and fills in the defaults. @since 0.1.0 @category constructors */
 export const make = (input: Input): ParseResult =>
   answer("NvmeTransportId.make", typeof input === "string" ? parseTransportId(input) : resolveTransportId(input))
 
 /**
- * Reads the string form that SPDK's programs take (`spdk_nvme_transport_id_parse`): keys in any case, `:` or `=` behind them,
- * white space between. Keys that are unknown or come twice are refused.
+ * Parses the string form of SPDK's programs (`spdk_nvme_transport_id_parse`). Keys may be in any case, followed by `:`
+ * or `=`, and separated by white space. Unknown and repeated keys are refused.
  *
  * @since 0.1.0
  * @category conversions
  */
 export const parse = (text: string): ParseResult => answer("NvmeTransportId.parse", parseTransportId(text))
 
-/** The string form. @since 0.1.0 @category conversions */
+/** Formats a transport id as a string. @since 0.1.0 @category conversions */
 export const format = (transportId: TransportId): string => formatTransportId(transportId)
 
 /** @since 0.1.0 @category models */
@@ -88,17 +90,17 @@ export interface FabricsOptions {
   readonly priority?: number | undefined
 }
 
-/** A subsystem behind NVMe/TCP. @since 0.1.0 @category constructors */
+/** The transport id of a subsystem behind NVMe/TCP. @since 0.1.0 @category constructors */
 export const tcp = (options: FabricsOptions): ParseResult => fabrics("NvmeTransportId.tcp", "TCP", options)
 
-/** A subsystem behind RDMA. @since 0.1.0 @category constructors */
+/** The transport id of a subsystem behind RDMA. @since 0.1.0 @category constructors */
 export const rdma = (options: FabricsOptions): ParseResult => fabrics("NvmeTransportId.rdma", "RDMA", options)
 
-/** A drive in this machine: `5e:00.0`, `0000:5e:00.0`. @since 0.1.0 @category constructors */
+/** The transport id of a drive in this machine: `5e:00.0`, `0000:5e:00.0`. @since 0.1.0 @category constructors */
 export const pcie = (address: string): ParseResult =>
   answer("NvmeTransportId.pcie", resolveTransportId({ trtype: "PCIe", traddr: address }))
 
-/** A vfio-user device by the directory that holds its socket. @since 0.1.0 @category constructors */
+/** The transport id of a vfio-user device, by the directory of its socket. @since 0.1.0 @category constructors */
 export const vfioUser = (directory: string): ParseResult =>
   answer("NvmeTransportId.vfioUser", resolveTransportId({ trtype: "VFIOUSER", traddr: directory }))
 
@@ -120,7 +122,7 @@ const Fields = Schema.Struct({
   priority: Schema.Int
 })
 
-/** A complete transport id, with all its rules. @since 0.1.0 @category schemas */
+/** A schema for a complete transport id, with all its rules. @since 0.1.0 @category schemas */
 export const TransportId = Fields.check(
   Schema.makeFilter((fields: typeof Fields.Type) => {
     const resolved = resolveTransportId(fields)
@@ -128,7 +130,7 @@ export const TransportId = Fields.check(
   })
 )
 
-/** A transport id as its string form. @since 0.1.0 @category schemas */
+/** A schema that decodes the string form of a transport id, and encodes to it. @since 0.1.0 @category schemas */
 export const TransportIdFromString = Schema.String.pipe(
   Schema.decodeTo(
     Schema.toType(TransportId),

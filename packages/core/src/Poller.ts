@@ -1,6 +1,6 @@
 /**
- * Work that a thread does again and again. `ticks` and `make` put a real SPDK poller on the current SpdkThread and
- * make a Stream of its runs; `repeat` and `makeRepeat` run an Effect by a Schedule on that thread's timers.
+ * Repeated work on a thread. `ticks` and `make` register an SPDK poller on the current SpdkThread and make a Stream of
+ * its runs. `repeat` and `makeRepeat` run an Effect by a Schedule on that thread's timers.
  *
  * ```ts
  * import * as Effect from "effect/Effect"
@@ -33,8 +33,8 @@ import { makeTickBox } from "./internal/ticks.ts"
 import { failInvalid, type InvalidArgument, type SpdkError, type SpdkErrorOf } from "./SpdkError.ts"
 
 /**
- * One or more runs of a poller. Runs that nobody has taken yet add up in one tick, so a slow consumer is behind by one
- * tick at most and still learns of every run.
+ * One or more runs of a poller. Runs that the consumer has not taken yet add up in one tick. A slow consumer is at most
+ * one tick behind and still receives the count of every run.
  *
  * @since 0.1.0
  * @category models
@@ -44,7 +44,7 @@ export interface Tick {
 }
 
 /**
- * How often it ran, and how often that was work.
+ * The number of runs, and the number of runs that did work.
  *
  * @since 0.1.0
  * @category models
@@ -57,11 +57,11 @@ export interface PollerStats {
 /** @since 0.1.0 @category models */
 export interface PollerOptions {
   /**
-   * The time between runs, rounded up to microseconds. Default zero: a busy poller, which runs whenever the reactor
-   * comes by, and keeps it from its rest.
+   * The time between runs, rounded up to microseconds. Default zero: a busy poller, which runs at every iteration of
+   * the reactor and keeps the reactor from sleeping.
    */
   readonly period?: Duration.Input | undefined
-  /** For statistics, 1 to 256 bytes. */
+  /** The name in statistics, 1 to 256 bytes. */
   readonly name?: string | undefined
 }
 
@@ -69,22 +69,22 @@ export interface PollerOptions {
 export interface Poller {
   readonly name: string
   /**
-   * The runs as they come, for one consumer: each run is told once. Ends with the poller's scope; fails with Released
-   * when the thread is released first.
+   * The runs of the poller, for one consumer: each run is reported once. Ends with the poller's scope. Fails with
+   * `Released` when the thread is released first.
    */
   readonly ticks: Stream.Stream<Tick, SpdkErrorOf<"Released">>
-  /** No run begins until `resume` (`spdk_poller_pause`). */
+  /** Starts no new run until `resume` (`spdk_poller_pause`). */
   readonly pause: Effect.Effect<void>
   readonly resume: Effect.Effect<void>
   /** `busy` counts the runs that delivered a tick. */
   readonly stats: Effect.Effect<PollerStats>
 }
 
-/** Why a poller is not registered. @since 0.1.0 @category errors */
+/** The reasons for which a poller is not registered. @since 0.1.0 @category errors */
 export type PollerError = SpdkErrorOf<"InvalidArgument" | "NoMemory" | "NotSupported" | "Released">
 
 /**
- * Registers a poller on the SpdkThread that the fiber is on. Unregisters with the scope.
+ * Registers a poller on the fiber's current SpdkThread. The end of the scope unregisters it.
  *
  * @since 0.1.0
  * @category constructors
@@ -109,7 +109,7 @@ export const make: (options?: PollerOptions) => Effect.Effect<Poller, PollerErro
   })
 
 /**
- * The runs of a poller that lives as long as the Stream is consumed.
+ * The runs of a poller that is registered while the Stream is consumed.
  *
  * @since 0.1.0
  * @category constructors
@@ -117,13 +117,13 @@ export const make: (options?: PollerOptions) => Effect.Effect<Poller, PollerErro
 export const ticks = (options?: PollerOptions): Stream.Stream<Tick, PollerError, EngineService> =>
   Stream.unwrap(Effect.map(make(options), (poller) => poller.ticks))
 
-/** Why a thread's timers do not serve. @since 0.1.0 @category errors */
+/** The reasons for which the timers of a thread are not usable. @since 0.1.0 @category errors */
 export type TimerError = SpdkErrorOf<"NoMemory" | "NotSupported" | "Released">
 
 /**
- * `Effect.repeat` on the timers of the SpdkThread that the fiber is on: runs the effect, then again after each delay
- * of the schedule, and returns the schedule's last output. Fails as soon as the effect or the schedule does, and
- * with Released when the thread goes away. Interruption aborts the timer.
+ * `Effect.repeat` on the timers of the fiber's current SpdkThread. Runs the effect, then again after each delay of the
+ * schedule, and returns the schedule's last output. Fails as soon as the effect or the schedule fails, and with
+ * `Released` when the thread is released. Interruption aborts the timer.
  *
  * @since 0.1.0
  * @category combinators
@@ -147,19 +147,19 @@ export const repeat: {
 
 /** @since 0.1.0 @category models */
 export interface Repeat<out A, out E = never> {
-  /** No run begins until `resume`; one that has begun finishes. A delay goes on while paused. */
+  /** Starts no new run until `resume`. A run in progress finishes. A delay continues while paused. */
   readonly pause: Effect.Effect<void>
   readonly resume: Effect.Effect<void>
   readonly stats: Effect.Effect<PollerStats>
-  /** What `repeat` would have returned. */
+  /** Waits for the result that `repeat` would return. */
   readonly await: Effect.Effect<A, E>
 }
 
 /**
- * `repeat` in the background: a handle on it. It ends with the scope.
+ * Runs `repeat` in the background and returns a handle. The end of the scope ends it.
  *
- * `isBusy` says which results count as work in the statistics; without it every run does. A run that fails counts as
- * one, and its error is the error of `await`.
+ * `isBusy` decides which results count as work in the statistics. Without `isBusy` every run counts. A failed run
+ * counts too; its error is the error of `await`.
  *
  * @since 0.1.0
  * @category constructors

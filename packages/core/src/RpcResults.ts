@@ -1,7 +1,7 @@
 /**
- * What SPDK answers, as Schemas, for the methods this project itself lives on. `Rpc.call` decodes with them; other
- * methods answer plain JSON. Fields that not every SPDK since 25.09 sends are optional, fields unknown here are
- * dropped, and 64-bit counters come as numbers: exact up to 2^53.
+ * The results of SPDK's RPC methods as Schemas, for the methods that this project uses. `Rpc.call` decodes results with
+ * these Schemas. Other methods return plain JSON. A field that some SPDK since 25.09 does not send is optional. A field
+ * that is unknown here is dropped. 64-bit counters are numbers, exact up to 2^53.
  *
  * @since 0.1.0
  */
@@ -10,7 +10,7 @@ import * as Schema from "effect/Schema"
 import type { RpcMethods } from "./generated/RpcMethods.ts"
 
 /**
- * A bdev as `bdev_get_bdevs` describes it. Sizes in blocks unless the name says otherwise.
+ * A bdev as `bdev_get_bdevs` describes it. Sizes are in blocks unless the name says otherwise.
  *
  * @since 0.1.0
  * @category models
@@ -29,7 +29,7 @@ export const BdevRecord = Schema.Struct({
   preferred_unmap_granularity: Schema.optional(Schema.Number),
   uuid: Schema.optional(Schema.String),
   numa_id: Schema.optional(Schema.Number),
-  /** In bytes per block; absent on a bdev without metadata, as are the fields down to `dif_pi_format`. */
+  /** In bytes per block. Absent on a bdev without metadata, as are the fields down to `dif_pi_format`. */
   md_size: Schema.optional(Schema.Number),
   md_interleave: Schema.optional(Schema.Boolean),
   dif_type: Schema.optional(Schema.Number),
@@ -38,9 +38,9 @@ export const BdevRecord = Schema.Struct({
     Schema.Struct({ reftag: Schema.Boolean, apptag: Schema.Boolean, guard: Schema.Boolean })
   ),
   dif_pi_format: Schema.optional(Schema.Number),
-  /** By kind of limit, `rw_ios_per_sec` and others; 0 is no limit. */
+  /** By the kind of limit, for example `rw_ios_per_sec`. 0 is no limit. */
   assigned_rate_limits: Schema.Record(Schema.String, Schema.Number),
-  /** Whether a module claims it, so that nobody else may write. */
+  /** Whether a module claims the bdev. Then no other user may write to it. */
   claimed: Schema.Boolean,
   claim_type: Schema.optional(Schema.String),
   zoned: Schema.Boolean,
@@ -49,7 +49,7 @@ export const BdevRecord = Schema.Struct({
   optimal_open_zones: Schema.optional(Schema.Number),
   /** By the name of the I/O type: `read`, `unmap`, `write_zeroes` and others. */
   supported_io_types: Schema.Record(Schema.String, Schema.Boolean),
-  /** Since 26.05 by the name of their type alone, `dma`; before that with an id and the number of the type. */
+  /** Since 26.05 only the name of the type, for example `dma`. Before 26.05 with an id and the number of the type. */
   memory_domains: Schema.optional(
     Schema.Array(
       Schema.Struct({
@@ -58,7 +58,7 @@ export const BdevRecord = Schema.Struct({
       })
     )
   ),
-  /** What the module adds, under the module's own name. */
+  /** The information that the module adds, under the module's name. */
   driver_specific: Schema.Record(Schema.String, Schema.Json)
 })
 export type BdevRecord = typeof BdevRecord.Type
@@ -84,15 +84,15 @@ const ioCounters = {
   copy_latency_ticks: Schema.Number,
   max_copy_latency_ticks: Schema.Number,
   min_copy_latency_ticks: Schema.Number,
-  /** How many I/Os ended with each error, by the name of SPDK's status. */
+  /** The number of I/Os that ended with each error, by the name of SPDK's status. */
   io_error: Schema.optional(Schema.Record(Schema.String, Schema.Number))
 }
 
-/** The counters of one bdev, all channels summed. @since 0.1.0 @category models */
+/** The counters of one bdev, summed over all channels. @since 0.1.0 @category models */
 export const BdevIostat = Schema.Struct({
   name: Schema.String,
   ...ioCounters,
-  /** The next four are there while queue depth sampling is on. */
+  /** This field and the next three are present while queue depth sampling is on. */
   queue_depth_polling_period: Schema.optional(Schema.Number),
   queue_depth: Schema.optional(Schema.Number),
   io_time: Schema.optional(Schema.Number),
@@ -107,10 +107,10 @@ export type ChannelIostat = typeof ChannelIostat.Type
 
 /** @since 0.1.0 @category models */
 export const BdevIostats = Schema.Struct({
-  /** Ticks per second; all latencies and `ticks` count in them. */
+  /** Ticks per second. All latencies and `ticks` are in this unit. */
   tick_rate: Schema.Number,
   ticks: Schema.Number,
-  /** Empty for `per_channel: true`; the next two are there then, and only then. */
+  /** Empty with `per_channel: true`. The next two fields are present exactly then. */
   bdevs: Schema.Array(BdevIostat).pipe(Schema.withDecodingDefaultKey(Effect.succeed([]))),
   name: Schema.optional(Schema.String),
   channels: Schema.optional(Schema.Array(ChannelIostat))
@@ -121,7 +121,7 @@ export type BdevIostats = typeof BdevIostats.Type
 export const ThreadStats = Schema.Struct({
   name: Schema.String,
   id: Schema.Number,
-  /** Hexadecimal without 0x: `CpuSet.fromMask` reads it. */
+  /** Hexadecimal without 0x. `CpuSet.fromMask` parses it. */
   cpumask: Schema.String,
   busy: Schema.Number,
   idle: Schema.Number,
@@ -135,7 +135,7 @@ export type ThreadStats = typeof ThreadStats.Type
 export const ThreadsStats = Schema.Struct({ tick_rate: Schema.Number, threads: Schema.Array(ThreadStats) })
 export type ThreadsStats = typeof ThreadsStats.Type
 
-/** One reactor, and the threads that run on it now. `busy` and `idle` count ticks. @since 0.1.0 @category models */
+/** One reactor, and its current threads. `busy` and `idle` count ticks. @since 0.1.0 @category models */
 export const Reactor = Schema.Struct({
   lcore: Schema.Number,
   numa_id: Schema.optional(Schema.Number),
@@ -143,11 +143,11 @@ export const Reactor = Schema.Struct({
   busy: Schema.Number,
   idle: Schema.Number,
   in_interrupt: Schema.Boolean,
-  /** In percent since the last question, as are the next two. */
+  /** In percent since the previous call, as are the next two fields. */
   irq: Schema.optional(Schema.Number),
   sys: Schema.optional(Schema.Number),
   usr: Schema.optional(Schema.Number),
-  /** In MHz, while a governor runs. */
+  /** In MHz. Present while a governor runs. */
   core_freq: Schema.optional(Schema.Number),
   lw_threads: Schema.Array(
     Schema.Struct({ name: Schema.String, id: Schema.Number, cpumask: Schema.String, elapsed: Schema.Number })
