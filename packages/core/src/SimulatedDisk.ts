@@ -1,12 +1,12 @@
 /**
- * A disk with a volatile cache, faults and power cuts, for the embedded engine in a `Simulation`. The one thing to know is what a
- * power cut keeps: of every sector of 512 bytes that was written since the last flush, any of the contents it had since then, each
- * sector by itself. Requests are torn that way, and no order holds but the one that flushes make.
+ * A disk with a volatile cache, faults and power cuts, for the embedded engine in a `Simulation`. A sector has 512
+ * bytes. Of each sector that was written since the last flush, a power cut keeps any of the contents since then,
+ * independently of other sectors. Requests are torn in this way. Only flushes order writes.
  *
- * - A write that has completed is seen by later reads, and survives `cutPower` only after a flush that was submitted later.
- * - A write that fails, is aborted, or is under way when the power goes, has written any part of itself.
+ * - A completed write is visible to later reads. It survives `cutPower` only after a flush that was submitted later.
+ * - A write that fails, is aborted, or is in flight at the power cut has written any part of itself.
  * - A flush that fails has kept any part.
- * - Requests complete in any order, after a latency of the seed's choice.
+ * - Requests complete in any order, after a latency that the seed chooses.
  *
  * @since 0.1.0
  */
@@ -18,12 +18,12 @@ import { DiskContents, type DiskWrite } from "./internal/simulation/contents.ts"
 import type { Chance, Simulation } from "./Simulation.ts"
 import { NotSupported, SpdkError } from "./SpdkError.ts"
 
-/** What a request asks for. @since 0.1.0 @category models */
+/** The operation of a request. @since 0.1.0 @category models */
 export type Operation = DeviceOperation
 
-/** A request as `onRequest` sees it. @since 0.1.0 @category models */
+/** A request as passed to `onRequest`. @since 0.1.0 @category models */
 export interface Request {
-  /** Counted from 1 since the disk was made. */
+  /** The number of the request, counted from 1 since the disk was made. */
   readonly number: number
   readonly operation: Operation
   readonly offsetBytes: number
@@ -31,9 +31,14 @@ export interface Request {
 }
 
 /**
- * What becomes of a request. `errno`: it fails with this number of Linux, 5 for EIO. `retry`: the device has no memory for it, and
- * the engine submits it again. `delay`: it takes so much longer. `misdirect`: a write, or a read, goes elsewhere and succeeds. `flip`: one
- * bit of what a write stores is another. `cut`: the power goes now.
+ * The fault of a request:
+ *
+ * - `Errno`: the request fails with this Linux errno, for example 5 for EIO.
+ * - `Retry`: the device has no memory for the request, and the engine submits it again.
+ * - `Delay`: the request takes `micros` longer.
+ * - `Misdirect`: a read or a write uses another offset and succeeds.
+ * - `Flip`: a write stores one flipped bit.
+ * - `Cut`: the power is cut now.
  *
  * @since 0.1.0
  * @category models
@@ -46,17 +51,22 @@ export type Fault =
   | { readonly _tag: "Flip"; readonly bit: number }
   | { readonly _tag: "Cut" }
 
-/** Chances per request, all 0 by default. They may be changed at any time. @since 0.1.0 @category models */
+/**
+ * Probabilities for each request, all 0 by default. A program may change them at any time.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface Faults {
-  /** That it fails. */
+  /** The probability that a request fails. */
   error: number
-  /** With which errnos. Default EIO alone. */
+  /** The errnos of failed requests. Default: only EIO. */
   errnos: ReadonlyArray<number>
-  /** Which requests fail. Default all but resets. */
+  /** The operations that may fail. Default: all but resets. */
   operations: ReadonlySet<Operation>
-  /** That the device has no memory for it at the moment. */
+  /** The probability that the device has no memory for the request at the moment. */
   retry: number
-  /** That it takes `delayMicros` longer. */
+  /** The probability that a request takes `delayMicros` longer. */
   delay: number
   delayMicros: number
 }
@@ -65,18 +75,18 @@ export interface Faults {
 export interface Options {
   /** A multiple of the block size. */
   readonly sizeBytes: number
-  /** A power of two from 512 on. Default 512. */
+  /** A power of two, at least 512. Default 512. */
   readonly blockSizeBytes?: number | undefined
-  /** Names the stream of chance, where a simulation has several disks. Default "disk". */
+  /** The name of the disk's random stream, for simulations with several disks. Default "disk". */
   readonly name?: string | undefined
   readonly latencyMicros?: { readonly least: number; readonly most: number } | undefined
   readonly faults?: Partial<Faults> | undefined
   /**
-   * Aligned units of this size, a multiple of 512, are stored whole or not at all, in the first `upToBytes` of the disk. Default 512: every
-   * sector by itself. SPDK's blobstore counts on 4096 for its metadata.
+   * The unit of atomic writes in the first `upToBytes` of the disk, a multiple of 512. An aligned unit is stored whole
+   * or not at all. Default 512: each sector by itself. SPDK's blobstore needs 4096 for its metadata.
    */
   readonly atomic?: { readonly unitBytes: number; readonly upToBytes?: number | undefined } | undefined
-  /** What the disk holds at the beginning. Default zeroes. */
+  /** The initial content of the disk. Default: zeroes. */
   readonly contents?: Uint8Array | undefined
 }
 
@@ -85,38 +95,41 @@ export interface SimulatedDisk {
   readonly name: string
   readonly sizeBytes: number
   readonly faults: Faults
-  /** How many requests there were. */
+  /** The number of requests so far. */
   readonly requests: number
-  /** How many of them have not ended. */
+  /** The number of requests in flight. */
   readonly inFlight: number
-  /** Sees every request before it begins. What it returns comes before the chances of `faults`. */
+  /**
+   * Called with each request before it begins. A returned fault takes precedence over the probabilities of `faults`.
+   */
   onRequest: ((request: Request) => Fault | undefined) | undefined
   /**
-   * The machine loses its power: the run ends as `stopped`, and the disk holds what survived. `keep` is the chance of each unflushed
-   * sector to have the newest of its contents; the rest have any of them. Default: of the seed's choice.
+   * Cuts the power of the machine. The run ends as `stopped`, and the disk holds the content that survived. `keep` is
+   * the probability that an unflushed sector has its newest content. Each other unflushed sector has any of its
+   * contents. Default: the seed chooses.
    */
   readonly cutPower: (keep?: number) => void
   /**
-   * The disk alone loses its power and has it back at once: requests under way fail with EIO, and of what was not flushed `keep`
-   * says what is left, as for `cutPower`. The run goes on, and the bdev stays.
+   * Cuts the power of the disk alone, and restores it at once. Requests in flight fail with EIO. `keep` decides over
+   * unflushed sectors, as for `cutPower`. The run continues, and the bdev stays.
    */
   readonly losePower: (keep?: number) => void
-  /** The process is killed, and the disk stays on: the run ends as `stopped`, and what had completed is there. */
+  /** Kills the process while the disk stays on. The run ends as `stopped`. Completed writes are on the disk. */
   readonly killProcess: () => void
-  /** Takes the bdev away, as when the device is unplugged: requests under way fail. */
+  /** Removes the bdev, as when the device is unplugged. Requests in flight fail. */
   readonly unplug: () => void
   /**
-   * Makes the disk larger, with zeroes at its end. Bdevs that are attached keep the size they have; those that are attached later have
-   * the new one.
+   * Makes the disk larger, with zeroes at its end. Attached bdevs keep their size. Bdevs that are attached later have
+   * the new size.
    */
   readonly enlarge: (sizeBytes: number) => void
-  /** What a read would return now, as a copy. */
+  /** A copy of the content that a read would return now. */
   readonly contents: () => Uint8Array
-  /** What would survive if nothing were kept of what was not flushed, as a copy. */
+  /** A copy of the content that survives when every unflushed write is lost. */
   readonly durableContents: () => Uint8Array
-  /** Replaces what the disk holds, durably. */
+  /** Replaces the content of the disk, durably. */
   readonly restore: (contents: Uint8Array) => void
-  /** Flips one bit, durably, as decay does. */
+  /** Flips one bit, durably, like a decayed medium. */
   readonly flipBit: (offsetBytes: number, bit: number) => void
 }
 
@@ -124,8 +137,9 @@ export interface SimulatedDisk {
 export const make = (simulation: Simulation, options: Options): SimulatedDisk => new Disk(simulation, options)
 
 /**
- * Makes a bdev of the disk on the engine, for as long as the scope lasts, and returns its name. A disk may be attached to several
- * engines at once, as when two processes open one image. Fails with `NotSupported` on engines that are not embedded.
+ * Attaches the disk to the engine as a bdev for the life of the scope, and returns the name of the bdev. Several
+ * engines may attach one disk at once, like two processes that open one image. Fails with `NotSupported` on engines
+ * other than the embedded one.
  *
  * @since 0.1.0
  * @category constructors
@@ -159,7 +173,7 @@ const codes: { readonly [Operation in DeviceOperation]: number } = {
   reset: 6
 }
 
-/** A request that the disk has. */
+/** A request in flight on the disk. */
 interface Active {
   readonly request: DeviceRequest
   readonly write: DiskWrite | undefined
@@ -181,9 +195,9 @@ class Disk implements SimulatedDisk, EngineDevice {
   private readonly latency: { readonly least: number; readonly most: number }
   private active = new Map<DeviceRequest, Active>()
   private removals = new Set<() => void>()
-  /** Of the machine: what an earlier one has begun is nobody's any more. */
+  /** The number of the machine's boot. A request of an earlier boot completes for no one. */
   private boot = 0
-  /** The machine has stopped: what it still submits in this turn reaches nobody. */
+  /** The machine has stopped. Requests that it still submits in this turn never complete. */
   private isDown = false
 
   constructor(simulation: Simulation, options: Options) {
@@ -311,7 +325,7 @@ class Disk implements SimulatedDisk, EngineDevice {
   readonly restore = (contents: Uint8Array): void => this.data.restore(contents)
   readonly flipBit = (offsetBytes: number, bit: number): void => this.data.flip(offsetBytes, bit)
 
-  /** The memory of writes under way is read for the last time. */
+  /** Reads the memory of writes in flight for the last time. */
   private abandonAll(): void {
     for (const active of this.active.values()) {
       if (active.write !== undefined) this.data.abandon(active.write, () => this.taken(active))
@@ -367,7 +381,7 @@ class Disk implements SimulatedDisk, EngineDevice {
     return this.takeFrom(request)
   }
 
-  /** Undefined where the memory is gone. */
+  /** `undefined` when the memory is gone. */
   private takeFrom(request: DeviceRequest): Uint8Array | undefined {
     const bytes = new Uint8Array(request.lengthBytes)
     return request.operation !== "write" || request.take(bytes) ? bytes : undefined

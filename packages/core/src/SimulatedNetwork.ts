@@ -1,9 +1,11 @@
 /**
- * TCP in a `Simulation`: what the embedded target (`@effect-spdk/nvmf`) and the embedded host (`NvmeBdev`, `Nvme`) say to each other,
- * between engines of one run. The one thing to know is what the seed decides: how many bytes arrive together, when, whether a connection is
- * refused, cut or stalled, and at which byte. Within one connection and direction the order is kept; between connections there is none.
+ * TCP in a `Simulation`: the connections between the embedded target (`@effect-spdk/nvmf`) and the embedded host
+ * (`NvmeBdev`, `Nvme`), across the engines of one run. The seed decides how many bytes arrive together and when. The
+ * seed also decides whether a connection is refused, cut or stalled, and at which byte. Bytes of one connection and
+ * direction arrive in order. Connections have no order among them.
  *
- * Every `Simulation` has one, as `simulation.network`. Addresses are whatever is listened on: there is one network, without routes.
+ * Every `Simulation` has one network, as `simulation.network`. Any address can be listened on: the network has no
+ * routes.
  *
  * ```ts
  * import * as Simulation from "@effect-spdk/core/Simulation"
@@ -18,52 +20,63 @@
  * @since 0.1.0
  */
 
-/** Of the two ends of a connection, the one that connected, or the one that listened. @since 0.1.0 @category models */
+/** The end of a connection: the client connected, the server listened. @since 0.1.0 @category models */
 export type Side = "client" | "server"
 
-/** What both sides see of a cut: RST or FIN. What is on its way is lost. @since 0.1.0 @category models */
+/** How both sides see a cut: as RST or as FIN. Bytes on their way are lost. @since 0.1.0 @category models */
 export type CutKind = "reset" | "end"
 
-/** Chances, all 0 by default. They may be changed at any time. @since 0.1.0 @category models */
+/** Probabilities, all 0 by default. A program may change them at any time. @since 0.1.0 @category models */
 export interface Faults {
-  /** Per connection, when it is made: that it is cut, after any number of bytes up to `cutBytes`. 0 also spares those there are. */
+  /**
+   * For each new connection: the probability that it is cut, after any number of bytes up to `cutBytes`. The value 0
+   * also spares existing connections.
+   */
   cut: number
   /** Default 65,536. */
   cutBytes: number
-  /** Per attempt to connect: that it is refused (ECONNREFUSED). */
+  /** For each attempt to connect: the probability that it is refused (ECONNREFUSED). */
   refuse: number
-  /** Per piece on its way: that this direction of its connection stands still for up to `stallMicros`. */
+  /**
+   * For each piece on its way: the probability that this direction of the connection stalls, for up to `stallMicros`.
+   */
   stall: number
-  /** Default a second. */
+  /** Default one second. */
   stallMicros: number
 }
 
-/** A piece of what one side has sent, when it is handed to the other. @since 0.1.0 @category models */
+/** A piece of sent bytes at the moment of its arrival. @since 0.1.0 @category models */
 export interface Passage {
-  /** Counted from 1 since the simulation was made. */
+  /** The number of the connection, counted from 1 since the simulation was made. */
   readonly connection: number
   readonly port: number
   readonly from: Side
-  /** Valid during the call. */
+  /** Valid only during the call. */
   readonly bytes: Uint8Array
 }
 
 /** @since 0.1.0 @category models */
 export interface SimulatedNetwork {
   readonly faults: Faults
-  /** Of each direction of a connection, which has one latency from there for itself, and up to as much again for each piece. Default 20 to 300. */
+  /**
+   * The latency of each direction of a connection. Each direction draws one latency from this range, and for each piece
+   * up to as much again. Default 20 to 300.
+   */
   latencyMicros: { least: number; most: number }
-  /** Connections that are open, or being opened, on either side. */
+  /** The number of open connections, including those that are being opened, on either side. */
   readonly connections: number
-  /** Addresses that are listened on. */
+  /** The number of addresses that are listened on. */
   readonly listening: number
-  /** Sees every piece before it arrives. */
+  /** Called with every piece before it arrives. */
   onPassage: ((passage: Passage) => void) | undefined
-  /** Nothing passes for so long, on all connections to a port, or on all there are; of one side, when it is given. Nothing is lost. */
+  /**
+   * Stalls all connections, or all connections to a port, for this time. `side` limits the stall to one side. No bytes
+   * are lost.
+   */
   readonly stall: (
     micros: number,
     options?: { readonly port?: number | undefined; readonly from?: Side | undefined }
   ) => void
-  /** Cuts all connections to a port, or all there are. Later ones are not concerned. */
+  /** Cuts all current connections, or all current connections to a port. Later connections are not affected. */
   readonly cut: (kind: CutKind, options?: { readonly port?: number | undefined }) => void
 }

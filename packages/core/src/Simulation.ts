@@ -1,12 +1,15 @@
 /**
- * Runs a program under one seed: who is next, where a fiber yields, what time it is, random numbers, ids, and with
- * `SimulatedDisk` the latency, order and faults of a disk. For the authors of services that are built on this SDK, and
- * for the SDK itself. The one thing to know is that the same seed gives the same run, so that a failure is a number.
+ * Runs a program under one seed. The seed decides which fiber runs next, where a fiber yields, the time, random numbers
+ * and ids. With `SimulatedDisk` it also decides the latency, order and faults of a disk. Use this module to test
+ * services that are built on this SDK; the SDK itself is tested with it. The same seed gives the same run, so one
+ * number reproduces a failure.
  *
- * Time is virtual: a run takes as long as its steps do, and an hour of `Effect.sleep` takes none. The run is one call that
- * returns when the program has ended, when nothing can go on any more (`deadlock`), or at a limit. Sockets between the
- * embedded NVMe target and the embedded NVMe host are inside: see `SimulatedNetwork`. Other sockets, files, promises and Node's
- * timers are outside; a program that waits for one of them ends as `deadlock`.
+ * Time is virtual. An hour of `Effect.sleep` takes no real time; a run takes as long as its steps. A run is one
+ * synchronous call. It returns when the program has ended, when no task can continue (`deadlock`), or at a limit.
+ *
+ * Sockets between the embedded NVMe target and the embedded NVMe host are simulated: see `SimulatedNetwork`. Other
+ * sockets, files, promises and Node's timers are not simulated. A program that waits for one of them ends as
+ * `deadlock`.
  *
  * ```ts
  * import * as Effect from "effect/Effect"
@@ -46,9 +49,13 @@ export type { Chance } from "./internal/simulation/chance.ts"
 export type { SimulatedTimer } from "./internal/simulation/loop.ts"
 
 /**
- * How a run ended: `done`, the program has ended. `stopped`, somebody called `stop`, or the power was cut. `deadlock`, the
- * program waits for something that cannot come. `late` and `endless`, it reached the limit of time or of steps. `threw`, a callback
- * threw into the event loop.
+ * How a run ended:
+ *
+ * - `done`: the program has ended.
+ * - `stopped`: `stop` was called, or the power was cut.
+ * - `deadlock`: the program waits for an event that cannot occur.
+ * - `late`, `endless`: the run reached its limit of time, or of steps.
+ * - `threw`: a callback threw into the event loop.
  *
  * @since 0.1.0
  * @category models
@@ -57,74 +64,80 @@ export type { Ending }
 
 /** @since 0.1.0 @category options */
 export interface Options {
-  /** A safe integer that is not negative. Decides everything. */
+  /** A safe integer, not negative. The seed decides everything in the run. */
   readonly seed: number
-  /** The chance that a fiber yields before an operation, once per resumption. Default 0.05. */
+  /** The probability that a fiber yields before an operation, once per resumption. Default 0.05. */
   readonly yieldChance?: number | undefined
-  /** The chance that an allocation of DMA memory fails with NoMemory. Default 0; `memoryFailureChance` changes it later. */
+  /**
+   * The probability that an allocation of DMA memory fails with `NoMemory`. Default 0. `memoryFailureChance` changes it
+   * later.
+   */
   readonly memoryFailureChance?: number | undefined
 }
 
 /** @since 0.1.0 @category options */
 export interface RunOptions {
-  /** Tasks of the event loop, after which the run ends as `endless`. Default a million. */
+  /** The number of event loop tasks after which the run ends as `endless`. Default one million. */
   readonly maxSteps?: number | undefined
-  /** Virtual time, after which it ends as `late`. Default one hour. */
+  /** The virtual time after which the run ends as `late`. Default one hour. */
   readonly maxTime?: Duration.Input | undefined
 }
 
 /** @since 0.1.0 @category models */
 export interface Outcome<A, E> {
   readonly ending: Ending
-  /** Of the program, when it has ended. */
+  /** The exit of the program, when the program has ended. */
   readonly exit: Exit.Exit<A, E> | undefined
-  /** What was thrown, when `ending` is `threw`. */
+  /** The thrown value, when `ending` is `threw`. */
   readonly thrown: unknown
-  /** Tasks and timers that are left. After the end of a program that gives everything back there are none. */
+  /** The remaining tasks and timers. None remain after a program that releases everything. */
   readonly left: { readonly tasks: number; readonly timers: number }
 }
 
 /**
- * One seeded world. Several runs follow each other in it, as the lives of a machine between power cuts do: time, chance and disks
- * go on, fibers do not.
+ * One seeded world. Several runs follow each other in a world, like the lives of a machine between power cuts. Time,
+ * random streams and disks continue from run to run. Fibers do not.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Simulation {
   readonly seed: number
-  /** A stream of random numbers of its own for each name. */
+  /** The random stream of this name. Each name has its own stream. */
   readonly chance: (name: string) => Chance
-  /** Virtual microseconds since the beginning. A step takes one. */
+  /** Virtual microseconds since the simulation was made. A step takes one microsecond. */
   readonly nowMicros: () => number
-  /** Calls `fire` after so much virtual time. */
+  /** Calls `fire` after this much virtual time. */
   readonly after: (micros: number, fire: () => void) => SimulatedTimer
-  /** What the embedded NVMe target and host speak over. Goes on from run to run; what was open does not. */
+  /**
+   * The network between the embedded NVMe target and host. The network continues from run to run. Open connections do
+   * not.
+   */
   readonly network: SimulatedNetwork
-  /** The machine stands still: so much virtual time passes in which nothing runs, and then everything that is due meanwhile. */
+  /** Stops the machine for this much virtual time. Nothing runs in that time. Then everything that became due runs. */
   readonly standStill: (micros: number) => void
-  /** Ends the run that goes on, as if the process were killed: no finalizer runs, no fiber goes on. */
+  /** Ends the current run, as if the process were killed. No finalizer runs, and no fiber continues. */
   readonly stop: () => void
-  /** Adds to the trace. */
+  /** Adds two numbers to the trace. */
   readonly note: (a: number, b: number) => void
-  /** A hash over all that has happened. The same seed and program give the same one. */
+  /** A hash over the events of the world. The same seed and program give the same hash. */
   readonly trace: string
   readonly steps: number
   memoryFailureChance: number
   yieldChance: number
-  /** Runs the program until it ends, or cannot go on. Not inside of another run. */
+  /** Runs the program until it ends or cannot continue. Not inside another run. */
   readonly run: <A, E>(program: Effect.Effect<A, E>, options?: RunOptions) => Outcome<A, E>
 }
 
 /**
- * A world of this seed.
+ * Makes a world with this seed.
  *
  * @since 0.1.0
  * @category constructors
  */
 export const make = (options: Options): Simulation => new World(options)
 
-/** 2026-01-01, in Unix milliseconds: when every simulation begins. */
+/** 2026-01-01 in Unix milliseconds: the start time of every simulation. */
 const epochMillis = 1_767_225_600_000
 
 class World implements Simulation {
@@ -257,7 +270,7 @@ class World implements Simulation {
   }
 }
 
-/** What the end of the program has left ready, as long as it is not much. Timers that nobody waits for stay. */
+/** Runs the tasks that the end of the program has left ready, up to a limit. Timers without a waiter stay. */
 const settle = (loop: Loop): void => {
   let left = 10_000
   loop.run(() => loop.pendingTasks === 0 || left-- === 0, { steps: 10_000, micros: 1e9 })

@@ -1,7 +1,7 @@
 /**
- * What an oracle of a simulation needs: contents that say which write they are from, and registers that know which values are
- * possible while operations overlap, fail, or are lost with the power. The one thing to know is the rule: what was acknowledged and
- * made durable is there after a crash; what was not is old or new, and never another's.
+ * Parts for the oracle of a simulation. Contents carry a stamp that identifies their write. A register knows its
+ * possible values while operations overlap, fail, or are lost in a power cut. The rule: acknowledged and durable values
+ * survive a crash. Other values are old or new, and never those of another write.
  *
  * ```ts
  * import * as SimulationModel from "@effect-spdk/core/SimulationModel"
@@ -17,7 +17,7 @@
  * @since 0.1.0
  */
 
-/** An order of moments. Each is later than those before. @since 0.1.0 @category models */
+/** A clock of moments. Each moment is later than all earlier ones. @since 0.1.0 @category models */
 export interface Time {
   readonly next: () => number
 }
@@ -31,42 +31,43 @@ export const makeTime = (): Time => {
 interface Entry<A> {
   value: A
   readonly begin: number
-  /** When its write ended, either way. */
+  /** The moment at which the write ended, with or without success. */
   end: number
-  /** From here on it is sure that it is not there any more. */
+  /** From this moment on, the value is certainly gone. */
   until: number
 }
 
-/** A change that is under way. Exactly one of the two is called, once. @since 0.1.0 @category models */
+/** A change in progress. Call exactly one of the three functions, once. @since 0.1.0 @category models */
 export interface Change {
-  /** It is acknowledged: what ended before it began is gone. */
+  /** The change is acknowledged. Values whose write ended before this change began are gone. */
   readonly succeed: () => void
-  /** It failed, or was interrupted: from now on it is either done or not. */
+  /** The change failed or was interrupted. From now on the change has either happened or not. */
   readonly fail: () => void
-  /** It was refused: nothing has changed. */
+  /** The change was refused. Nothing has changed. */
   readonly refuse: () => void
 }
 
 /** @since 0.1.0 @category models */
 export interface Register<A> {
   readonly begin: (value: A) => Change
-  /** The values that a read may find which lasted from `begin` until now. */
+  /** The values that a read may find when the read lasted from `begin` until now. */
   readonly possible: (begin?: number) => ReadonlyArray<A>
   /**
-   * A read that began then has found this. False when it cannot be. While nothing is under way, what was found is what there is from now
-   * on.
+   * Records that a read which began at `begin` has found `value`. Returns false when the value is not possible. When no
+   * change is in progress, the found value becomes the only possible value.
    */
   readonly found: (value: A, begin: number) => boolean
-  /** What was possible before this moment, and is not since, does not come back after a crash. */
+  /** Values that stopped being possible before this moment do not return after a crash. */
   readonly durableSince: (moment: number) => void
-  /** The values that may be there after a crash. */
+  /** The values that are possible after a crash. */
   readonly afterCrash: () => ReadonlyArray<A>
-  /** The power has gone: what may be there after a crash is what is possible. */
+  /** Records a power cut. The values that are possible after a crash become the possible values. */
   readonly crash: () => void
 }
 
 /**
- * A register with this value. `matches` says whether a value that is possible allows one that was found; the default is ===.
+ * Makes a register with this initial value. `matches` tells whether a possible value allows a found value. Default:
+ * `Object.is`.
  *
  * @since 0.1.0
  * @category constructors
@@ -145,25 +146,25 @@ class History<A> implements Register<A> {
     this.entries = values.map((value) => ({ value, begin: 0, end: 0, until: Infinity }))
   }
 
-  /** Values that no read under way can find are forgotten with the next change that is durable. */
+  /** The next durable change drops values that no read in progress can find. */
   private prune(): void {
     if (this.entries.length < 8) return
     this.entries = this.entries.filter(({ until }) => until >= this.durable)
   }
 }
 
-/** The unit in which contents are stamped, and torn: 512 bytes. @since 0.1.0 @category constants */
+/** The unit of stamps and of torn writes: 512 bytes. @since 0.1.0 @category constants */
 export const stampBytes = 512
 
 /** The stamp of a sector of zeroes. @since 0.1.0 @category constants */
 export const zeroStamp = 0
 
-/** The stamp of contents that no `stamped` has made. @since 0.1.0 @category constants */
+/** The stamp of contents that `stamped` did not make. @since 0.1.0 @category constants */
 export const foreignStamp = -1
 
 /**
- * Contents of whole sectors that say which write they are from: `stamp` is a whole number from 1 to 2^31 - 1, and 0 gives zeroes. Every
- * sector of a write has the same stamp.
+ * Makes contents of whole sectors that carry the stamp of their write. `stamp` is a whole number from 1 to 2^31 - 1; 0
+ * gives zeroes. Every sector has the same stamp.
  *
  * @since 0.1.0
  * @category contents
@@ -176,7 +177,12 @@ export const stamped = (lengthBytes: number, stamp: number): Uint8Array => {
   return bytes
 }
 
-/** The stamps of contents, sector by sector. A torn or a mixed sector is `foreignStamp`. @since 0.1.0 @category contents */
+/**
+ * The stamp of each sector of the contents. A torn or mixed sector has `foreignStamp`.
+ *
+ * @since 0.1.0
+ * @category contents
+ */
 export const stampsOf = (bytes: Uint8Array): ReadonlyArray<number> => {
   const stamps: Array<number> = []
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)

@@ -1,6 +1,6 @@
 /**
- * The engine as a Layer: what every other module of this package stands on. Pick one of `layerAuto`, `layer`,
- * `layerEmbedded` and `layerConfig`; `layerRemote` controls an SPDK that runs elsewhere.
+ * The engine as a Layer. Every other module of this package needs an engine. Choose one of `layerAuto`, `layer`,
+ * `layerEmbedded` and `layerConfig`. `layerRemote` controls an SPDK that runs elsewhere.
  *
  * ```ts
  * import * as Effect from "effect/Effect"
@@ -40,15 +40,20 @@ import * as SpdkOptions from "./SpdkOptions.ts"
 import type { Reactor, SpdkThread } from "./SpdkThread.ts"
 
 /**
- * Stands in the requirements of whatever needs a data plane. The layers of this module provide it; there is nothing
- * else to do with it.
+ * The requirement of every operation that needs a data plane. The layers of this module provide it. Programs do not use
+ * it directly.
  *
  * @since 0.1.0
  * @category services
  */
 export type { EngineService }
 
-/** What is held right now. Every number is back at its start when everything is released. @since 0.1.0 @category models */
+/**
+ * The resources that are currently held. Every number is back at its initial value when all resources are released.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export interface Usage extends EngineUsage {}
 
 /**
@@ -63,27 +68,28 @@ export class Spdk extends Context.Service<
     readonly kind: EngineKind
     /** `SPDK v26.05`, or `embedded` with this package's version. */
     readonly version: string
-    /** One line for people: which engine, its cores, memory, socket, and the options that have no effect on it. */
+    /** One line for people: the engine, its cores, memory and socket, and the options without effect. */
     readonly description: string
-    /** The Unix socket on which others reach the RPC server, where one is served. */
+    /** The path of the Unix socket of the RPC server, when the engine serves one. */
     readonly rpcSocket: string | undefined
     readonly rpc: RpcClient["Service"]
-    /** Where every fiber is unless `SpdkThread.on` or `call` says otherwise. */
+    /** The thread of every fiber, unless `SpdkThread.on` or `call` sets another. */
     readonly mainThread: SpdkThread
     readonly reactors: Effect.Effect<ReadonlyArray<Reactor>, SpdkError<RpcReason>>
     readonly usage: Effect.Effect<Usage>
   }
 >()("@effect-spdk/core/Spdk") {}
 
-/** Why an engine did not start. @since 0.1.0 @category errors */
+/** The reasons for which an engine does not start. @since 0.1.0 @category errors */
 export type StartError = SpdkError<RpcReason | EngineUnavailable | OptionsClash | StartFailed | ConfigRejected>
 
-/** What every layer of this module provides. @since 0.1.0 @category models */
+/** The services that every layer of this module provides. @since 0.1.0 @category models */
 export type Services = Spdk | EngineService | RpcClient
 
 /**
- * libspdk in this process. A process has one SPDK: layers share it, the last one's release closes what is open and
- * lets it idle, and a layer that names an option other than the running one's fails with `OptionsClash`.
+ * libspdk in this process. A process has one SPDK, which all layers share. The release of the last layer closes what is
+ * still open and leaves SPDK idle. A layer fails with `OptionsClash` when it sets an option that differs from the
+ * running SPDK's.
  *
  * @since 0.1.0
  * @category layers
@@ -92,7 +98,8 @@ export const layer = (options: Options = {}): Layer.Layer<Services, StartError> 
   Layer.effectContext(start("libspdk", options))
 
 /**
- * The engine in TypeScript: no native code, no privileges, the same contract. Each build is an engine of its own.
+ * The engine in TypeScript. It needs no native code and no privileges, and keeps the same contract. Each build of the
+ * layer is a separate engine.
  *
  * @since 0.1.0
  * @category layers
@@ -101,9 +108,9 @@ export const layerEmbedded = (options: Options = {}): Layer.Layer<Services, Star
   Layer.effectContext(start("embedded", options))
 
 /**
- * libspdk where its addon loads, embedded elsewhere; Config `SPDK_ENGINE` (`auto`, `libspdk`, `embedded`) decides
- * otherwise. Logs in one line which it took and why. A libspdk that loads and then does not start fails the layer:
- * nobody's data lands on another engine than the one that was there yesterday because of a passing fault.
+ * libspdk when its addon loads, otherwise embedded. The Config value `SPDK_ENGINE` (`auto`, `libspdk`, `embedded`)
+ * overrides the choice. One log line names the choice and the reason. When libspdk loads but does not start, the layer
+ * fails. Data therefore never goes to a different engine because of a transient fault.
  *
  * @since 0.1.0
  * @category layers
@@ -112,7 +119,7 @@ export const layerAutoWith = (options: Options = {}): Layer.Layer<Services, Star
   Layer.effectContext(Effect.flatMap(engineConfig, (choice) => startChosen(choice, options, "SPDK_ENGINE")))
 
 /**
- * `layerAutoWith` and every option at its default.
+ * `layerAutoWith` with every option at its default.
  *
  * @since 0.1.0
  * @category layers
@@ -120,8 +127,8 @@ export const layerAutoWith = (options: Options = {}): Layer.Layer<Services, Star
 export const layerAuto: Layer.Layer<Services, StartError | Config.ConfigError> = layerAutoWith()
 
 /**
- * Everything from Config: `SpdkOptions.config` reads the `SPDK_*` variables. Or a Config of one's own, whole or field
- * by field.
+ * The engine and its options from Config. The default Config, `SpdkOptions.config`, reads the `SPDK_*` variables. A
+ * program can pass its own Config, whole or for each field.
  *
  * @since 0.1.0
  * @category layers
@@ -136,8 +143,9 @@ export const layerConfig = (
   )
 
 /**
- * The control plane of an SPDK that runs elsewhere, an `spdk_tgt` say: RPC and everything made of it. Opening bdevs,
- * threads, pollers and DMA memory fail with NotSupported. The layer fails when the server cannot be reached.
+ * The control plane of an SPDK that runs elsewhere, for example an `spdk_tgt`. RPC calls, and everything built on them,
+ * work. Opening bdevs, spawning threads, registering pollers and allocating DMA memory fail with `NotSupported`. The
+ * layer fails when the server cannot be reached.
  *
  * @since 0.1.0
  * @category layers
@@ -153,15 +161,15 @@ export const layerRemote = (
   )
 
 /**
- * The gauges of `layerMetrics`: `spdk_threads`, `spdk_dma_bytes` and the rest of `Usage`, and for each reactor, with
- * the attribute `core`, `spdk_reactor_busy_millis` and `spdk_reactor_idle_millis`.
+ * The gauges of `layerMetrics`. `spdk_threads`, `spdk_dma_bytes` and others report `Usage`. For each reactor there are
+ * `spdk_reactor_busy_millis` and `spdk_reactor_idle_millis`, with the attribute `core`.
  *
  * @since 0.1.0
  * @category metrics
  */
 export const metrics = usage.metrics
 
-/** Reads the engine's counters into `metrics`, once. @since 0.1.0 @category metrics */
+/** Copies the engine's counters to `metrics`, once. @since 0.1.0 @category metrics */
 export const updateMetrics: Effect.Effect<void, SpdkError<RpcReason>, Spdk> = Effect.flatMap(Spdk, (spdk) =>
   Effect.flatMap(spdk.usage, usage.updateUsage).pipe(
     Effect.andThen(Effect.flatMap(spdk.reactors, usage.updateReactors))
@@ -169,7 +177,7 @@ export const updateMetrics: Effect.Effect<void, SpdkError<RpcReason>, Spdk> = Ef
 )
 
 /**
- * Keeps `metrics` up to date by a schedule, every five seconds by default. No I/O pays for it. A poll that fails is
+ * Updates `metrics` by a schedule, every five seconds by default. Updates add no cost to I/O. A failed update is
  * logged, and the next one tries again.
  *
  * @since 0.1.0

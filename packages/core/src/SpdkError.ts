@@ -1,6 +1,6 @@
 /**
- * The one error of this project: a `SpdkError` that carries a `reason`. An operation's type names the reasons it
- * can fail with, `SpdkError<NoMemory | Released>`, so that a service that handles those has nothing left to handle.
+ * The error type of this project: a `SpdkError` with a `reason`. The type of an operation names its reasons, for
+ * example `SpdkError<NoMemory | Released>`. A service that handles those reasons has handled every error.
  *
  * @since 0.1.0
  */
@@ -18,10 +18,10 @@ export * from "./SpdkErrorReason.ts"
 const TypeId = "~effect-spdk/SpdkError"
 
 /**
- * A failed operation. `message` is one line that says what was asked of what, the reason, and the evidence:
- * `Bdev.write on "disk0": InvalidArgument: offsetBytes 17 is not a multiple of the block size 512`.
+ * A failed operation. `message` is one line with the operation, the resource, the reason and the evidence: `Bdev.write
+ * on "disk0": InvalidArgument: offsetBytes 17 is not a multiple of the block size 512`.
  *
- * As a schema it encodes and decodes every reason.
+ * The schema encodes and decodes every reason.
  *
  * @since 0.1.0
  * @category errors
@@ -47,7 +47,7 @@ export class SpdkError<A extends R.Reason = R.Reason> extends Schema.TaggedError
     return this.reason.message
   }
 
-  /** Whether the same call may succeed later: `Effect.retry({ while: (error) => error.isRetryable, schedule })`. */
+  /** Whether the same call can succeed later: `Effect.retry({ while: (error) => error.isRetryable, schedule })`. */
   get isRetryable(): boolean {
     return this.reason.isRetryable
   }
@@ -56,10 +56,10 @@ export class SpdkError<A extends R.Reason = R.Reason> extends Schema.TaggedError
 /** The tag of a reason. @since 0.1.0 @category models */
 export type ReasonTag = R.Reason["_tag"]
 
-/** `SpdkErrorOf<"NoMemory" | "Released">`: the error by the names of its reasons. @since 0.1.0 @category models */
+/** The error by the names of its reasons: `SpdkErrorOf<"NoMemory" | "Released">`. @since 0.1.0 @category models */
 export type SpdkErrorOf<Tag extends ReasonTag> = SpdkError<Extract<R.Reason, { readonly _tag: Tag }>>
 
-/** What an errno can become. @since 0.1.0 @category models */
+/** The reasons that an errno can become. @since 0.1.0 @category models */
 export type ErrnoReason =
   | R.Aborted
   | R.AlreadyExists
@@ -76,17 +76,17 @@ export type ErrnoReason =
   | R.Released
   | R.TimedOut
 
-/** What the completion of an I/O can become. @since 0.1.0 @category models */
+/** The reasons that the completion of an I/O can become. @since 0.1.0 @category models */
 export type IoReason = ErrnoReason | R.Miscompare
 
-/** What an answer of an RPC server can become. @since 0.1.0 @category models */
+/** The reasons that an error answer of an RPC server can become. @since 0.1.0 @category models */
 export type RpcCodeReason = ErrnoReason | R.MethodNotFound | R.RpcFailed
 
-/** What a call of an RPC method can fail with. @since 0.1.0 @category models */
+/** The reasons that a call of an RPC method can fail with. @since 0.1.0 @category models */
 export type RpcReason = RpcCodeReason | R.RpcUnreachable | R.RpcProtocol
 
 /**
- * Where an error happened.
+ * The context of an error.
  *
  * @since 0.1.0
  * @category models
@@ -102,7 +102,8 @@ export interface ErrorContext {
 export const isSpdkError = (u: unknown): u is SpdkError => Predicate.hasProperty(u, TypeId)
 
 /**
- * A caller's mistake: `invalid("Bdev.write", "offsetBytes", "is not a multiple of the block size 512", 17)`.
+ * The error for a mistake of the caller: `invalid("Bdev.write", "offsetBytes", "is not a multiple of the block size
+ * 512", 17)`.
  *
  * @since 0.1.0
  * @category constructors
@@ -127,7 +128,12 @@ export const failInvalid = (
   resource?: string
 ): Effect.Effect<never, SpdkError<R.InvalidArgument>> => Effect.fail(invalid(operation, field, rule, value, resource))
 
-/** Something was used after its scope had closed: `released("Bdev.read", "buffer")`. @since 0.1.0 @category constructors */
+/**
+ * The error for a use after the scope has closed: `released("Bdev.read", "buffer")`.
+ *
+ * @since 0.1.0
+ * @category constructors
+ */
 export const released = (operation: string, what: string, resource?: string): SpdkError<R.Released> =>
   new SpdkError({ reason: new R.Released({ operation, what, resource }) })
 
@@ -136,7 +142,7 @@ export const fail = <A extends R.Reason>(reason: A): Effect.Effect<never, SpdkEr
   Effect.fail(new SpdkError({ reason }))
 
 /**
- * The error for a negative errno. Numbers that have no reason of their own become `IoFailed`, which keeps them.
+ * The error for a negative errno. A number without a reason of its own becomes `IoFailed`, which carries the number.
  *
  * @since 0.1.0
  * @category conversions
@@ -154,9 +160,9 @@ export const fromNvme = (sct: number, sc: number, dnr: boolean, context: ErrorCo
   new SpdkError({ reason: nvmeReason({ sct, sc, dnr }, context) })
 
 /**
- * The error for an error answer of SPDK's RPC server. SPDK uses JSON-RPC's own codes and negative errno side by
- * side; -1 is EPERM only when the words are EPERM's, otherwise SPDK means "wrong state for this method". Under JSON-RPC's
- * "invalid params" and "internal error" the text often names an errno, and then that errno counts.
+ * The error for an error answer of SPDK's RPC server. SPDK mixes JSON-RPC's codes with negative errnos. -1 is EPERM
+ * only when the text is EPERM's; otherwise SPDK means "wrong state for this method". With JSON-RPC's codes "invalid
+ * params" and "internal error", the text often names an errno. That errno then decides.
  *
  * @since 0.1.0
  * @category conversions
@@ -184,20 +190,20 @@ export const fromRpcCode = (
   return new SpdkError({ reason: new R.RpcFailed({ ...context, ...fields, method, code, rpcMessage: message, data }) })
 }
 
-/** What many methods answer when they cannot decode their parameters, under three different codes. */
+/** The answers with which many methods refuse parameters that they cannot decode, under three codes. */
 const refusedParams: ReadonlySet<string> = new Set([
   "spdk_json_decode_object failed",
   "spdk_json_decode_object failed."
 ])
 
-/** The errno that the text of a code of JSON-RPC's own names. */
+/** The errno that the text of an answer names, for JSON-RPC's own codes. */
 const errnoNamed = (code: number, message: string): number | undefined =>
   code === -32602 || code === -32603 ? errnoOfText(message) : undefined
 
 /**
- * The error for a completion with a status other than 0. `detail` (a `Layout.Detail`) tells why the engine refused
- * the entry; without one the device answered, and the NVMe status, encoded as `Layout.Cqe` says, tells more
- * than the errno.
+ * The error for a completion with a status other than 0. `detail` (a `Layout.Detail`) tells why the engine refused the
+ * entry. Without a detail, the device answered. The NVMe status, encoded as in `Layout.Cqe`, is then more precise than
+ * the errno.
  *
  * @since 0.1.0
  * @category conversions
@@ -219,7 +225,7 @@ export const fromCompletion = (
   })
 }
 
-/** The handlers that `handleReasons` takes. @since 0.1.0 @category models */
+/** The handlers of `handleReasons`, by reason. @since 0.1.0 @category models */
 export type ReasonHandlers<A extends R.Reason> = {
   readonly [Tag in A["_tag"]]?: (
     reason: Extract<A, { readonly _tag: Tag }>,
@@ -227,7 +233,7 @@ export type ReasonHandlers<A extends R.Reason> = {
   ) => Effect.Effect<unknown, unknown, unknown>
 }
 
-/** The reasons that the `SpdkError`s of `E` carry. @since 0.1.0 @category models */
+/** The reasons of the `SpdkError`s in `E`. @since 0.1.0 @category models */
 export type ReasonOf<E> = E extends SpdkError<infer A> ? A : never
 
 type HandlerEffect<Handlers> = {
@@ -242,8 +248,8 @@ type Remaining<E, Tag> =
     : E
 
 /**
- * Handles reasons by name and takes them out of the error's type: when every reason is handled, nothing is left.
- * (`Effect.catchReasons` leaves the whole `SpdkError` in the type unless it is given a handler for the rest.)
+ * Handles reasons by name and removes them from the error type. When every reason is handled, no error remains.
+ * `Effect.catchReasons` keeps the whole `SpdkError` in the type unless the call has a handler for the other reasons.
  *
  * @since 0.1.0
  * @category error handling
@@ -376,7 +382,7 @@ const nvmeReason = (nvme: R.NvmeStatus, context: ErrorContext): IoReason => {
   }
 }
 
-/** Of a blobstore that has stopped. */
+/** The detail of an error from a stopped blobstore. */
 export const stoppedDetail =
   "a write of the blobstore's metadata has failed: nothing is written any more until the store is loaded anew"
 

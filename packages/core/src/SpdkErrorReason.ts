@@ -1,6 +1,6 @@
 /**
- * The reasons an SPDK operation can fail with. For those who handle errors: match on `_tag`, or let
- * `Effect.catchReason("SpdkError", "NoSpace", ...)` do it. Import them from `SpdkError`, which exports all of this.
+ * The reasons of a failed SPDK operation. Match on `_tag`, or use `Effect.catchReason("SpdkError", "NoSpace", ...)`.
+ * Import the reasons from `SpdkError`, which exports this module.
  *
  * @since 0.1.0
  */
@@ -16,18 +16,18 @@ export const NvmeStatus = Schema.Struct({ sct: Schema.Int, sc: Schema.Int, dnr: 
 export type NvmeStatus = typeof NvmeStatus.Type
 
 const common = {
-  /** What was asked for: `Bdev.write`, or the name of an RPC method. */
+  /** The operation: `Bdev.write`, or the name of an RPC method. */
   operation: Schema.String,
-  /** What it was asked of: the name of a bdev, a thread, a path. */
+  /** The resource of the operation: the name of a bdev, a thread, a path. */
   resource: Schema.optional(Schema.String),
-  /** More words, of SPDK where it sent any. */
+  /** Further details, in SPDK's words when SPDK sent any. */
   detail: Schema.optional(Schema.String),
-  /** `ENOMEM` */
+  /** The name of the errno, for example `ENOMEM`. */
   errno: Schema.optional(Schema.String),
-  /** Positive: 12 */
+  /** The positive number of the errno, for example 12. */
   errnoCode: Schema.optional(Schema.Int),
   nvme: Schema.optional(NvmeStatus),
-  /** The code of the JSON-RPC error that this was made of. */
+  /** The code of the JSON-RPC error, when the reason comes from one. */
   rpcCode: Schema.optional(Schema.Number),
   cause: Schema.optional(Schema.Defect())
 }
@@ -43,7 +43,7 @@ interface Common {
 
 const hex = (byte: number) => `0x${byte.toString(16).padStart(2, "0")}`
 
-/** A message is for people: of a name of 400,000 characters they need the beginning. Fields keep all of it. */
+/** Messages are for people and show only the start of a long name. Fields keep the whole name. */
 const shorten = (text: string, maxCharacters: number): string =>
   text.length <= maxCharacters
     ? text
@@ -65,13 +65,13 @@ const describe = (reason: Common, words: string): string => {
   return `${shorten(reason.operation, maxNameCharacters)}${resource}: ${reason._tag}: ${text}${notes.length === 0 ? "" : ` (${notes.join("; ")})`}`
 }
 
-/** Whether the device leaves a retry open. */
+/** Whether the device allows a retry. */
 const mayRetry = (status: NvmeStatus | undefined): boolean => status === undefined || !status.dnr
 
 /**
- * NVMe statuses that pass by themselves: transport and path trouble, a namespace or a medium that is not ready yet,
- * a command that was interrupted. 0/0x06, internal device error, is not among them, because SPDK says it whenever
- * a bdev module has no better word.
+ * NVMe statuses of conditions that end by themselves: transport and path errors, a namespace or medium that is not
+ * ready yet, an interrupted command. 0/0x06, internal device error, does not count: SPDK uses it when a bdev module has
+ * no more precise status.
  */
 const isTransient = ({ dnr, sc, sct }: NvmeStatus): boolean => {
   if (dnr) return false
@@ -80,7 +80,7 @@ const isTransient = ({ dnr, sc, sct }: NvmeStatus): boolean => {
 }
 
 /**
- * A caller's mistake. `rule` goes on after field and value: "is not a multiple of the block size 512".
+ * A mistake of the caller. `rule` follows field and value: "is not a multiple of the block size 512".
  *
  * @since 0.1.0
  * @category errors
@@ -103,7 +103,7 @@ export class InvalidArgument extends Schema.TaggedError<InvalidArgument>("SpdkEr
   }
 }
 
-/** There is nothing of that name. @since 0.1.0 @category errors */
+/** No resource has that name. @since 0.1.0 @category errors */
 export class NotFound extends Schema.TaggedError<NotFound>("SpdkError/NotFound")("NotFound", common) {
   override get message(): string {
     return describe(this, this.detail ?? "there is no such thing")
@@ -113,7 +113,7 @@ export class NotFound extends Schema.TaggedError<NotFound>("SpdkError/NotFound")
   }
 }
 
-/** The name is taken. @since 0.1.0 @category errors */
+/** Another resource has that name. @since 0.1.0 @category errors */
 export class AlreadyExists extends Schema.TaggedError<AlreadyExists>("SpdkError/AlreadyExists")(
   "AlreadyExists",
   common
@@ -126,7 +126,7 @@ export class AlreadyExists extends Schema.TaggedError<AlreadyExists>("SpdkError/
   }
 }
 
-/** Refused by permissions, or by a claim that another module holds. @since 0.1.0 @category errors */
+/** Permissions, or the claim of another module, refuse the operation. @since 0.1.0 @category errors */
 export class PermissionDenied extends Schema.TaggedError<PermissionDenied>("SpdkError/PermissionDenied")(
   "PermissionDenied",
   common
@@ -139,7 +139,7 @@ export class PermissionDenied extends Schema.TaggedError<PermissionDenied>("Spdk
   }
 }
 
-/** A write to something open or protected as read-only. @since 0.1.0 @category errors */
+/** A write to a resource that is read-only, or was opened read-only. @since 0.1.0 @category errors */
 export class ReadOnly extends Schema.TaggedError<ReadOnly>("SpdkError/ReadOnly")("ReadOnly", common) {
   override get message(): string {
     return describe(this, this.detail ?? "it is read-only")
@@ -149,7 +149,7 @@ export class ReadOnly extends Schema.TaggedError<ReadOnly>("SpdkError/ReadOnly")
   }
 }
 
-/** Somebody else uses it now. @since 0.1.0 @category errors */
+/** Another user holds the resource now. @since 0.1.0 @category errors */
 export class Busy extends Schema.TaggedError<Busy>("SpdkError/Busy")("Busy", common) {
   override get message(): string {
     return describe(this, this.detail ?? "it is in use")
@@ -159,7 +159,12 @@ export class Busy extends Schema.TaggedError<Busy>("SpdkError/Busy")("Busy", com
   }
 }
 
-/** Memory, or a pool of SPDK's, is exhausted; it comes back when others release theirs. @since 0.1.0 @category errors */
+/**
+ * Memory, or one of SPDK's pools, is exhausted. Memory returns when other users release theirs.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export class NoMemory extends Schema.TaggedError<NoMemory>("SpdkError/NoMemory")("NoMemory", common) {
   override get message(): string {
     return describe(this, this.detail ?? "no memory is free for it")
@@ -169,7 +174,7 @@ export class NoMemory extends Schema.TaggedError<NoMemory>("SpdkError/NoMemory")
   }
 }
 
-/** The device is full. @since 0.1.0 @category errors */
+/** The device has no free space. @since 0.1.0 @category errors */
 export class NoSpace extends Schema.TaggedError<NoSpace>("SpdkError/NoSpace")("NoSpace", common) {
   override get message(): string {
     return describe(this, this.detail ?? "no space is left")
@@ -179,7 +184,7 @@ export class NoSpace extends Schema.TaggedError<NoSpace>("SpdkError/NoSpace")("N
   }
 }
 
-/** The device, the module or the engine cannot do it. @since 0.1.0 @category errors */
+/** The device, the module or the engine does not support the operation. @since 0.1.0 @category errors */
 export class NotSupported extends Schema.TaggedError<NotSupported>("SpdkError/NotSupported")("NotSupported", common) {
   override get message(): string {
     return describe(this, this.detail ?? "not supported")
@@ -189,7 +194,7 @@ export class NotSupported extends Schema.TaggedError<NotSupported>("SpdkError/No
   }
 }
 
-/** The device went away under an open handle. @since 0.1.0 @category errors */
+/** The device was removed while a handle was open. @since 0.1.0 @category errors */
 export class DeviceRemoved extends Schema.TaggedError<DeviceRemoved>("SpdkError/DeviceRemoved")(
   "DeviceRemoved",
   common
@@ -202,7 +207,12 @@ export class DeviceRemoved extends Schema.TaggedError<DeviceRemoved>("SpdkError/
   }
 }
 
-/** `what` (a buffer, a handle, a thread) was used after its scope had closed. @since 0.1.0 @category errors */
+/**
+ * A use after the scope has closed. `what` names the resource: a buffer, a handle, a thread.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export class Released extends Schema.TaggedError<Released>("SpdkError/Released")("Released", {
   ...common,
   what: Schema.String
@@ -215,7 +225,12 @@ export class Released extends Schema.TaggedError<Released>("SpdkError/Released")
   }
 }
 
-/** Aborted before it finished: on request, or by a reset or the end of a queue. @since 0.1.0 @category errors */
+/**
+ * The operation was aborted before it finished: on request, by a reset, or by the end of a queue.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export class Aborted extends Schema.TaggedError<Aborted>("SpdkError/Aborted")("Aborted", common) {
   override get message(): string {
     return describe(this, this.detail ?? "it was aborted")
@@ -225,10 +240,10 @@ export class Aborted extends Schema.TaggedError<Aborted>("SpdkError/Aborted")("A
   }
 }
 
-/** A time limit passed; whether the operation took effect is not known. @since 0.1.0 @category errors */
+/** A time limit passed. The operation may or may not have taken effect. @since 0.1.0 @category errors */
 export class TimedOut extends Schema.TaggedError<TimedOut>("SpdkError/TimedOut")("TimedOut", {
   ...common,
-  /** Absent when the limit was the device's own. */
+  /** Absent when the limit was the device's. */
   limitMillis: Schema.optional(Schema.Number)
 }) {
   override get message(): string {
@@ -239,7 +254,7 @@ export class TimedOut extends Schema.TaggedError<TimedOut>("SpdkError/TimedOut")
   }
 }
 
-/** What a connection says that is not there, or not any more. Whoever is at its other end may come back. */
+/** The errnos of a connection that does not exist or no longer exists. The peer may come back. */
 const connectionErrnos: ReadonlySet<string> = new Set([
   "ECONNABORTED",
   "ECONNREFUSED",
@@ -254,8 +269,8 @@ const connectionErrnos: ReadonlySet<string> = new Set([
 ])
 
 /**
- * The device failed the I/O, or there is no connection to it. Retryable when its NVMe status is one that passes, and when the errno
- * is a connection's: ECONNREFUSED, ECONNRESET, ENOTCONN and the like.
+ * The device failed the I/O, or there is no connection to the device. Retryable when the NVMe status is transient, or
+ * when the errno is that of a connection: ECONNREFUSED, ECONNRESET, ENOTCONN and others.
  *
  * @since 0.1.0
  * @category errors
@@ -269,7 +284,7 @@ export class IoFailed extends Schema.TaggedError<IoFailed>("SpdkError/IoFailed")
   }
 }
 
-/** A compare found other data. @since 0.1.0 @category errors */
+/** A compare found different data. @since 0.1.0 @category errors */
 export class Miscompare extends Schema.TaggedError<Miscompare>("SpdkError/Miscompare")("Miscompare", common) {
   override get message(): string {
     return describe(this, this.detail ?? "the data differs from what was compared with")
@@ -279,7 +294,7 @@ export class Miscompare extends Schema.TaggedError<Miscompare>("SpdkError/Miscom
   }
 }
 
-/** The server has no such RPC method. @since 0.1.0 @category errors */
+/** The RPC server has no such method. @since 0.1.0 @category errors */
 export class MethodNotFound extends Schema.TaggedError<MethodNotFound>("SpdkError/MethodNotFound")("MethodNotFound", {
   ...common,
   method: Schema.String
@@ -292,7 +307,7 @@ export class MethodNotFound extends Schema.TaggedError<MethodNotFound>("SpdkErro
   }
 }
 
-/** The server refused with a code that has no reason of its own. @since 0.1.0 @category errors */
+/** The RPC server refused with a code that has no reason of its own. @since 0.1.0 @category errors */
 export class RpcFailed extends Schema.TaggedError<RpcFailed>("SpdkError/RpcFailed")("RpcFailed", {
   ...common,
   method: Schema.String,
@@ -309,8 +324,8 @@ export class RpcFailed extends Schema.TaggedError<RpcFailed>("SpdkError/RpcFaile
 }
 
 /**
- * No connection to the RPC server, or the connection broke before the answer. In the second case whether the
- * call took effect is not known; it is never sent again silently.
+ * There is no connection to the RPC server, or the connection broke before the answer. In the second case, the call may
+ * or may not have taken effect. The client never resends such a call.
  *
  * @since 0.1.0
  * @category errors
@@ -327,7 +342,12 @@ export class RpcUnreachable extends Schema.TaggedError<RpcUnreachable>("SpdkErro
   }
 }
 
-/** The peer broke JSON-RPC 2.0, or answered in a shape SPDK does not have. @since 0.1.0 @category errors */
+/**
+ * The RPC server violated JSON-RPC 2.0, or its answer has a shape that SPDK does not have.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
 export class RpcProtocol extends Schema.TaggedError<RpcProtocol>("SpdkError/RpcProtocol")("RpcProtocol", {
   ...common,
   rule: Schema.String
@@ -340,7 +360,7 @@ export class RpcProtocol extends Schema.TaggedError<RpcProtocol>("SpdkError/RpcP
   }
 }
 
-/** The engine that was asked for is not on this machine. @since 0.1.0 @category errors */
+/** The requested engine is not available on this machine. @since 0.1.0 @category errors */
 export class EngineUnavailable extends Schema.TaggedError<EngineUnavailable>("SpdkError/EngineUnavailable")(
   "EngineUnavailable",
   { ...common, engine: Schema.String, lookedFor: Schema.Array(Schema.String) }
@@ -354,7 +374,7 @@ export class EngineUnavailable extends Schema.TaggedError<EngineUnavailable>("Sp
   }
 }
 
-/** SPDK runs in this process already, with another value of `option`. @since 0.1.0 @category errors */
+/** SPDK already runs in this process with another value of `option`. @since 0.1.0 @category errors */
 export class OptionsClash extends Schema.TaggedError<OptionsClash>("SpdkError/OptionsClash")("OptionsClash", {
   ...common,
   option: Schema.String,
@@ -383,7 +403,7 @@ export class StartFailed extends Schema.TaggedError<StartFailed>("SpdkError/Star
 }
 
 /**
- * SPDK refused one call of a JSON configuration. `index` counts the calls of all subsystems from 0.
+ * SPDK refused one call of a JSON configuration. `index` counts the calls of all subsystems, from 0.
  *
  * @since 0.1.0
  * @category errors
@@ -406,8 +426,8 @@ export class ConfigRejected extends Schema.TaggedError<ConfigRejected>("SpdkErro
 }
 
 /**
- * What lies on the device is not what its format says: it never was of that format, is of another version, or was damaged.
- * `where` names the structure and, where there is one, its place.
+ * The content of the device does not follow its format: it has another format, another version, or is damaged. `where`
+ * names the structure and, when known, its place.
  *
  * @since 0.1.0
  * @category errors
@@ -441,7 +461,7 @@ export class WrongType extends Schema.TaggedError<WrongType>("SpdkError/WrongTyp
 }
 
 /**
- * Every reason, as a schema.
+ * The schema of every reason.
  *
  * @since 0.1.0
  * @category schemas

@@ -1,7 +1,6 @@
 /**
- * How an engine is started. The same options start either engine: those that describe hardware (hugepages, PCI,
- * polling) have nothing to act on in the embedded one, which accepts them, so that a program runs unchanged on
- * a laptop, and says which of them had no effect.
+ * The options of an engine. Both engines accept the same options, so a program runs unchanged on a laptop. Options for
+ * hardware (hugepages, PCI, polling) have no effect in the embedded engine, which reports the options that it ignored.
  *
  * @since 0.1.0
  */
@@ -13,7 +12,12 @@ import * as CpuSet from "./CpuSet.ts"
 export const LogLevel = Schema.Literals(["disabled", "error", "warning", "notice", "info", "debug"])
 export type LogLevel = typeof LogLevel.Type
 
-/** What a reactor does without work: waits in short bounded naps, or spins. @since 0.1.0 @category models */
+/**
+ * The behaviour of an idle reactor: `adaptive` sleeps for short, bounded times; `busy` spins.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export const Polling = Schema.Literals(["adaptive", "busy"])
 export type Polling = typeof Polling.Type
 
@@ -28,7 +32,7 @@ const ConfigCall = Schema.Struct({
 })
 
 /**
- * SPDK's JSON configuration, as its `save_config` writes and its `--json` reads it. An array in `config` is a batch.
+ * SPDK's JSON configuration, as SPDK's `save_config` writes it and `--json` reads it. An array in `config` is a batch.
  *
  * @since 0.1.0
  * @category models
@@ -44,27 +48,33 @@ export const SpdkConfig = Schema.Struct({
 export type SpdkConfig = typeof SpdkConfig.Type
 
 /**
- * Every option has a default.
+ * The options of an engine. Every option has a default.
  *
  * @since 0.1.0
  * @category models
  */
 export interface Options {
-  /** 1 to 32 letters, digits, dots, dashes and underscores: names SPDK's shared memory and logs. Default `effect-spdk`. */
+  /**
+   * The name of SPDK's shared memory and of its logs: 1 to 32 letters, digits, dots, dashes and underscores. Default
+   * `effect-spdk`.
+   */
   readonly name?: string | undefined
   /**
-   * The cores that reactors run on, as a set or in SPDK's notation, `0x3` or `[0-1]`. libspdk refuses a core that
-   * this process may not run on; its default is the last one it may. In the embedded engine reactors are logical,
-   * any core will do, and the default is core 0.
+   * The cores of the reactors, as a set or in SPDK's notation, `0x3` or `[0-1]`. libspdk refuses a core outside this
+   * process's CPU affinity; its default is the last core inside. In the embedded engine reactors are logical: any core
+   * is accepted, and the default is core 0.
    */
   readonly cores?: CpuSet.CpuSet | string | undefined
-  /** How much DMA memory there is, 64 to 1,048,576. SPDK's own pools take about 400 of it. Default 512. */
+  /** The amount of DMA memory, 64 to 1,048,576. SPDK's own pools take about 400 MiB of it. Default 512. */
   readonly memoryMiB?: number | undefined
-  /** Takes the memory from hugepages, which real devices need. Default false. Hardware: no effect on embedded. */
+  /**
+   * Allocates DMA memory from hugepages, which real devices need. Default false. Hardware option: no effect on the
+   * embedded engine.
+   */
   readonly hugepages?: boolean | undefined
   /**
-   * Which PCI devices SPDK may take: none, only these, or all but these. An empty `allow` allows none, an empty `block` all.
-   * Default false. Hardware: no effect on embedded.
+   * The PCI devices that SPDK may use: none, only these, or all but these. An empty `allow` permits none, an empty
+   * `block` permits all. Default false, none. Hardware option: no effect on the embedded engine.
    */
   readonly pci?:
     | false
@@ -72,26 +82,30 @@ export interface Options {
     | { readonly block: ReadonlyArray<string> }
     | undefined
   /**
-   * An SPDK JSON configuration, or the path of a file with one. Its calls are made in order, those that belong before
-   * the start of the framework first; the first that is refused fails the layer. The SPDK of a process takes one
-   * configuration in its life.
+   * An SPDK JSON configuration, or the path of a file with one. The calls run in order; calls that must precede the
+   * start of the framework run first. The layer fails at the first call that is refused. The SPDK of a process accepts
+   * one configuration in its life.
    *
-   * Either engine starts with what the other has saved. Settings that the embedded engine has nothing for (pools, sockets,
-   * accelerators, the scheduler) are accepted and named in one warning. What would change a result there is refused by name.
+   * Either engine starts with a configuration that the other saved. The embedded engine accepts settings that it has no
+   * use for (pools, sockets, accelerators, the scheduler) and names them in one warning. It refuses, by name, settings
+   * that would change a result.
    */
   readonly config?: SpdkConfig | string | undefined
   /**
-   * Where to serve SPDK's JSON-RPC, a Unix socket's path of at most 107 bytes. Default: libspdk serves a socket that
-   * only this user can find and open; the embedded engine serves none.
+   * The path of the Unix socket for SPDK's JSON-RPC, at most 107 bytes. Default: libspdk serves a socket that only this
+   * user can find and open. The embedded engine serves none by default.
    */
   readonly rpcSocket?: string | undefined
-  /** The least urgent lines of SPDK that reach Effect's Logger. Default `notice`. */
+  /** The least urgent level of SPDK's log that reaches Effect's Logger. Default `notice`. */
   readonly logLevel?: LogLevel | undefined
-  /** Default `adaptive`: an idle reactor costs a few percent of its core. Hardware: no effect on embedded. */
+  /**
+   * Default `adaptive`: an idle reactor costs a few percent of its core. Hardware option: no effect on the embedded
+   * engine.
+   */
   readonly polling?: Polling | undefined
 }
 
-/** Which engine to take; `auto` is libspdk where its addon loads, embedded elsewhere. @since 0.1.0 @category models */
+/** The engine to use. `auto` is libspdk when its addon loads, otherwise embedded. @since 0.1.0 @category models */
 export const EngineChoice = Schema.Literals(["auto", "libspdk", "embedded"])
 export type EngineChoice = typeof EngineChoice.Type
 
@@ -102,7 +116,7 @@ export interface ConfiguredOptions extends Options {
 }
 
 /**
- * `SPDK_ENGINE` alone.
+ * The Config of `SPDK_ENGINE` alone.
  *
  * @since 0.1.0
  * @category config
@@ -134,9 +148,13 @@ const toOptions = ({ allow, block, ...rest }: Config.Success<typeof variables>):
 }
 
 /**
- * Every option from Config: `SPDK_ENGINE`, `SPDK_NAME`, `SPDK_CORES`, `SPDK_MEMORY_MIB`, `SPDK_HUGEPAGES`,
- * `SPDK_PCI_ALLOW` or `SPDK_PCI_BLOCK` (comma-separated addresses; an empty allow list takes no device, an empty block list every one),
- * `SPDK_CONFIG` (a path), `SPDK_RPC_SOCKET`, `SPDK_LOG_LEVEL`, `SPDK_POLLING`. What is not set takes its default.
+ * Every option from Config. A variable that is not set takes its default.
+ *
+ * - `SPDK_ENGINE`, `SPDK_NAME`, `SPDK_CORES`, `SPDK_MEMORY_MIB`, `SPDK_HUGEPAGES`, `SPDK_RPC_SOCKET`, `SPDK_LOG_LEVEL`,
+ *   `SPDK_POLLING`
+ * - `SPDK_PCI_ALLOW` or `SPDK_PCI_BLOCK`: addresses separated by commas. An empty allow list permits no device, an
+ *   empty block list permits every device.
+ * - `SPDK_CONFIG`: a path.
  *
  * @since 0.1.0
  * @category config

@@ -1,7 +1,7 @@
 /**
- * SPDK threads as places where Effects stand. JavaScript has one thread and no closure of it runs on a reactor, so
- * an SpdkThread decides two things: where channels are taken and pollers registered by the Effects that are on it,
- * and in which order the messages to it arrive.
+ * SPDK threads, and the fibers that are on them. JavaScript has one thread, and no closure runs on a reactor. An
+ * SpdkThread therefore decides two things for the Effects on it: the thread of their channels and pollers, and the
+ * order of messages to the thread.
  *
  * ```ts
  * import * as Effect from "effect/Effect"
@@ -34,42 +34,42 @@ import { invalid, type RpcReason, type SpdkError, type SpdkErrorOf } from "./Spd
 const TypeId = internal.TypeId
 
 /**
- * A thread of the engine. It lives as long as the scope it was spawned in; used afterwards, everything that
- * crosses to it fails with `Released`.
+ * A thread of the engine. The thread lives as long as the scope that spawned it. Afterwards, every operation that
+ * crosses to the thread fails with `Released`.
  *
  * @since 0.1.0
  * @category models
  */
 export interface SpdkThread {
   readonly [TypeId]: typeof TypeId
-  /** As SPDK numbers its threads. */
+  /** SPDK's number of the thread. */
   readonly id: number
   readonly name: string
   /**
-   * Crosses to the thread, runs the effect on it and returns its result. Effects of `call` and `send`, from one fiber
-   * or many, start in the order in which they were handed over; they do not wait for each other to finish.
+   * Crosses to the thread, runs the effect on it and returns its result. The effects of `call` and `send` start in the
+   * order of submission, across all fibers. An effect does not wait for earlier ones to finish.
    *
-   * The effect runs in the calling fiber: interrupting that interrupts the effect. A call made on the same thread
-   * is fine.
+   * The effect runs in the calling fiber: interrupting the fiber interrupts the effect. A call from the same thread is
+   * allowed.
    */
   readonly call: <A, E, R>(
     effect: Effect.Effect<A, E, R>
   ) => Effect.Effect<A, E | SpdkErrorOf<"Released" | "NotSupported">, R>
   /**
-   * Hands the effect over and returns. It runs on the thread in a fiber of its own, in order with the messages before
-   * and after it, and is interrupted, started or not, when the thread's scope closes.
+   * Submits the effect to the thread and returns. The effect runs in its own fiber, in order with the messages before
+   * and after it. When the thread's scope closes, the effect is interrupted, started or not.
    *
-   * Nobody waits for it, so the effect must handle its errors; a defect is logged.
+   * No fiber waits for the effect, so the effect must handle its errors. A defect is logged.
    */
   readonly send: <A, R>(
     effect: Effect.Effect<A, never, R>
   ) => Effect.Effect<void, SpdkErrorOf<"Released" | "NotSupported">, R>
-  /** What SPDK counts for this thread. Fails with NotFound once the thread is gone. */
+  /** SPDK's statistics of this thread. Fails with `NotFound` after the thread has ended. */
   readonly stats: Effect.Effect<ThreadStats, SpdkError<RpcReason>>
 }
 
 /**
- * What `thread_get_stats` tells of one thread.
+ * The statistics of one thread, as `thread_get_stats` reports them.
  *
  * @since 0.1.0
  * @category models
@@ -77,7 +77,7 @@ export interface SpdkThread {
 export interface ThreadStats {
   readonly id: number
   readonly name: string
-  /** The reactors' cores that the thread may run on. */
+  /** The cores that the thread may run on, among those with a reactor. */
   readonly cpus: CpuSet.CpuSet
   readonly busyMillis: number
   readonly idleMillis: number
@@ -87,7 +87,7 @@ export interface ThreadStats {
 }
 
 /**
- * What `framework_get_reactors` tells of one reactor: the loop that runs SPDK threads on one core.
+ * A reactor, as `framework_get_reactors` reports it. A reactor is the loop that runs SPDK threads on one core.
  *
  * @since 0.1.0
  * @category models
@@ -104,7 +104,7 @@ export interface Reactor {
 }
 
 /**
- * The thread that a fiber is on: `undefined` is the engine's main thread. Child fibers are on the thread of their
+ * The current SpdkThread of a fiber. `undefined` is the engine's main thread. Child fibers inherit the thread of their
  * parent. `on` and `call` set it.
  *
  * @since 0.1.0
@@ -117,20 +117,22 @@ export const isSpdkThread = (u: unknown): u is SpdkThread => Predicate.hasProper
 
 /** @since 0.1.0 @category models */
 export interface SpawnOptions {
-  /** For people and statistics, 1 to 256 bytes. Two threads may share one. */
+  /** A name for people and statistics, 1 to 256 bytes. Two threads may have the same name. */
   readonly name: string
   /**
-   * The cores the thread may run on, as a set or in mask or list notation. At least one of them must have a reactor.
-   * Default: all of the engine's.
+   * The cores that the thread may run on, as a set or in mask or list notation. At least one of them must have a
+   * reactor. Default: all cores of the engine.
    */
   readonly cpus?: CpuSet.CpuSet | string | undefined
 }
 
 /**
- * Makes a thread. Fails with InvalidArgument for a name or cores that will not do, NoMemory, and NotSupported on a
- * remote engine; asking for the reactors, which `cpus` needs, may fail as any RPC. Its scope's end interrupts the
- * effects it was sent, waits for its requests, closes the channels and pollers that are left on it, and exits it
- * (`spdk_thread_create`, `spdk_thread_exit`).
+ * Creates a thread (`spdk_thread_create`). Fails with `InvalidArgument` for an invalid name or invalid cores, with
+ * `NoMemory`, and with `NotSupported` on a remote engine. With `cpus`, the call asks SPDK for its reactors, which can
+ * fail with any reason of an RPC.
+ *
+ * The end of the scope interrupts the effects that were sent to the thread, waits for its requests, closes its
+ * remaining channels and pollers, and ends the thread (`spdk_thread_exit`).
  *
  * @since 0.1.0
  * @category constructors
@@ -153,8 +155,8 @@ export const spawn: (
 )
 
 /**
- * Runs an effect on this thread: the channels it takes and the pollers it registers are the thread's. It starts at
- * once; `thread.call` is what crosses and waits its turn.
+ * Runs an effect with this thread as its current SpdkThread. The effect's channels open, and its pollers register, on
+ * this thread. The effect starts at once. `thread.call`, in contrast, crosses to the thread and waits its turn.
  *
  * @since 0.1.0
  * @category combinators
@@ -167,7 +169,7 @@ export const on: {
 )
 
 /**
- * The thread that the fiber is on; the engine's main thread unless something else was said.
+ * The fiber's current SpdkThread. The engine's main thread unless `on` or `call` set another.
  *
  * @since 0.1.0
  * @category accessors
@@ -177,7 +179,7 @@ export const current: Effect.Effect<SpdkThread, never, Spdk> = Effect.flatMap(in
 )
 
 /**
- * Every thread of the engine, SPDK's own included, with its statistics.
+ * All threads of the engine with their statistics, SPDK's own threads included.
  *
  * @since 0.1.0
  * @category accessors
@@ -188,7 +190,7 @@ export const list: Effect.Effect<ReadonlyArray<ThreadStats>, SpdkError<RpcReason
 )
 
 /**
- * The engine's reactors, their cores and the threads on them.
+ * The engine's reactors with their cores and current threads.
  *
  * @since 0.1.0
  * @category accessors
@@ -198,7 +200,7 @@ export const reactors: Effect.Effect<ReadonlyArray<Reactor>, SpdkError<RpcReason
   (engine) => framework.reactors(engine.rpc)
 )
 
-/** The part of the set that has reactors, as a mask. */
+/** The cores of the set that have reactors, as a mask. */
 const checkCpus = Effect.fnUntraced(function* (rpc: RpcClient["Service"], input: CpuSet.CpuSet | string) {
   const refuse = (rule: string) => invalid("SpdkThread.spawn", "cpus", rule, `${input}`)
   const cpus = yield* CpuSet.isCpuSet(input)
