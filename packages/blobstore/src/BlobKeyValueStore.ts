@@ -1,6 +1,6 @@
 /**
- * Effect's `KeyValueStore` on a blobstore. For services that keep sessions, settings, caches or documents by key; the one thing
- * to know is that a `set` which has returned survives a power cut, whole.
+ * Effect's `KeyValueStore` on a blobstore, for services that store sessions, settings, caches or documents by key.
+ * After `set` has returned, the whole value survives a power cut.
  *
  * ```ts
  * import * as BlobKeyValueStore from "@effect-spdk/blobstore/BlobKeyValueStore"
@@ -42,41 +42,42 @@ import { makeStore, maxValueBytes as storeMaxValueBytes } from "./internal/kv/st
 import { metadataReasons, only } from "./internal/reasons.ts"
 
 /**
- * Bytes of a key at most, in UTF-8. A longer one fails with `InvalidArgument`, as the cause of the `KeyValueStoreError`.
+ * The maximum length of a key, in bytes of UTF-8. A longer key fails with `InvalidArgument`, as the cause of the
+ * `KeyValueStoreError`.
  *
  * @since 0.1.0
  * @category constants
  */
 export const maxKeyBytes: number = codecMaxKeyBytes
 
-/** Bytes of a value at most, just below 2 GiB. @since 0.1.0 @category constants */
+/** The maximum length of a value in bytes, just below 2 GiB. @since 0.1.0 @category constants */
 export const maxValueBytes: number = storeMaxValueBytes
 
 /** @since 0.1.0 @category options */
 export interface Options {
   /**
-   * Under which name the values are found again. Key-value stores of different names, and blobs that are none of theirs, live
-   * side by side in one blobstore. 1 to 255 bytes of UTF-8. Default "default".
+   * The name of the key-value store. One blobstore can hold key-value stores of different names, and unrelated blobs. 1
+   * to 255 bytes of UTF-8. Default "default".
    */
   readonly name?: string | undefined
   /**
-   * Size of the blobs that small values are logged to, rounded up to clusters: from 64 KiB to 256 MiB. Default 4 MiB. Each key-value
-   * store has at least one of them, and one in reserve.
+   * The size of a segment, a blob that stores small values in a log. Rounded up to clusters; from 64 KiB to 256 MiB.
+   * Default 4 MiB. Each key-value store has at least one segment, and one in reserve.
    */
   readonly segmentSize?: number | string | undefined
   /**
-   * Values from this length on get a blob of their own, in whole clusters. At most a quarter of a segment, and by default that
-   * or half a cluster, whichever is less.
+   * The length from which a value gets its own blob, in whole clusters. At most a quarter of a segment. Default: a
+   * quarter of a segment or half a cluster, whichever is less.
    */
   readonly largeValueSize?: number | string | undefined
   /**
-   * The part of a full segment, above 0 and up to 0.9, that overwritten and removed values may take before compaction copies
-   * the rest elsewhere. Default 0.5.
+   * The fraction of overwritten and removed values in a full segment that starts compaction. Compaction copies the
+   * other values elsewhere. Above 0 and up to 0.9. Default 0.5.
    */
   readonly garbageRatio?: number | undefined
 }
 
-/** Why a key-value store does not open. @since 0.1.0 @category errors */
+/** The reasons for which a key-value store does not open. @since 0.1.0 @category errors */
 export type OpenError = SpdkErrorOf<
   | "Aborted"
   | "Busy"
@@ -95,24 +96,25 @@ export type OpenError = SpdkErrorOf<
 >
 
 /**
- * Opens the key-value store of this name, or starts one. `Busy` when it is open already; `Corrupted` when what is there was
- * damaged, other than by a crash in the middle of a write. The end of the scope waits for what is being set.
+ * Opens the key-value store of this name, or creates it. Fails with `Busy` when the store is open already. Fails with
+ * `Corrupted` when its content is damaged by anything other than a crash during a write. The end of the scope waits for
+ * writes in progress.
  *
- * **Durability.** `set`, `remove`, `modify` and `clear` survive a power cut once they have returned, and each of them is seen whole
- * or not at all. Fibers that set at the same time share one write and one flush of the device. A call that failed, or
- * was interrupted, may or may not have taken effect.
+ * **Durability.** `set`, `remove`, `modify` and `clear` survive a power cut after they have returned. Readers see each
+ * of them whole or not at all. Concurrent writers share one write and one flush of the device. A call that failed or
+ * was interrupted may or may not have taken effect.
  *
- * **Order.** What a fiber has set, every fiber gets from then on. `modify` and `modifyUint8Array` call their function again when the value
- * has changed in between, so that no change is lost.
+ * **Order.** After a fiber's `set` has returned, every fiber reads that value. `modify` and `modifyUint8Array` call
+ * their function again when the value has changed meanwhile, so no change is lost.
  *
- * **Values** come back as what they were set as: a string is UTF-8 for `getUint8Array`, bytes are Base64 for `get`. Every
- * string is kept exactly, lone surrogates included. Bytes must not change until `set` has returned. Checksums are verified with every
- * read, and fail it with `Corrupted`.
+ * **Values.** `getUint8Array` returns a string value as UTF-8. `get` returns a bytes value as Base64. Every string is
+ * stored exactly, lone surrogates included. Do not change bytes before `set` has returned. Each read verifies a
+ * checksum, and fails with `Corrupted` when the checksum is wrong.
  *
- * **Memory.** Keys are in memory, about 200 bytes each on top of their text; values are not.
+ * **Memory.** Keys are in memory, about 200 bytes each in addition to their text. Values are not.
  *
- * **Errors** are `KeyValueStoreError` with the `SpdkError` as `cause`. On a full device `set` fails with `NoSpace`, while
- * `remove` and `clear` go on working.
+ * **Errors** are `KeyValueStoreError` with the `SpdkError` as `cause`. On a full device `set` fails with `NoSpace`.
+ * `remove` and `clear` still work.
  *
  * @since 0.1.0
  * @category constructors
@@ -141,7 +143,7 @@ export const make: (
 })
 
 /**
- * Provides Effect's `KeyValueStore` from the blobstore of the context, as `make` has it.
+ * Provides Effect's `KeyValueStore` from the blobstore in the context, as `make` does.
  *
  * @since 0.1.0
  * @category layers
@@ -172,7 +174,7 @@ const minSegmentBytes = 64 * 1024
 const maxSegmentBytes = 256 * 2 ** 20
 const defaultSegmentBytes = 4 * 2 ** 20
 
-/** Two of one name would write over each other. */
+/** Two open stores of one name would overwrite each other. */
 const open = new WeakMap<Blobstore, Set<string>>()
 
 const claim = (store: Blobstore, name: string): Effect.Effect<void, SpdkErrorOf<"Busy">, Scope.Scope> =>

@@ -1,7 +1,6 @@
 /**
- * SPDK's blobstore: a device full of blobs, which are made, opened, resized, snapshot and cloned. For services that keep many
- * objects on one block device; the one thing to know is that the store belongs to a scope, which at its end closes
- * every blob and marks the store clean.
+ * SPDK's blobstore: many blobs on one block device. Services create, open, resize, snapshot and clone blobs. The store
+ * belongs to a scope. The end of the scope closes every blob and marks the store clean.
  *
  * ```ts
  * import * as Blobstore from "@effect-spdk/blobstore/Blobstore"
@@ -43,31 +42,32 @@ export type {
 } from "./Blob.ts"
 
 /**
- * Who does the work: SPDK's library, or TypeScript over the bdev. Both write the same bytes to the device, and each loads what
- * the other wrote.
+ * Which driver runs the store: SPDK's blobstore library (`libspdk`), or this package's TypeScript implementation
+ * (`portable`). Both write the same on-disk format, and each loads stores of the other.
  *
  * @since 0.1.0
  * @category models
  */
 export type DriverKind = "libspdk" | "portable"
 
-/** What the store is and has, as of now. @since 0.1.0 @category models */
+/** The current properties and space of the store. @since 0.1.0 @category models */
 export interface StoreInfo extends DriverStoreInfo {
   /**
-   * Whether a flush reaches the device below. False where it has a volatile write cache and the NVMe bdev answers flushes
-   * without sending them, because somebody has set `enable_flush: false` by `bdev_nvme_set_options`: then nothing that is called
-   * durable here survives a power cut for sure. Known since the load.
+   * Whether a flush reaches the device. False when the device has a volatile write cache and its NVMe bdev completes
+   * flushes without sending them, because `bdev_nvme_set_options` set `enable_flush: false`. Then nothing that is
+   * called durable here is certain to survive a power cut. The value is determined when the store is loaded.
    */
   readonly isFlushed: boolean
 }
 
-/** Why a store is not made. @since 0.1.0 @category errors */
+/** The reasons for which a store is not created. @since 0.1.0 @category errors */
 export type InitError = SpdkErrorOf<
   MetadataReason | "Busy" | "InvalidArgument" | "NoSpace" | "NotSupported" | "PermissionDenied" | "ReadOnly"
 >
 
 /**
- * Why a store does not load. `Corrupted`: what lies on the device is no blobstore, is of another version, or is damaged.
+ * The reasons for which a store does not load. `Corrupted`: the device holds no blobstore, one of another version, or a
+ * damaged one.
  *
  * @since 0.1.0
  * @category errors
@@ -75,7 +75,7 @@ export type InitError = SpdkErrorOf<
 export type LoadError = SpdkErrorOf<InitReason | "Corrupted" | "WrongType">
 type InitReason = Extract<InitError["reason"]["_tag"], string>
 
-/** What building a layer can fail with. @since 0.1.0 @category errors */
+/** The reasons for which a layer does not build. @since 0.1.0 @category errors */
 export type BlobstoreError = InitError | LoadError
 
 /** @since 0.1.0 @category errors */
@@ -99,7 +99,7 @@ export type SuperBlobError = SpdkErrorOf<MetadataReason | "InvalidArgument" | "N
 /** @since 0.1.0 @category errors */
 export type ListError = SpdkErrorOf<MetadataReason | "Corrupted" | "NotSupported">
 
-/** Of snapshot and clone, inflate and decouple. @since 0.1.0 @category errors */
+/** The error of snapshot, clone, inflate and decouple. @since 0.1.0 @category errors */
 export type CloneError = SpdkErrorOf<
   | MetadataReason
   | "Busy"
@@ -112,7 +112,7 @@ export type CloneError = SpdkErrorOf<
   | "ReadOnly"
 >
 
-/** Of `setParent` and `setExternalParent`. @since 0.1.0 @category errors */
+/** The error of `setParent` and `setExternalParent`. @since 0.1.0 @category errors */
 export type ParentError = SpdkErrorOf<CloneError["reason"]["_tag"] | "AlreadyExists">
 
 /** @since 0.1.0 @category errors */
@@ -123,18 +123,20 @@ export type DestroyError = SpdkErrorOf<MetadataReason | "Busy">
 
 /** @since 0.1.0 @category options */
 export interface DriverOptions {
-  /** "auto" (default): libspdk where the engine is libspdk, otherwise portable. */
+  /** "auto" (default): libspdk on the libspdk engine, otherwise portable. */
   readonly driver?: "auto" | DriverKind | undefined
   /**
-   * Writes zeroes to what blobs give back (by a delete, a smaller size, `unmap`), where the device is not known to read as zeroes
-   * after an unmap: a file without `fallocate`, an NVMe namespace. Default false.
+   * Writes zeroes to the clusters that blobs give back by a delete, a smaller size or `unmap`. Applies to devices that
+   * are not known to read as zeroes after an unmap: a file without `fallocate`, an NVMe namespace. Default false.
    *
-   * It is about the libspdk driver. There a thin blob or a clone that writes a part of a new cluster reads in the rest whatever the
-   * device has there. That is zeroes where unmaps make zeroes (malloc bdevs, files with `fallocate`), and otherwise what an earlier
-   * blob has left. With this option it is zeroes as well, as long as every load has the option, and the store was made with it and
-   * with `clearMethod: "write_zeroes"`. A delete then takes the time of writing the blob. Three things remain: blobs whose clear
-   * method is "none", what was being given back when the process or the power went, and the copy that is given up when two threads
-   * write to one cluster of a clone for the first time at once.
+   * The option matters for the libspdk driver. There, the first write to a part of a new cluster of a thin blob or a
+   * clone leaves the rest as the device has it. The rest is zeroes on devices where unmap makes zeroes (malloc bdevs,
+   * files with `fallocate`). On other devices the rest is the data of an earlier blob. With this option the rest is
+   * zeroes there too. Two conditions apply: the store was created with the option and with `clearMethod:
+   * "write_zeroes"`, and every load uses the option. A delete then takes as long as writing the blob.
+   *
+   * Three cases remain: blobs with the clear method "none"; clusters that were being given back at a crash or power
+   * cut; and the copy that is discarded when two threads write to one cluster of a clone for the first time at once.
    *
    * The portable driver fills the rest of a cluster with zeroes at its first write, with or without this option.
    */
@@ -143,63 +145,63 @@ export interface DriverOptions {
 
 /** @since 0.1.0 @category options */
 export interface InitOptions extends DriverOptions {
-  /** The unit that space is given out in: a multiple of 4 KiB below 4 GiB. Default 1 MiB, as SPDK. */
+  /** The allocation unit of the store, in bytes: a multiple of 4 KiB below 4 GiB. Default 1 MiB, as in SPDK. */
   readonly clusterSize?: number | string | undefined
-  /** How many pages of metadata there are, and so at most how many blobs. Default: one per cluster, as SPDK. */
+  /** The number of metadata pages, which limits the number of blobs. Default: one page per cluster, as in SPDK. */
   readonly metadataPages?: number | undefined
-  /** A name for what the store is used for, at most 16 bytes of ASCII: loading with another one fails. Default: none. */
+  /** The purpose of the store, at most 16 bytes of ASCII. A load with another type fails. Default: none. */
   readonly type?: string | undefined
-  /** What becomes of the old content of the device. Default "unmap", as SPDK. */
+  /** The treatment of the device's old content. Default "unmap", as in SPDK. */
   readonly clearMethod?: Exclude<ClearMethod, "default"> | undefined
 }
 
 /** @since 0.1.0 @category options */
 export interface LoadOptions extends DriverOptions {
-  /** The type the store must have. Default: any. */
+  /** The type that the store must have. Default: any. */
   readonly type?: string | undefined
-  /** Rebuilds what is free and used from the blobs even after a clean unload. Default false. */
+  /** Rebuilds the masks of free and used space from the blobs, even after a clean unload. Default false. */
   readonly forceRecover?: boolean | undefined
-  /** Takes the space that the device has gained since. Default false. */
+  /** Adds the space that the device has gained since. Default false. */
   readonly grow?: boolean | undefined
-  /** Hears how far loading is, on the JS thread. `total` is known where the driver knows it beforehand. */
+  /** Reports the progress of the load, on the JS thread. `total` is present when the driver knows it in advance. */
   readonly onProgress?: ((progress: LoadProgress) => void) | undefined
 }
 
-/** Pages of metadata, or blobs, that were read. @since 0.1.0 @category models */
+/** The number of metadata pages, or of blobs, that were read. @since 0.1.0 @category models */
 export interface LoadProgress {
   readonly done: number
   readonly total: number | undefined
 }
 
 /**
- * What is of `InitOptions` alone describes a store that is made: one that is there keeps its own cluster size and metadata, whatever
- * they say. What is of `LoadOptions` alone has nothing to do on a store that was just made.
+ * `InitOptions` apply only when a new store is created. An existing store keeps its cluster size and metadata size.
+ * `LoadOptions` have no effect on a store that was just created.
  *
  * @since 0.1.0
  * @category options
  */
 export interface LayerOptions extends InitOptions, LoadOptions {
   /**
-   * What to do with a device that holds no blobstore: make one, or fail with `Corrupted`. A device that holds a damaged
-   * blobstore is never initialised.
+   * The action for a device without a blobstore: `init` creates one, `fail` fails with `Corrupted`. A device with a
+   * damaged blobstore is never initialised.
    */
   readonly onEmpty: "init" | "fail"
 }
 
 /** @since 0.1.0 @category options */
 export interface CreateOptions {
-  /** In bytes, rounded up to whole clusters. Default 0. Not together with `clusters`. */
+  /** In bytes, rounded up to whole clusters. Default 0. Excludes `clusters`. */
   readonly size?: number | string | undefined
   readonly clusters?: number | undefined
-  /** Takes a cluster when it is first written, and not before. Default false. */
+  /** Allocates a cluster at its first write. Default false: allocates all clusters at once. */
   readonly thin?: boolean | undefined
-  /** What becomes of a cluster that is freed. Default "default": unmap, as SPDK. See `zeroFreed`. */
+  /** The treatment of a cluster that is freed. Default "default": unmap, as in SPDK. See `zeroFreed`. */
   readonly clearMethod?: ClearMethod | undefined
-  /** Extent pages, which make a sync cheap however large the blob is. Default true. */
+  /** Uses extent pages, which keep a sync cheap for a blob of any size. Default true. */
   readonly extentTable?: boolean | undefined
   /**
-   * The name or UUID of a bdev that the blob reads from where it has no cluster of its own, and zeroes past its end. It must have
-   * whole clusters, and blocks that fit in an io unit. Implies `thin`.
+   * The name or UUID of a bdev that serves reads where the blob has no cluster of its own. Reads past the end of the
+   * bdev return zeroes. The bdev must have whole clusters, and blocks that fit in an io unit. Implies `thin`.
    */
   readonly externalSnapshot?: string | undefined
   readonly xattrs?: XattrsInput | undefined
@@ -208,7 +210,8 @@ export interface CreateOptions {
 /** @since 0.1.0 @category options */
 export interface OpenOptions {
   /**
-   * What becomes of a cluster that is freed. Default: what the blob was created with. `Busy` when the blob is open with another.
+   * The treatment of a cluster that is freed. Default: the clear method with which the blob was created. Fails with
+   * `Busy` when the blob is open with another.
    */
   readonly clearMethod?: ClearMethod | undefined
 }
@@ -225,16 +228,17 @@ export interface CopyProgress {
 }
 
 /**
- * A loaded blobstore, and the tag under which layers provide one. All of it fails with `Released` once its scope has closed.
+ * A loaded blobstore, and the tag under which layers provide one. Every operation fails with `Released` after the scope
+ * has closed.
  *
- * **Durability.** What makes, deletes or links blobs is durable when it returns. Interruption of a call on metadata waits until
- * the call has ended, one way or the other: half-done metadata is never left behind.
+ * **Durability.** A call that creates, deletes or links blobs is durable when it returns. Interruption of a call on
+ * metadata waits until the call has ended. Metadata is never left half written.
  *
- * **A failed write of metadata** leaves it open whether the call took effect, until the next load. With the libspdk driver it also
- * stops the store, because SPDK drops some of these errors: every later write to a blob, every `sync` and every call that changes
- * the store fails with `IoFailed`, and reads and lists go on. The scope still closes; the store stays marked as in use, and
- * loading it anew recovers what lies on the device. The portable driver writes again what it could not write, at the next call
- * that changes metadata, and stops nothing.
+ * **A failed metadata write** leaves the effect of the call unknown until the next load. With the libspdk driver it
+ * also stops the store, because SPDK drops some of these errors. Then every later write to a blob, every `sync` and
+ * every call that changes the store fails with `IoFailed`. Reads and lists continue. The scope still closes. The store
+ * stays marked as in use, and the next load recovers what is on the device. The portable driver does not stop: it
+ * repeats the failed write at the next call that changes metadata.
  *
  * @since 0.1.0
  * @category models
@@ -242,72 +246,79 @@ export interface CopyProgress {
 export interface Blobstore {
   readonly [BlobstoreTypeId]: typeof BlobstoreTypeId
   readonly driver: DriverKind
-  /** The name of the bdev below. */
+  /** The name of the bdev that holds the store. */
   readonly bdev: string
   readonly info: Effect.Effect<StoreInfo, InfoError>
   /**
-   * Makes a blob and opens it (`spdk_bs_create_blob_ext`, `spdk_bs_open_blob_ext`). The scope closes it; the blob stays. When the
-   * blob is made and does not open, it is deleted again.
+   * Creates a blob and opens it (`spdk_bs_create_blob_ext`, `spdk_bs_open_blob_ext`). The end of the scope closes the
+   * blob. The blob stays in the store. When the open fails, the new blob is deleted.
    *
-   * After a failure other than `InvalidArgument` and `NoSpace` the clusters that were meant for the blob may be missing among the
-   * free ones until the next load: the portable driver gives them back at once where the device takes the writes, and SPDK never.
+   * After a failure other than `InvalidArgument` and `NoSpace`, the clusters of the failed blob may be unavailable
+   * until the next load. The portable driver frees them at once when the device accepts the writes. SPDK never does.
    */
   create(options?: CreateOptions): Effect.Effect<Blob, CreateError | OpenError, Scope.Scope>
-  /** Makes a blob without opening it. */
+  /** Creates a blob without opening it. */
   createId(options?: CreateOptions): Effect.Effect<BlobId, CreateError>
   /**
-   * Opens a blob (`spdk_bs_open_blob_ext`). Who opens what is open already gets another handle of it. Snapshots open like
-   * any blob, and are read-only.
+   * Opens a blob (`spdk_bs_open_blob_ext`). Opening a blob that is already open returns another handle to the same
+   * blob. A snapshot opens like any blob and is read-only.
    */
   open(id: BlobId, options?: OpenOptions): Effect.Effect<Blob, OpenError, Scope.Scope>
   /**
-   * Deletes a blob and frees its clusters (`spdk_bs_delete_blob`). `Busy` while it is open, or a snapshot with more than one
-   * clone; a snapshot with one clone hands its clusters to that, and is `Busy` when that has been resized: inflate it first.
+   * Deletes a blob and frees its clusters (`spdk_bs_delete_blob`). Fails with `Busy` while the blob is open, and for a
+   * snapshot with more than one clone. A snapshot with one clone hands its clusters to the clone. This fails with
+   * `Busy` when the clone has been resized: inflate the clone first.
    */
   delete(id: BlobId): Effect.Effect<void, DeleteError>
   /**
-   * All blobs in the order of their ids, snapshots included. Of a time: who comes later is not in it. `Corrupted`, naming the first,
-   * when there are blobs that cannot be read: others still open, and the portable driver deletes these.
+   * All blobs, snapshots included, in order of their ids. The list is point-in-time: blobs that are created later are
+   * not in it. Fails with `Corrupted`, which names the first one, when some blobs are unreadable. Other blobs still
+   * open, and the portable driver can delete the unreadable ones.
    */
   readonly list: Stream.Stream<BlobId, ListError>
   readonly ids: Effect.Effect<ReadonlyArray<BlobId>, ListError>
-  /** The blob that applications find everything else from; undefined when none is set (`spdk_bs_get_super`). */
+  /** The blob from which applications find all others; `undefined` when none is set (`spdk_bs_get_super`). */
   readonly superBlob: Effect.Effect<BlobId | undefined, SuperBlobError>
-  /** Durable when it returns (`spdk_bs_set_super`). undefined takes it away. */
+  /** Sets the super blob; `undefined` clears it (`spdk_bs_set_super`). Durable when the call returns. */
   setSuperBlob(id: BlobId | undefined): Effect.Effect<void, SuperBlobError>
   /**
-   * A read-only blob with the content of this one, which becomes its clone: takes no time and no space until somebody writes
-   * (`spdk_bs_create_snapshot`). The blob may be open and written to meanwhile; it is synced first, and writes wait.
+   * Creates a read-only blob with the content of this blob, which becomes its clone (`spdk_bs_create_snapshot`). The
+   * snapshot takes no time and no space until a later write. The blob may be open and in use. It is synced first, and
+   * its writes wait meanwhile.
    */
   snapshot(id: BlobId, options?: CloneOptions): Effect.Effect<BlobId, CloneError>
-  /** A writable thin blob over a snapshot, or over any read-only blob (`spdk_bs_create_clone`). */
+  /** Creates a writable thin blob on top of a snapshot, or of any read-only blob (`spdk_bs_create_clone`). */
   clone(snapshot: BlobId, options?: CloneOptions): Effect.Effect<BlobId, CloneError>
-  /** What a blob reads from where it has no cluster of its own. */
+  /** The source of a blob's reads where the blob has no cluster of its own. */
   parent(id: BlobId): Effect.Effect<Parent, OpenError>
   /** The blobs that read from this snapshot (`spdk_blob_get_clones`). */
   clones(snapshot: BlobId): Effect.Effect<ReadonlyArray<BlobId>, OpenError>
-  /** Gives a thin blob all its clusters, copies what it reads from parents, and cuts it loose (`spdk_bs_inflate_blob`). */
+  /**
+   * Gives a thin blob all its clusters, copies the content of its parents, and detaches the blob from its parent
+   * (`spdk_bs_inflate_blob`).
+   */
   inflate(id: BlobId): Effect.Effect<void, CloneError>
   /**
-   * Copies what the blob reads from its parent, but not what that reads from its own, and makes the parent's parent its
-   * parent (`spdk_bs_blob_decouple_parent`). A blob that has become larger than its parent can only be inflated.
+   * Copies the content that the blob reads from its parent's own clusters, but not the content that the parent reads
+   * from its own parent. Then the parent's parent becomes the blob's parent (`spdk_bs_blob_decouple_parent`). A blob
+   * that has become larger than its parent can only be inflated.
    */
   decouple(id: BlobId): Effect.Effect<void, CloneError>
-  /** Makes the blob a clone of this snapshot, whose content must be the same (`spdk_bs_blob_set_parent`). */
+  /** Makes the blob a clone of this snapshot (`spdk_bs_blob_set_parent`). Both must have the same content. */
   setParent(id: BlobId, snapshot: BlobId): Effect.Effect<void, ParentError>
-  /** Makes the blob a clone of a bdev, whose content must be the same (`spdk_bs_blob_set_external_parent`). */
+  /** Makes the blob a clone of a bdev (`spdk_bs_blob_set_external_parent`). Both must have the same content. */
   setExternalParent(id: BlobId, bdev: string): Effect.Effect<void, ParentError>
   /**
-   * Copies the clusters that are the blob's own to another bdev, at the same offsets, when the stream is run
-   * (`spdk_bs_blob_shallow_copy`). The blob must be read-only. Emits how far it is, and ends when all is copied. Who stops
-   * reading early waits for the end of the copy.
+   * Copies the blob's own clusters to another bdev, at the same offsets, when the stream runs
+   * (`spdk_bs_blob_shallow_copy`). The blob must be read-only. The stream emits the progress and ends when all clusters
+   * are copied. A consumer that stops early waits for the end of the copy.
    */
   shallowCopy(id: BlobId, bdev: string): Stream.Stream<CopyProgress, CloneError>
-  /** Takes the space that the device has gained (`spdk_bs_grow_live`). */
+  /** Adds the space that the device has gained (`spdk_bs_grow_live`). */
   readonly grow: Effect.Effect<void, GrowError>
   /**
-   * Erases the super block: nothing can load the device as a blobstore afterwards (`spdk_bs_destroy`). `Busy` while blobs are
-   * open or calls are running. After it everything fails with `Released`.
+   * Erases the super block (`spdk_bs_destroy`). The device then holds no blobstore. Fails with `Busy` while blobs are
+   * open or calls are in progress. Afterwards every operation fails with `Released`.
    */
   readonly destroy: Effect.Effect<void, DestroyError>
 }
@@ -320,11 +331,12 @@ export const isBlobstore = (u: unknown): u is Blobstore => Predicate.hasProperty
 type Services = Bdev.Bdev | EngineService
 
 /**
- * Makes a new blobstore on the bdev, whatever is there, and loads it (`spdk_bs_init`). The bdev must be open for writing.
+ * Creates a new blobstore on the bdev, whatever the bdev holds, and loads it (`spdk_bs_init`). The bdev must be open
+ * for writing.
  *
- * The end of the scope closes the blobs that are open, waits for what is running, marks the store clean and flushes
- * (`spdk_bs_unload`). It dies with `TimedOut` when that takes longer than `Bdev.ReleaseTimeout`. Without that end, by a crash or
- * a power cut, the next load recovers the store.
+ * The end of the scope closes the open blobs, waits for calls in progress, marks the store clean and flushes
+ * (`spdk_bs_unload`). It dies with `TimedOut` when it takes longer than `Bdev.ReleaseTimeout`. After a crash or a power
+ * cut, the next load recovers the store.
  *
  * @since 0.1.0
  * @category constructors
@@ -336,13 +348,14 @@ export const init: (options?: InitOptions) => Effect.Effect<Blobstore, InitError
 })
 
 /**
- * Loads the blobstore on the bdev (`spdk_bs_load`); after an unclean stop it finds out again what is used. The end of the
- * scope unloads as with `init`. `Busy` while a store is loaded on the bdev already. Interruption waits for the end of loading.
+ * Loads the blobstore on the bdev (`spdk_bs_load`). After an unclean stop, the load rebuilds the masks of used space.
+ * The end of the scope unloads the store, as with `init`. Fails with `Busy` while a store is loaded on the bdev.
+ * Interruption waits for the end of the load.
  *
- * `Corrupted` names the blob and the page of metadata where they are known. Both drivers refuse chains of metadata that lead in a
- * circle, and pages and clusters that the store does not have. The libspdk driver reads the metadata for that before SPDK does, in
- * large reads: SPDK itself would never come back. It also refuses a store with a blob that is its own ancestor; the portable driver
- * opens the other blobs of such a store. A single blob that cannot be read keeps no store from loading.
+ * `Corrupted` names the blob and the metadata page when they are known. Both drivers refuse metadata chains that form a
+ * circle, and pages and clusters outside the store. The libspdk driver reads the metadata for these checks before SPDK
+ * does, in large reads, because SPDK would never return. It also refuses a store with a blob that is its own ancestor.
+ * The portable driver opens the other blobs of such a store. One unreadable blob does not keep a store from loading.
  *
  * @since 0.1.0
  * @category constructors
@@ -354,8 +367,9 @@ export const load: (options?: LoadOptions) => Effect.Effect<Blobstore, LoadError
 })
 
 /**
- * Loads the blobstore on the bdev or, with `onEmpty: "init"`, makes one on a device that has none. Empty is a device whose first
- * page is neither a super block nor the rest of one; a damaged blobstore fails with `Corrupted`, and stays as it is.
+ * Loads the blobstore on the bdev. With `onEmpty: "init"`, creates a blobstore on a device without one. A device counts
+ * as empty when its first page is neither a super block nor the rest of one. A damaged blobstore fails with `Corrupted`
+ * and is not changed.
  *
  * @since 0.1.0
  * @category constructors
@@ -366,7 +380,7 @@ export const make: (options: LayerOptions) => Effect.Effect<Blobstore, Blobstore
   })
 
 /**
- * Provides the blobstore on the bdev of the context, as `make` has it.
+ * Provides the blobstore on the bdev in the context, as `make` does.
  *
  * @since 0.1.0
  * @category layers
@@ -381,7 +395,7 @@ export const layerConfig = (
   Layer.unwrap(Effect.map(Config.unwrap(options), layer))
 
 /**
- * `destroy` of the blobstore of the context.
+ * `destroy` of the blobstore in the context.
  *
  * @since 0.1.0
  * @category combinators

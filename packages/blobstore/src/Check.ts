@@ -1,7 +1,6 @@
 /**
- * Looks at a blobstore without loading it: what is damaged, lost or left over, everything decoded, and the repairs that need
- * no guess. For operators and for tests of anything that writes blobstores; the one thing to know is that the store must not be
- * loaded meanwhile, by anybody.
+ * Inspects a blobstore without loading it: damage, lost space and leftovers, the decoded metadata, and safe repairs.
+ * Operators use it, and tests of code that writes blobstores. The store must not be loaded by any process meanwhile.
  *
  * ```ts
  * import * as Check from "@effect-spdk/blobstore/Check"
@@ -38,7 +37,7 @@ import { hasStore } from "./internal/claims.ts"
 export * from "./internal/check/finding.ts"
 export { Action, Dump, DumpedBlob, Repaired, Report, StoreSummary } from "./internal/check/report.ts"
 
-/** The device failed. What is wrong with the store is in the report. @since 0.1.0 @category errors */
+/** The device failed. Faults of the store are in the report instead. @since 0.1.0 @category errors */
 export type CheckError = IoError
 
 interface Looked {
@@ -47,8 +46,9 @@ interface Looked {
 }
 
 /**
- * Reads the super block, the masks and the metadata, a megabyte at a time, and nothing of the data. Writes nothing: a bdev that was
- * opened for reading is enough. A device without a blobstore is a finding, `SuperBlockDamaged`, too.
+ * Checks a blobstore. Reads the super block, the masks and the metadata, one megabyte at a time, and no data. Writes
+ * nothing, so a bdev that is open for reading is enough. A device without a blobstore is a finding,
+ * `SuperBlockDamaged`.
  *
  * Memory: about five bytes per cluster and per metadata page, and the extents of one blob.
  *
@@ -60,8 +60,8 @@ export const check: Effect.Effect<Report, CheckError, Bdev> = Effect.flatMap(Bde
 )
 
 /**
- * Everything that `check` decodes, blob by blob in the order of ids: all of it is in memory at once. `Schema.encodeSync(Check.Dump)`
- * makes JSON of it.
+ * All the data that `check` decodes, blob by blob in order of ids. The whole dump is in memory at once.
+ * `Schema.encodeSync(Check.Dump)` converts it to JSON.
  *
  * @since 0.1.0
  * @category checking
@@ -76,21 +76,23 @@ export const dump: Effect.Effect<Dump, CheckError, Bdev> = Effect.flatMap(Bdev, 
 })
 
 /**
- * Puts right what needs no guess, and tells what it did:
+ * Makes the repairs that need no guess, and reports them:
  *
- * - A snapshot that was being made or deleted is dropped or kept as a load would do it (`spdk_bs_load`), and a clone that had begun to
- *   take over its clusters gives them back.
- * - A blob whose resize was cut gets the size that its extent pages have, which is what SPDK takes.
- * - Masks that differ from the metadata, or belong to a store that was not unloaded, are written anew, and the store is marked as
- *   unloaded.
+ * - A snapshot whose creation or deletion was cut short is dropped or kept, as a load does it (`spdk_bs_load`). A clone
+ *   that had begun to take over the snapshot's clusters gives them back.
+ * - A blob whose resize was cut short gets the size of its extent pages, which is the size that SPDK uses.
+ * - Masks that differ from the metadata, or belong to a store that was not unloaded, are rewritten. The store is marked
+ *   as unloaded.
  *
- * When metadata is damaged so that nobody knows what it refers to, nothing is freed: only missing marks are added. Damaged blobs
- * and missing parents are left as they are.
+ * When damaged metadata may refer to unknown clusters or pages, nothing is freed: only missing marks are added. Damaged
+ * blobs and missing parents are not changed.
  *
- * Fails with `ReadOnly`, and writes nothing, when the bdev was not opened for writing, and with `Busy` when a blobstore is loaded
- * on this handle of it; a store that somebody loaded by another handle is not noticed. While it works the store is marked as not
- * unloaded and each step is ordered by flushes, so that a power cut leaves a store that a load recovers; when it returns
- * all of it is durable. Interruption stops it between two writes, with the same effect.
+ * Fails with `ReadOnly`, and writes nothing, when the bdev was not opened for writing. Fails with `Busy` when a
+ * blobstore is loaded on this handle of the bdev. A store that is loaded by another handle is not noticed.
+ *
+ * During the repair the store is marked as not unloaded, and flushes order the steps. A power cut thus leaves a store
+ * that a load recovers. When the repair returns, all of it is durable. Interruption stops the repair between two
+ * writes, with the same effect as a power cut.
  *
  * @since 0.1.0
  * @category repairing

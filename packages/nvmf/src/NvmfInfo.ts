@@ -1,17 +1,17 @@
 /**
- * What a target tells of itself, decoded. Fields that only some transports or subsystems have are optional. Import all of this
- * from `NvmfTarget`.
+ * The decoded information that a target reports. Fields that only some transports or subsystems have are optional.
+ * Import these names from `NvmfTarget`.
  *
  * @since 0.1.0
  */
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 
-/** Where a subsystem is listened for, or where a host comes from. @since 0.1.0 @category models */
+/** The address of a listener, or of a host's connection. @since 0.1.0 @category models */
 export const Address = Schema.Struct({
-  /** `TCP`, `RDMA`, `VFIOUSER` */
+  /** `TCP`, `RDMA` or `VFIOUSER`. */
   trtype: Schema.String,
-  /** `IPv4`, `IPv6` */
+  /** `IPv4` or `IPv6`. */
   adrfam: Schema.optional(Schema.String),
   traddr: Schema.String,
   trsvcid: Schema.optional(Schema.String)
@@ -27,12 +27,12 @@ export const NamespaceInfo = Schema.Struct({
   nguid: Schema.optional(Schema.String),
   /** 16 hexadecimal digits. */
   eui64: Schema.optional(Schema.String),
-  /** With ANA reporting. */
+  /** Present with ANA reporting. */
   anaGroup: Schema.optional(Schema.Number)
 }).pipe(Schema.encodeKeys({ bdev: "bdev_name", anaGroup: "anagrpid" }))
 export type NamespaceInfo = typeof NamespaceInfo.Type
 
-/** A host that is allowed. Keys by their names in the keyring. @since 0.1.0 @category models */
+/** An admitted host. Keys are given by their names in the keyring. @since 0.1.0 @category models */
 export const HostInfo = Schema.Struct({
   nqn: Schema.String,
   dhchapKey: Schema.optional(Schema.String),
@@ -40,7 +40,7 @@ export const HostInfo = Schema.Struct({
 }).pipe(Schema.encodeKeys({ dhchapKey: "dhchap_key", dhchapControllerKey: "dhchap_ctrlr_key" }))
 export type HostInfo = typeof HostInfo.Type
 
-/** As `nvmf_get_subsystems` tells of it. @since 0.1.0 @category models */
+/** A subsystem as `nvmf_get_subsystems` reports it. @since 0.1.0 @category models */
 export const SubsystemInfo = Schema.Struct({
   nqn: Schema.String,
   subtype: Schema.Literals(["NVMe", "Discovery"]),
@@ -67,14 +67,14 @@ export const SubsystemInfo = Schema.Struct({
 )
 export type SubsystemInfo = typeof SubsystemInfo.Type
 
-/** How the paths by a listener are. @since 0.1.0 @category models */
+/** The ANA state of the paths through a listener. @since 0.1.0 @category models */
 export const AnaState = Schema.Literals(["optimized", "non_optimized", "inaccessible", "persistent_loss", "change"])
 export type AnaState = typeof AnaState.Type
 
 /** @since 0.1.0 @category models */
 export const ListenerInfo = Schema.Struct({
   address: Address,
-  /** One for each group, with ANA reporting. */
+  /** One state for each ANA group, with ANA reporting. */
   anaStates: Schema.optional(
     Schema.Array(
       Schema.Struct({ group: Schema.Number, state: AnaState }).pipe(
@@ -85,14 +85,14 @@ export const ListenerInfo = Schema.Struct({
 }).pipe(Schema.encodeKeys({ anaStates: "ana_states" }))
 export type ListenerInfo = typeof ListenerInfo.Type
 
-/** A connected host: one controller is one host's connection to a subsystem. @since 0.1.0 @category models */
+/** A controller: the connection of one host to a subsystem. @since 0.1.0 @category models */
 export const ControllerInfo = Schema.Struct({
   cntlid: Schema.Number,
-  /** `io`, `discovery`, `administrative` */
+  /** `io`, `discovery` or `administrative`. */
   type: Schema.optional(Schema.String),
   hostNqn: Schema.String,
   hostId: Schema.String,
-  /** The admin queue counts as one, as SPDK has it. */
+  /** The number of queue pairs. As in SPDK, the admin queue counts as one. */
   ioQpairs: Schema.Number
 }).pipe(Schema.encodeKeys({ type: "cntrltype", hostNqn: "hostnqn", hostId: "hostid", ioQpairs: "num_io_qpairs" }))
 export type ControllerInfo = typeof ControllerInfo.Type
@@ -103,23 +103,28 @@ export const QpairInfo = Schema.Struct({
   qid: Schema.Number,
   /** `enabled`, `authenticating`, `deactivating` and others. */
   state: Schema.String,
-  /** The SPDK thread that serves it. */
+  /** The SPDK thread that serves the queue pair. */
   thread: Schema.String,
   hostNqn: Schema.String,
   listenAddress: Schema.optional(Address),
   peerAddress: Schema.optional(Address),
-  /** Once the host has been asked to authenticate. */
+  /** Present after the target has asked the host to authenticate. */
   auth: Schema.optional(Schema.Struct({ state: Schema.String, digest: Schema.String, dhgroup: Schema.String }))
 }).pipe(Schema.encodeKeys({ hostNqn: "hostnqn", listenAddress: "listen_address", peerAddress: "peer_address" }))
 export type QpairInfo = typeof QpairInfo.Type
 
-/** A transport with the options it has, as `nvmf_get_transports` tells of it. @since 0.1.0 @category models */
+/** A transport and its current options, as `nvmf_get_transports` reports it. @since 0.1.0 @category models */
 export const TransportInfo = Schema.StructWithRest(Schema.Struct({ trtype: Schema.String }), [
   Schema.Record(Schema.String, Schema.Union([Schema.String, Schema.Number, Schema.Boolean]))
 ])
 export type TransportInfo = typeof TransportInfo.Type
 
-/** What one SPDK thread serves. Counts since the start, those called current as of now. @since 0.1.0 @category models */
+/**
+ * The statistics of one SPDK thread of the target. Counters run since the start. Fields named current are gauges.
+ *
+ * @since 0.1.0
+ * @category models
+ */
 export const PollGroupStats = Schema.Struct({
   name: Schema.String,
   adminQpairs: Schema.Number,
@@ -128,7 +133,7 @@ export const PollGroupStats = Schema.Struct({
   currentIoQpairs: Schema.Number,
   pendingBdevIo: Schema.Number,
   completedNvmeIo: Schema.Number,
-  /** What the transports add, by the names of SPDK. */
+  /** The statistics of the transports, by SPDK's names. */
   transports: Schema.Array(
     Schema.StructWithRest(Schema.Struct({ trtype: Schema.String }), [Schema.Record(Schema.String, Schema.Json)])
   )
@@ -144,7 +149,7 @@ export const PollGroupStats = Schema.Struct({
 )
 export type PollGroupStats = typeof PollGroupStats.Type
 
-/** As `nvmf_get_stats` tells. @since 0.1.0 @category models */
+/** The statistics that `nvmf_get_stats` reports. @since 0.1.0 @category models */
 export const TargetStats = Schema.Struct({
   /** Ticks per second. */
   tickRate: Schema.Number,
@@ -152,7 +157,7 @@ export const TargetStats = Schema.Struct({
 }).pipe(Schema.encodeKeys({ tickRate: "tick_rate", pollGroups: "poll_groups" }))
 export type TargetStats = typeof TargetStats.Type
 
-/** Where hosts are told to look as well. @since 0.1.0 @category models */
+/** Another discovery service that hosts are referred to. @since 0.1.0 @category models */
 export const ReferralInfo = Schema.Struct({
   address: Address,
   secureChannel: Schema.Boolean,

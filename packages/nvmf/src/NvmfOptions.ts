@@ -1,5 +1,5 @@
 /**
- * Options of subsystems and what they have. Import all of this from `NvmfTarget`.
+ * Options of subsystems, namespaces, listeners and hosts. Import these names from `NvmfTarget`.
  *
  * @since 0.1.0
  */
@@ -10,34 +10,40 @@ import type { TransportOptions } from "./NvmfTransport.ts"
 
 /** @since 0.1.0 @category options */
 export interface TargetOptions {
-  /** What the target speaks. A transport that is there already stays. Default: TCP with SPDK's own options. */
+  /** The transports of the target. An existing transport stays. Default: TCP with SPDK's own options. */
   readonly transports?: ReadonlyArray<TransportOptions> | undefined
-  /** How long the end of a subsystem waits for its hosts to be gone, once nobody listens any more. Default 10 seconds. */
+  /**
+   * How long the end of a subsystem waits for its hosts to disconnect, after its listeners are removed. Default 10
+   * seconds.
+   */
   readonly drainTimeout?: Duration.Input | undefined
 }
 
 /** @since 0.1.0 @category options */
 export interface SubsystemOptions {
-  /** Its NVMe qualified name, `nqn.2026-01.com.example:disk`. */
+  /** The NVMe qualified name of the subsystem, for example `nqn.2026-01.com.example:disk`. */
   readonly nqn: string
-  /** At most 20 characters of ASCII. Default: zeroes, as SPDK. Paths to one subsystem of several targets need the same. */
+  /**
+   * At most 20 ASCII characters. Default: zeroes, as in SPDK. Several targets that offer paths to one subsystem need
+   * the same serial number.
+   */
   readonly serialNumber?: string | undefined
   /** At most 40 characters of ASCII. Default "SPDK bdev Controller". */
   readonly modelNumber?: string | undefined
-  /** The largest namespace id there can be. Default 32. */
+  /** The largest possible namespace id. Default 32. */
   readonly maxNamespaces?: number | undefined
-  /** Lets any host in, without a key. Default false: nobody is let in until `addHost` says so. */
+  /** Admits every host, without a key. Default false: `addHost` admits hosts. */
   readonly allowAnyHost?: boolean | undefined
-  /** Tells hosts which paths are good: what listeners' ANA states need. Default false. */
+  /** Reports ANA states to hosts, which the ANA states of listeners require. Default false. */
   readonly anaReporting?: boolean | undefined
-  /** The range that ids of controllers are taken from, 1 to 65519. Targets that share a subsystem's name need ranges apart. */
+  /** The range of controller ids, within 1 to 65519. Targets that share a subsystem's name need disjoint ranges. */
   readonly minCntlid?: number | undefined
   readonly maxCntlid?: number | undefined
-  /** The most logical blocks that one deallocation may have (DMRSL). */
+  /** The maximum number of logical blocks in one deallocation (DMRSL). */
   readonly maxDeallocateBlocks?: number | undefined
-  /** The most that one Write Zeroes may have, as a power of two of pages of 4 KiB (WZSL). */
+  /** The maximum size of one Write Zeroes, as a power of two in 4 KiB pages (WZSL). */
   readonly writeZeroesSizeLimit?: number | undefined
-  /** Hands commands on as they are. Only for namespaces of attached NVMe controllers. Default false. */
+  /** Passes commands on unchanged. Only for namespaces of attached NVMe controllers. Default false. */
   readonly passthrough?: boolean | undefined
   /** Lets hosts reset the subsystem. Default false. */
   readonly enableSubsystemReset?: boolean | undefined
@@ -45,27 +51,27 @@ export interface SubsystemOptions {
 
 /** @since 0.1.0 @category options */
 export interface NamespaceOptions {
-  /** A bdev or the name of one. It is claimed: nobody else can write to it meanwhile. */
+  /** The bdev, or its name. The namespace claims the bdev: no other user can write to it meanwhile. */
   readonly bdev: Bdev | string
-  /** Default: the lowest that is free. */
+  /** The namespace id. Default: the lowest free id. */
   readonly nsid?: number | undefined
   /**
-   * Default: a random one. The bdev's own, which SPDK takes, would collide with it when the export is attached in the same
-   * process. Paths to one volume through several targets need the same.
+   * Default: a random UUID. SPDK's default is the UUID of the bdev, which collides when the same process attaches the
+   * export. Several targets that offer paths to one volume need the same UUID.
    */
   readonly uuid?: string | undefined
-  /** 32 hexadecimal digits. Default: those of the UUID. */
+  /** 32 hexadecimal digits. Default: the digits of the UUID. */
   readonly nguid?: string | undefined
   /** 16 hexadecimal digits. Default: none. */
   readonly eui64?: string | undefined
-  /** Default: as `nsid`. Only with ANA reporting. */
+  /** Default: equal to `nsid`. Only with ANA reporting. */
   readonly anaGroup?: number | undefined
   /**
-   * A file that reservations persist in, as seen by the target. Default: they do not. Hosts have reservations only where the
-   * transport does not mask them: see `maskedCommands`.
+   * The path of a file that stores reservations, as the target sees it. Default: reservations are not stored. Hosts
+   * have reservations only when the transport does not mask them: see `maskedCommands`.
    */
   readonly persistReservationsIn?: string | undefined
-  /** The hosts that see it, by name. Default: all that are let in. */
+  /** The NQNs of the hosts that see the namespace. Default: all admitted hosts. */
   readonly visibleTo?: ReadonlyArray<string> | undefined
 }
 
@@ -73,46 +79,47 @@ export interface NamespaceOptions {
 export interface AddressOptions {
   /** Default "TCP". */
   readonly trtype?: "TCP" | "RDMA" | "VFIOUSER" | undefined
-  /** Default: what `traddr` is. */
+  /** Default: IPv4 or IPv6, by the form of `traddr`. */
   readonly adrfam?: "IPv4" | "IPv6" | "IB" | undefined
   /** An address of the target's machine, or a directory for vfio-user. */
   readonly traddr: string
-  /** The port, 1 to 65535. SPDK does not choose one by itself. Default 4420. */
+  /** The port, 1 to 65535. SPDK does not choose a port. Default 4420. */
   readonly trsvcid?: string | number | undefined
 }
 
 /** @since 0.1.0 @category options */
 export interface ListenerOptions extends Omit<AddressOptions, "traddr"> {
   /**
-   * Default "127.0.0.1": reachable from its own machine only. Not for vfio-user. "0.0.0.0" and "::" are `InvalidArgument`: SPDK lets
-   * nobody in there, and no host can dial what discovery would say. Add a listener for each address.
+   * Default "127.0.0.1", which is reachable only from the same machine. Not for vfio-user. "0.0.0.0" and "::" fail with
+   * `InvalidArgument`: SPDK admits no host there, and the discovery log would have no usable address. Add one listener
+   * for each address.
    */
   readonly traddr?: string | undefined
-  /** Of all groups, at first. Only with ANA reporting. Default "optimized". */
+  /** The initial ANA state of all groups. Only with ANA reporting. Default "optimized". */
   readonly anaState?: "optimized" | "non_optimized" | "inaccessible" | undefined
-  /** TLS: only hosts with a `psk` get in. Not together with `allowAnyHost`. Default false. */
+  /** Requires TLS: admits only hosts with a `psk`. Excludes `allowAnyHost`. Default false. */
   readonly secureChannel?: boolean | undefined
   /** SPDK's socket implementation: "posix", "uring", "ssl". Default: SPDK's choice. */
   readonly sockImpl?: string | undefined
-  /** Serves the connections of this listener on cores of that NUMA node. */
+  /** Serves the connections of this listener on cores of this NUMA node. */
   readonly numaId?: number | undefined
 }
 
 /** @since 0.1.0 @category options */
 export interface HostOptions {
-  /** What the host calls itself. */
+  /** The NQN of the host. */
   readonly nqn: string
   /** The TLS key of this host, for listeners with `secureChannel`. */
   readonly psk?: KeyInput | undefined
-  /** The key that the host must prove to have (DH-HMAC-CHAP). */
+  /** The key with which the host must authenticate itself (DH-HMAC-CHAP). */
   readonly dhchapKey?: KeyInput | undefined
-  /** The key that the host may ask the subsystem to prove. Only with `dhchapKey`. */
+  /** The key with which the subsystem authenticates itself when the host asks. Only with `dhchapKey`. */
   readonly dhchapControllerKey?: KeyInput | undefined
 }
 
 /** @since 0.1.0 @category options */
 export interface ReferralOptions extends AddressOptions {
-  /** Default: the discovery subsystem there. */
+  /** Default: the discovery subsystem at that address. */
   readonly subnqn?: string | undefined
   /** Tells hosts to use TLS. Default false. */
   readonly secureChannel?: boolean | undefined

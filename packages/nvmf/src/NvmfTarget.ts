@@ -1,7 +1,6 @@
 /**
- * The NVMe over Fabrics target: bdevs of this machine, exported to others. For services that hand out disks; the one thing to
- * know is that nobody is let in until told so: listeners are on the loopback address, and no host is allowed, unless you say
- * otherwise.
+ * The NVMe over Fabrics target, which exports bdevs to hosts. No host is admitted by default. Listeners use the
+ * loopback address by default.
  *
  * ```ts
  * import * as Bdev from "@effect-spdk/core/Bdev"
@@ -24,7 +23,7 @@
  * )
  * ```
  *
- * All of it goes by SPDK's RPC, so that `Spdk.layerRemote` controls the target of an `spdk_tgt` elsewhere with the same program.
+ * Every call uses SPDK's RPC. With `Spdk.layerRemote`, the same program controls the target of an `spdk_tgt` elsewhere.
  *
  * @since 0.1.0
  */
@@ -62,11 +61,11 @@ export type * from "./NvmfOptions.ts"
 export type * from "./NvmfSubsystem.ts"
 export type * from "./NvmfTransport.ts"
 
-/** Why a target is not made. @since 0.1.0 @category errors */
+/** The reasons for which a target is not created. @since 0.1.0 @category errors */
 export type TargetError = SpdkError<RpcReason | OptionsClash>
 
 /**
- * The target of an SPDK.
+ * The NVMe over Fabrics target of an SPDK.
  *
  * @since 0.1.0
  * @category services
@@ -74,28 +73,30 @@ export type TargetError = SpdkError<RpcReason | OptionsClash>
 export class NvmfTarget extends Context.Service<
   NvmfTarget,
   {
-    /** What it speaks, with all options as they are (`nvmf_get_transports`). */
+    /** The transports of the target with their current options (`nvmf_get_transports`). */
     readonly transports: Effect.Effect<ReadonlyArray<Info.TransportInfo>, NvmfError>
     /**
-     * Makes a subsystem (`nvmf_create_subsystem`). The end of the scope stops listening for it, waits up to `drainTimeout` for its
-     * hosts to be gone, takes its namespaces out and deletes it; the whole within `Bdev.ReleaseTimeout`. What is gone already is
-     * no error then. `AlreadyExists` when the name is taken.
+     * Creates a subsystem (`nvmf_create_subsystem`). Fails with `AlreadyExists` when the name is taken.
+     *
+     * The end of the scope removes the listeners, waits up to `drainTimeout` for the hosts to disconnect, removes the
+     * namespaces, and deletes the subsystem. All of this happens within `Bdev.ReleaseTimeout`. A part that was removed
+     * before is not an error.
      */
     readonly subsystem: (options: SubsystemOptions) => Effect.Effect<Subsystem, NvmfError, Scope.Scope>
-    /** All of them, the discovery subsystem too (`nvmf_get_subsystems`). */
+    /** All subsystems, the discovery subsystem included (`nvmf_get_subsystems`). */
     readonly subsystems: Effect.Effect<ReadonlyArray<Info.SubsystemInfo>, NvmfError>
     /**
-     * The discovery subsystem. Whoever reaches a listener of any subsystem may ask it too; a listener of its own tells of
-     * all subsystems at an address of its own. It lets anybody in.
+     * The discovery subsystem, which admits every host. It is reachable at the listeners of all subsystems. A listener
+     * of its own reports all subsystems at an additional address.
      */
     readonly discovery: SubsystemAccess
     /**
-     * Tells hosts of a subsystem elsewhere (`nvmf_discovery_add_referral`), until the end of the scope. `traddr` is a numerical
-     * address: SPDK could not remove a referral to a name.
+     * Refers hosts to another discovery service until the end of the scope (`nvmf_discovery_add_referral`). `traddr`
+     * must be a numeric address, because SPDK cannot remove a referral to a host name.
      */
     readonly addReferral: (options: ReferralOptions) => Effect.Effect<void, NvmfError, Scope.Scope>
     readonly referrals: Effect.Effect<ReadonlyArray<Info.ReferralInfo>, NvmfError>
-    /** `nvmf_get_stats` */
+    /** The statistics of the target (`nvmf_get_stats`). */
     readonly stats: Effect.Effect<Info.TargetStats, NvmfError>
   }
 >()("@effect-spdk/nvmf/NvmfTarget") {}
@@ -104,9 +105,10 @@ const onlyTcp: ReadonlyArray<TransportOptions> = [{ trtype: "TCP" }]
 const defaultDrainTimeout: Duration.Input = "10 seconds"
 
 /**
- * The target of the SPDK in the context, with these transports. They stay when the target's user is gone: SPDK has no call that
- * takes one down. A transport that is there with other values of the options given here fails with `OptionsClash`, as far as SPDK
- * tells the values: of masked commands and the polling of connections it does not.
+ * The target of the SPDK in the context, with these transports. Transports stay after the release of the target,
+ * because SPDK has no call that removes one. An existing transport with different values of these options fails with
+ * `OptionsClash`. SPDK does not report the values of masked commands and of the polling of connections, so these two
+ * are not compared.
  *
  * @since 0.1.0
  * @category constructors
