@@ -1,4 +1,4 @@
-/** Loads the addon, and says why when there is none that fits. */
+/** Loads the addon, and gives the reason when no suitable addon is found. */
 import { existsSync } from "node:fs"
 import { createRequire } from "node:module"
 import { join } from "node:path"
@@ -13,24 +13,27 @@ export type LoadResult =
   | { readonly _tag: "Loaded"; readonly addon: Addon; readonly path: string }
   | { readonly _tag: "Missing"; readonly lookedFor: ReadonlyArray<string>; readonly reason: string }
 
-/** Environment variable that names another build of the addon, an instrumented one for example. */
+/** The environment variable that names another build of the addon, for example an instrumented one. */
 export const addonPathVariable = "EFFECT_SPDK_ADDON"
 
 let loaded: LoadResult | undefined
 
-/** Loads the addon once. Missing means that libspdk cannot be used here, and says why. */
+/** Loads the addon once. When it is missing, libspdk is not usable here, and the result gives the reason. */
 export const load = (): LoadResult => {
   loaded ??= find()
   return loaded
 }
 
-/** Works wherever the package is; `npx effect-spdk build` is the same in a project that depends on core. */
+/**
+ * This command works wherever the package is installed. `npx effect-spdk build` does the same in a project that depends
+ * on core.
+ */
 const build = `node ${fileURLToPath(new URL("../addon/build.mjs", import.meta.url))}`
 
-/** An addon that was compiled elsewhere, as `npm run pack-addon` of this project makes it. */
+/** The package of an addon that was compiled elsewhere. `npm run pack-addon` of this project makes it. */
 const prebuiltPackage = `@effect-spdk/native-${process.platform}-${process.arch}`
 
-/** A package manager that keeps packages apart puts it beside the program, not beside this one. */
+/** A package manager that isolates packages puts the addon's package beside the program, not beside this package. */
 const prebuilt = (): string | undefined => {
   for (const from of [import.meta.url, process.argv[1], join(process.cwd(), "package.json")]) {
     try {
@@ -71,7 +74,7 @@ const find = (): LoadResult => {
   }
 }
 
-/** Its rings or its functions are others than the ones that this package was compiled for. */
+/** The message for an addon whose rings or functions differ from those that this package was compiled for. */
 const stale = (addon: Addon, isNamed: boolean): string =>
   `the addon was built from other sources than this package (interface ${addon.abi ?? "without a hash"}, needed ${abi}); ` +
   (isNamed ? `build it anew, or unset ${addonPathVariable}` : `this builds it anew: ${build}`)

@@ -1,6 +1,6 @@
 /**
- * One JavaScript thread's end of the addon: sends control calls and matches their answers, tells what happens to devices, and
- * has its queues drained.
+ * One JavaScript thread's end of the addon. The host sends control calls, matches their answers, reports device events,
+ * and drains its queues.
  */
 import {
   type Addon,
@@ -29,7 +29,7 @@ export interface Reply {
   readonly a: number
   readonly b: number
   readonly text: string
-  /** Of calls to blobstores, and the completion of an NVMe command. */
+  /** Present for calls on blobstores, and for the completion of an NVMe command. */
   readonly bytes?: Uint8Array
 }
 
@@ -48,7 +48,7 @@ export interface LogLine {
 
 export type OnLog = (lines: ReadonlyArray<LogLine>, droppedLines: number) => void
 
-/** A queue with the SPDK thread under it. */
+/** A queue and the SPDK thread that serves it. */
 export interface HostQueue {
   readonly id: number
   /** SPDK's number of the thread. */
@@ -60,13 +60,13 @@ export class Host {
   readonly addon: Addon
   readonly nvme: HostNvme
   private readonly replies = new Map<number, OnReply>()
-  /** Numbers of starts, which go on naming them after their answer. */
+  /** Request numbers of starts. A start keeps its number after its answer, until it is released. */
   private readonly shares = new Set<number>()
   private readonly progress = new Map<number, (done: number) => void>()
   private readonly devices = new Map<number, (event: DeviceEvent) => void>()
   private readonly queues = new Map<number, HostQueue>()
   private readonly drainer: Drainer
-  /** Pollers that are not paused: a tick is due, as with a timer of Node's. */
+  /** Pollers that are not paused. A due tick keeps the event loop alive, like a timer of Node's. */
   private readonly duePollers = new Map<number, HostQueue>()
   private logListeners: ReadonlyArray<OnLog> = []
   private nextRequest = 1
@@ -80,7 +80,7 @@ export class Host {
     addon.attach((events, sharesProcessor) => this.onWake(events, sharesProcessor))
   }
 
-  /** Returns the number of the start, to release it by. */
+  /** Returns the number of the start, which `release` takes. */
   start(options: StartOptions, onReply: OnReply): number {
     const start = this.ask((reply) => {
       if (reply.status !== 0) this.shares.delete(start)
@@ -91,7 +91,7 @@ export class Host {
     return start
   }
 
-  /** Gives the share of a start back, also before its answer. A start that was refused or failed has none. */
+  /** Releases the share of a start, also before its answer. A start that was refused or failed has no share. */
   release(start: number): void {
     this.shares.delete(start)
     this.addon.release(start)
@@ -104,7 +104,7 @@ export class Host {
     }
   }
 
-  /** `cpuMask` as SPDK writes it, `0x3`; "" for any core. */
+  /** `cpuMask` is in SPDK's notation, `0x3`; "" allows any core. */
   spawn(name: string, cpuMask: string, onReply: (reply: Reply, queue: HostQueue | undefined) => void): void {
     const request = this.ask((reply) => {
       const memory = reply.status === 0 ? this.addon.ring(reply.a) : undefined
@@ -122,7 +122,7 @@ export class Host {
     this.addon.spawn(request, name, cpuMask, sqEntries, cqEntries)
   }
 
-  /** Completes everything of the queue, then ends its SPDK thread. */
+  /** Completes every request of the queue, then ends its SPDK thread. */
   exit(queue: HostQueue, onReply: OnReply): void {
     queue.ring.close()
     const request = this.ask((reply) => {
@@ -150,7 +150,7 @@ export class Host {
     this.addon.bdevOpen(request, name, write)
   }
 
-  /** Of a bdev, a blob or an NVMe namespace. */
+  /** Closes a bdev, a blob or an NVMe namespace. */
   bdevClose(descriptor: number, onReply: OnReply): void {
     const request = this.ask((reply) => {
       this.devices.delete(descriptor)
@@ -159,7 +159,7 @@ export class Host {
     this.addon.bdevClose(request, descriptor)
   }
 
-  /** `onProgress` runs now and then before the answer. */
+  /** `onProgress` may run several times before the answer. */
   blobstoreCall(
     name: string,
     target: number,
@@ -175,7 +175,7 @@ export class Host {
     this.addon.blobstoreCall(request, name, target, numbers, texts, values)
   }
 
-  /** reply.a: the blob, which is closed by `bdevClose`; reply.text: its description as JSON. */
+  /** reply.a: the blob, which `bdevClose` closes; reply.text: its description as JSON. */
   blobOpen(
     store: number,
     { numbers = [] }: BlobstoreArguments,
@@ -230,12 +230,12 @@ export class Host {
     this.addon.pollerControl(this.ask(onReply), queue.id, id, action)
   }
 
-  /** reply.a: slot, reply.b: generation. For what takes long to zero. */
+  /** For large allocations, which take long to zero. reply.a: slot, reply.b: generation. */
   dmaAllocate(lengthBytes: number, alignmentBytes: number, onReply: OnReply): void {
     this.addon.dmaAllocate(this.ask(onReply), lengthBytes, alignmentBytes)
   }
 
-  /** Requests of this JavaScript thread that have not completed. */
+  /** The number of requests of this JavaScript thread in flight. */
   get requestsInFlight(): number {
     return this.drainer.requestsInFlight
   }
@@ -257,7 +257,7 @@ export class Host {
     return false
   }
 
-  /** The event loop must not end while an answer, a completion or a tick is due. */
+  /** Keeps the event loop alive while an answer, a completion or a tick is due. */
   private holdLoop(): void {
     const alive =
       this.replies.size > 0 || this.duePollers.size > 0 || (this.drainer.isAsleep && this.requestsInFlight > 0)
@@ -330,18 +330,18 @@ export type HostResult =
   | Extract<LoadResult, { _tag: "Missing" }>
 
 /**
- * Where the host of a thread is kept. Not in this module: a hot reload, or a test runner that resets its modules, evaluates it once
- * more in the same thread, and the addon attaches only once.
+ * The key under which a thread's host is stored on `globalThis`. A hot reload or a test runner that resets modules
+ * evaluates this module again in the same thread, but the addon attaches only once.
  */
 const place = Symbol.for("@effect-spdk/native/Host")
 
 interface Kept {
-  /** Of the rings and calls that its copy of this module knows. */
+  /** The layout of the rings and calls that this host's copy of the module uses. */
   readonly layout: number
   readonly result: HostResult
 }
 
-/** The host of this JavaScript thread, one for all copies of this module in it; the addon attaches once to each thread. */
+/** The host of this JavaScript thread, shared by all copies of this module. The addon attaches once to each thread. */
 export const get = (): HostResult => {
   const kept: Kept | undefined = Reflect.get(globalThis, place)
   if (kept?.layout === Control.magic) return kept.result

@@ -1,8 +1,8 @@
-/** The part of a `Host` that drives NVMe controllers. Answers and events come by way of the host. */
+/** The part of a `Host` that drives NVMe controllers. Answers and events arrive through the host. */
 import type { Addon, AddonEvent, NvmeConnectOptions } from "./Addon.ts"
 import type { DeviceEvent, OnReply } from "./Host.ts"
 
-/** Of `AddonEvent.a`. */
+/** The event codes in `AddonEvent.a`. */
 const NvmeEventCode = { Async: 0, Failed: 1, Removed: 2 } as const
 
 export type NvmeEvent =
@@ -10,7 +10,7 @@ export type NvmeEvent =
   | { readonly _tag: "Failed"; readonly message: string }
   | { readonly _tag: "Removed" }
 
-/** What an admin command reads or writes. */
+/** The data that an admin command reads or writes. */
 export interface NvmeData {
   readonly slabSlot: number
   readonly slabGeneration: number
@@ -33,8 +33,8 @@ export class HostNvme {
   }
 
   /**
-   * Returns the controller's number, by which it is given up before its answer. reply.text: what it is as JSON, or why it
-   * failed.
+   * Returns the controller's number, with which the caller can give the connection up before its answer. reply.text:
+   * the description as JSON, or the reason of the failure.
    */
   connect(options: NvmeConnectOptions, onEvent: (event: NvmeEvent) => void, onReply: OnReply): number {
     let id = 0
@@ -56,7 +56,7 @@ export class HostNvme {
     this.addon.nvmeCall(request, controller, name)
   }
 
-  /** reply.a: the namespace, which is closed by `Host.bdevClose`; reply.text: its description as JSON. */
+  /** reply.a: the namespace, which `Host.bdevClose` closes; reply.text: its description as JSON. */
   open(controller: number, nsid: number, onEvent: (event: DeviceEvent) => void, onReply: OnReply): void {
     const request = this.ask((reply) => {
       if (reply.status === 0) this.devices.set(reply.a, onEvent)
@@ -65,7 +65,7 @@ export class HostNvme {
     this.addon.nvmeOpen(request, controller, nsid)
   }
 
-  /** reply.bytes: the completion. Returns the number by which `abort` names it. */
+  /** Returns the number that `abort` takes. reply.bytes: the completion. */
   admin(controller: number, command: Uint8Array, data: NvmeData | undefined, onReply: OnReply): number {
     const request = this.ask(onReply)
     const { lengthBytes, offsetBytes, slabGeneration, slabSlot } = data ?? noData
@@ -77,7 +77,7 @@ export class HostNvme {
     this.addon.nvmeAbort(controller, request)
   }
 
-  /** reply.text: the addresses of this machine's devices, a line each. */
+  /** reply.text: the addresses of this machine's devices, one per line. */
   scan(trtype: string, onReply: OnReply): void {
     this.addon.nvmeScan(this.ask(onReply), trtype)
   }

@@ -1,16 +1,16 @@
 /**
- * The data plane as every engine offers it: a queue of one SpdkThread. JavaScript side only; the libspdk
- * implementation drives rings (`RingQueue`), the embedded one runs in this isolate.
+ * The data plane that every engine offers: a queue of one SpdkThread. All of it runs on the JavaScript side. The
+ * libspdk implementation drives rings (`RingQueue`). The embedded implementation runs in this isolate.
  */
 import type { Opcode } from "./Layout.ts"
 
-/** A native object: `slot` finds it, `generation` tells whether it is still the one that was meant. */
+/** A native object. `slot` finds the object. `generation` tells whether the slot still holds the same object. */
 export interface Handle {
   readonly slot: number
   readonly generation: number
 }
 
-/** A piece of DMA memory: `lengthBytes` from `offsetBytes` in a slab. */
+/** A range of DMA memory: `lengthBytes` from `offsetBytes` in a slab. */
 export interface SlabRange {
   readonly slab: Handle
   readonly offsetBytes: number
@@ -18,8 +18,8 @@ export interface SlabRange {
 }
 
 /**
- * A request as it is handed to `submit`, which copies it: one object may be filled again and again.
- * `Read` and `Write` use the slab fields, for as many bytes as the blocks have, or `segments` when it is not undefined.
+ * A request as passed to `submit`, which copies it, so one object can be reused. `Read` and `Write` transfer as many
+ * bytes as the blocks have. They use the slab fields, or `segments` when that is not undefined.
  */
 export interface Entry {
   opcode: Opcode
@@ -28,7 +28,7 @@ export interface Entry {
   slabSlot: number
   slabGeneration: number
   slabOffset: number
-  /** In blocks of the bdev; in microseconds for `Timer`. Checked safe integer. */
+  /** In blocks of the bdev. In microseconds for `Timer`. A checked safe integer. */
   offsetBlocks: number
   lengthBlocks: number
   segments: ReadonlyArray<SlabRange> | undefined
@@ -47,15 +47,15 @@ export const makeEntry = (): Entry => ({
 })
 
 /**
- * Whoever waits for requests. `complete` runs exactly once per submitted request, on the JS thread, never
- * before `submit` has returned. `index` is the number that was given to `submit`. `status` is 0 or a
- * negative errno, `detail` a `Detail`, `nvme` as in `Cqe.reasonWord`. It must not throw.
+ * The receiver of completions. `complete` runs exactly once per submitted request, on the JS thread, and never before
+ * `submit` has returned. `index` is the number that was passed to `submit`. `status` is 0 or a negative errno. `detail`
+ * is a `Detail`. `nvme` is as in `Cqe.reasonWord`. `complete` must not throw.
  */
 export interface Completion {
   complete(index: number, status: number, detail: number, nvme: number): void
 }
 
-/** Names a request until its completion; opaque, and never reused while the request is in flight. */
+/** The opaque id of a request until its completion. An id is never reused while its request is in flight. */
 export type RequestId = number
 
 /** Never the id of a request. */
@@ -63,27 +63,33 @@ export const noRequest: RequestId = -1
 
 export interface Queue {
   /**
-   * Submits one request. Never blocks and never refuses: when the ring is full the entry waits in order on
-   * this side. Errors of any kind arrive through `complete`.
+   * Submits one request. Never blocks and never refuses. When the ring is full, the entry waits in order in JavaScript
+   * memory. Errors of any kind arrive through `complete`.
    */
   submit(entry: Entry, completion: Completion, index: number): RequestId
-  /** Tries to abort a request. The request still completes exactly once, aborted or not. Ignores ids that have completed. */
+  /**
+   * Tries to abort a request. The request still completes exactly once, aborted or not. An id that has completed is
+   * ignored.
+   */
   abort(id: RequestId): void
-  /** Between `cork` and `uncork` entries may be handed over in groups: for whoever submits many in one go. Pairs nest. */
+  /**
+   * Between `cork` and `uncork`, the queue may publish entries in groups. For callers that submit many entries at once.
+   * Pairs may nest.
+   */
   cork(): void
   uncork(): void
-  /** Requests submitted and not completed, those waiting for a place in the ring included. */
+  /** The number of requests in flight, including those that wait for a place in the ring. */
   readonly inFlight: number
-  /** Undefined where every device answers later. */
+  /** `undefined` when every device completes later. */
   readonly immediate: ImmediateTransfers | undefined
 }
 
-/** Reads and writes of devices that are nothing but memory of this process: no request is made of them, and no completion. */
+/** Reads and writes of devices that are memory of this process. They need no request and no completion. */
 export interface ImmediateTransfers {
   /**
-   * Does the `Read` or `Write` of an entry without `segments` before it returns, also before what waits in the queue: requests
-   * in flight have no order. False, and nothing has happened, when it has to be submitted: the device is another one, it is
-   * to be refused, or it is the turn of others.
+   * Performs the `Read` or `Write` of an entry without `segments`, before the call returns. The transfer may overtake
+   * waiting requests, because requests in flight have no order. Returns false, without any effect, when the entry must
+   * be submitted: for another device, for an entry to be refused, or when other requests are due first.
    */
   transfer(entry: Entry): boolean
 }

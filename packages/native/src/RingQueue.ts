@@ -1,8 +1,8 @@
 /**
- * The JavaScript side of one SpdkThread's rings. Submitting writes an entry and publishes the tail; draining reads
- * completions until there are none. No call into native code, no allocation and no lock per request.
+ * The JavaScript side of one SpdkThread's rings. A submission writes an entry and publishes the tail. A drain reads
+ * completions until the ring is empty. One request takes no call into native code, no allocation and no lock.
  *
- * Thread: the JavaScript thread that owns the `Host`, and no other.
+ * Thread: only the JavaScript thread that owns the `Host`.
  */
 import { Overflow, type Refused } from "./internal/overflow.ts"
 import { Control, Cqe, Detail, Opcode, Segment, Sqe, Wide } from "./Layout.ts"
@@ -16,29 +16,29 @@ import {
   type SlabRange
 } from "./Queue.ts"
 
-/** Completion places kept free for poller ticks. */
+/** The number of completion places that are kept free for poller ticks. */
 const reservedForTicks = 256
-/** Ids kept free for aborts, which must get through when a device holds all others. */
+/** The number of ids that are kept free for aborts. Aborts must work when a device holds all other ids. */
 const reservedForAborts = 64
-/** Entries written and not yet published while more are on their way. */
+/** The number of written entries after which the queue publishes, while more are being written. */
 const publishEvery = 16
-/** Completions copied out of the ring before the first of them runs. */
+/** The number of completions that are copied out of the ring before the first of them runs. */
 const takeTogether = 16
-/** Request ids are `id + generation * idSpace`; ids of requests that wait outside the ring are negative. */
+/** A request id is `id + generation * idSpace`. Ids of requests that wait outside the ring are negative. */
 const idSpace = 65536
 const twoTo32 = 4294967296
 
 const ecanceled = -125
 const einval = -22
 
-/** What the queue needs of its host. */
+/** The functions that the queue needs from its host. */
 export interface RingQueueHost {
-  /** There is something in flight: drain until there is not. */
+  /** Called when a request is in flight. The host drains until none is. */
   readonly schedule: () => void
   readonly kick: () => void
 }
 
-/** Owns the ids of aborts: nobody waits for the answer. */
+/** Owns the ids of aborts. No caller waits for their completion. */
 const abortOwner: Completion = { complete: () => {} }
 
 export class RingQueue implements Queue {
@@ -53,16 +53,19 @@ export class RingQueue implements Queue {
   private readonly cqMask: number
 
   /**
-   * Entries until they are published. A store into a line that the other core has read takes long to get there, and holds up
-   * all stores behind it; a copy of whole lines has many of them on their way at once.
+   * Entries before they are published. A store to a cache line that the other core has read is slow, and holds up all
+   * stores behind it. A copy of whole lines has many of them on their way at once.
    */
   private readonly staged: Uint32Array
-  /** The first n slots of it, made once. */
+  /** Views of the first n slots of `staged`, made once. */
   private readonly stagedSlots: ReadonlyArray<Uint32Array>
   private sqTail: number
   private sqPublished: number
   private sqHeadSeen: number
-  /** Completions taken out of the ring together: each read of a line that the other core wrote would wait for itself. */
+  /**
+   * Completions that are read from the ring together. Separate reads of lines that the other core wrote would each
+   * wait.
+   */
   private readonly arrived = new Uint32Array(takeTogether * Cqe.words)
   private cqHead: number
   private cqHeadStored: number
@@ -77,7 +80,7 @@ export class RingQueue implements Queue {
   private readonly overflow = new Overflow()
   private nextSequence = noRequest - 1
   private refused: Array<Refused> = []
-  /** Aborts without a place in the ring. */
+  /** Aborts that wait for a place in the ring. */
   private aborts: Array<RequestId> = []
 
   private readonly tickHandlers = new Map<number, (runs: number) => void>()
@@ -118,12 +121,12 @@ export class RingQueue implements Queue {
     return this.inFlightCount
   }
 
-  /** Nothing comes out of the ring any more. What is submitted is refused, as soon as somebody drains. */
+  /** Whether the ring delivers no more completions. A later submission is refused at the next drain. */
   get hasEnded(): boolean {
     return this.ended
   }
 
-  /** Ticks arrive without anything in flight: the host must listen. */
+  /** Whether the queue has pollers. Ticks arrive without a request in flight, so the host must listen. */
   get hasPollers(): boolean {
     return this.tickHandlers.size > 0
   }
@@ -171,7 +174,7 @@ export class RingQueue implements Queue {
     this.host.schedule()
   }
 
-  /** Between `cork` and `uncork` entries are published in groups. Pairs may nest. */
+  /** Between `cork` and `uncork`, the queue publishes entries in groups. Pairs may nest. */
   cork(): void {
     this.corks++
   }
@@ -181,7 +184,7 @@ export class RingQueue implements Queue {
     if (this.corks === 0) this.publish()
   }
 
-  /** Completes what there is, at most about `limit`; returns how many. Never re-entered. */
+  /** Runs the available completions, at most about `limit`, and returns their number. Never re-entered. */
   drain(limit: number): number {
     if (this.draining) return 0
     this.draining = true
@@ -213,7 +216,7 @@ export class RingQueue implements Queue {
     }
   }
 
-  /** Announces sleep. False when there is something to do, in which case sleep is off. */
+  /** Announces sleep. Returns false, and cancels the sleep, when there is work. */
   sleep(): boolean {
     Atomics.store(this.signed, Control.jsSleepingWord, 1)
     if (
@@ -231,7 +234,7 @@ export class RingQueue implements Queue {
     Atomics.store(this.signed, Control.jsSleepingWord, 0)
   }
 
-  /** From here on everything is refused. What is in the ring still gets its answer. */
+  /** Refuses every later submission. Entries in the ring still complete. */
   close(): void {
     this.closed = true
     this.publish()
@@ -241,7 +244,10 @@ export class RingQueue implements Queue {
     this.aborts = []
   }
 
-  /** The native side has answered everything it ever will: what has no answer in the ring is cancelled. */
+  /**
+   * Called when the native side has published its last completion. Requests without a completion in the ring are
+   * cancelled.
+   */
   end(): void {
     this.close()
     this.ended = true
@@ -335,7 +341,7 @@ export class RingQueue implements Queue {
     }
   }
 
-  /** Gives completions and entries to the reactor, those that waited for a place included. */
+  /** Hands completion places and entries to the reactor, including those that waited for a place. */
   private handOver(): void {
     if (this.cqHead !== this.cqHeadStored) {
       this.cqHeadStored = this.cqHead
@@ -346,14 +352,17 @@ export class RingQueue implements Queue {
     this.publish()
   }
 
-  /** True when something waits for the reactor to take entries out of the ring: nothing wakes us when it does. */
+  /**
+   * Whether an entry waits for the reactor to take entries out of the ring. The reactor does not wake JavaScript for
+   * that.
+   */
   private waitsForReactor(): boolean {
     return (
       (!this.overflow.isEmpty && this.freeIdCount > this.abortIds) || (this.aborts.length > 0 && this.freeIdCount > 0)
     )
   }
 
-  /** False when there is no place for it now. */
+  /** Returns false when the ring has no place now. */
   private pushAbort(id: RequestId): boolean {
     const slot = id % idSpace
     const generation = Math.floor(id / idSpace)
@@ -376,7 +385,7 @@ export class RingQueue implements Queue {
     this.overflow.trim()
   }
 
-  /** Copies up to so many completions out of the ring; returns how many. */
+  /** Copies at most `count` completions out of the ring and returns their number. */
   private take(count: number): number {
     const first = this.cqHead & this.cqMask
     const taken = Math.min(count, takeTogether, this.cqMask + 1 - first)

@@ -1,4 +1,4 @@
-/** libspdk bound to Node.js: the addon, the rings and the typed face over them. No Effect here. */
+/** libspdk for Node.js: the addon, the rings and their typed interface, without Effect. */
 export * as Addon from "./Addon.ts"
 export * as Host from "./Host.ts"
 export * as Layout from "./Layout.ts"
