@@ -1,3 +1,4 @@
+import { suite as claims } from "./suites/blobClaims.ts"
 import { suite as degraded } from "./suites/blobDegraded.ts"
 import { suite as externals } from "./suites/blobExternals.ts"
 import { suite as io } from "./suites/blobIo.ts"
@@ -7,4 +8,4 @@ import { suite as store } from "./suites/blobStore.ts"
 import { withDriver } from "./support/blobs.ts"
 import { embedded } from "./support/engines.ts"
 
-embedded("portable blob", withDriver("portable", { store, io, metadata, snapshots, externals, degraded }))
+embedded("portable blob", withDriver("portable", { store, io, metadata, snapshots, externals, degraded, claims }))

@@ -39,6 +39,7 @@ export const registry: Readonly<Record<string, Registration>> = {
   bdevSoak: on("engines"),
   bdevStream: on("engines"),
   blobBadInput: on("drivers"),
+  blobClaims: on("drivers"),
   blobDegraded: on("drivers"),
   blobExternals: on("drivers"),
   blobFailStop: on("drivers"),

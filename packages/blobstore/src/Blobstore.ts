@@ -352,6 +352,12 @@ export const init: (options?: InitOptions) => Effect.Effect<Blobstore, InitError
  * The end of the scope unloads the store, as with `init`. Fails with `Busy` while a store is loaded on the bdev.
  * Interruption waits for the end of the load.
  *
+ * The bdev is claimed while the store is loaded. Opening the bdev for writing, exporting it, and stacking bdevs or other
+ * stores on it then fail with `Busy` and "claimed by module blobstore". Read-only handles open, so `Check.check` works
+ * beside the store. Handles that were open for writing before the load stay writable: do not write through them. When
+ * another module has claimed the bdev before the load, the load fails with `Busy`, which names the module. The claim ends
+ * after the unload.
+ *
  * `Corrupted` names the blob and the metadata page when they are known. Both drivers refuse metadata chains that form a
  * circle, and pages and clusters outside the store. The libspdk driver reads the metadata for these checks before SPDK
  * does, in large reads, because SPDK would never return. It also refuses a store with a blob that is its own ancestor.

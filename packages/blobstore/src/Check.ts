@@ -22,6 +22,7 @@
  * @since 0.1.0
  */
 import { Bdev, type IoError } from "@effect-spdk/core/Bdev"
+import { engineOf } from "@effect-spdk/core/Engine"
 import { Busy, ReadOnly, SpdkError } from "@effect-spdk/core/SpdkError"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
@@ -32,6 +33,7 @@ import { readSuper } from "./internal/check/reader.ts"
 import { repairStore } from "./internal/check/repair.ts"
 import { Dump, dumpBlob, type DumpedBlob, Repaired, Report, summaryOf } from "./internal/check/report.ts"
 import { type Survey, survey } from "./internal/check/survey.ts"
+import { only } from "./internal/reasons.ts"
 import { hasStore } from "./internal/claims.ts"
 
 export * from "./internal/check/finding.ts"
@@ -88,7 +90,7 @@ export const dump: Effect.Effect<Dump, CheckError, Bdev> = Effect.flatMap(Bdev, 
  * blobs and missing parents are not changed.
  *
  * Fails with `ReadOnly`, and writes nothing, when the bdev was not opened for writing. Fails with `Busy` when a
- * blobstore is loaded on this handle of the bdev. A store that is loaded by another handle is not noticed.
+ * blobstore is loaded on the bdev, or another module has claimed it. The repair claims the bdev until it returns.
  *
  * During the repair the store is marked as not unloaded, and flushes order the steps. A power cut thus leaves a store
  * that a load recovers. When the repair returns, all of it is durable. Interruption stops the repair between two
@@ -106,12 +108,19 @@ export const repair: Effect.Effect<Repaired, CheckError, Bdev> = Effect.gen(func
     const detail = "a blobstore is loaded on this bdev"
     return yield* new SpdkError({ reason: new Busy({ operation: "Check.repair", resource: bdev.name, detail }) })
   }
+  // A store is not loaded meanwhile, and the bdev is not exported.
+  const engine = engineOf(bdev)
+  if (engine !== undefined && !bdev.isRemoved) {
+    const place = { operation: "Check.repair", resource: bdev.name }
+    const claim = Effect.acquireRelease(engine.claimBdev(bdev.name, place.operation), (letGo) => letGo)
+    yield* only(place, ["Busy"])(claim)
+  }
   const before = yield* look(bdev)
   const { found } = before
   const actions = found === undefined ? [] : yield* repairStore(bdev, found.survey, found.masks)
   const after = actions.length === 0 ? before : yield* look(bdev)
   return new Repaired({ actions, before: before.report, after: after.report })
-})
+}).pipe(Effect.scoped)
 
 const look = Effect.fnUntraced(function* (
   bdev: Bdev,

@@ -170,7 +170,8 @@ export type OpenError = SpdkErrorOf<
 
 /**
  * Opens a bdev by its name or an alias (`spdk_bdev_open_ext`). Any number of handles may be open. Opening for writing
- * fails with `PermissionDenied` when another module has claimed the bdev. An unknown name fails with `NotFound`.
+ * fails with `Busy`, which names the claimer, when a module or a loaded blobstore has claimed the bdev. An unknown name
+ * fails with `NotFound`.
  *
  * At the end of the scope, new I/O fails with `Released`. The release waits for the I/O in flight, closes the channels,
  * and then the descriptor. The release does the same after the bdev was removed. It dies with `TimedOut` when it takes

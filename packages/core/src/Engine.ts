@@ -4,6 +4,7 @@
  *
  * @since 0.1.0
  */
+export { engineOf } from "./internal/bdevHandle.ts"
 export { bytesOf } from "./internal/byteSize.ts"
 export type * from "./internal/engine.ts"
 export { EngineService } from "./internal/engineService.ts"

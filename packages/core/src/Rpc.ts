@@ -1,27 +1,23 @@
 /**
- * SPDK's JSON-RPC as Effects. Every engine provides an `RpcClient`. `layerUnix` and `layerTcp` make a client of an
- * `spdk_tgt` that runs elsewhere.
+ * SPDK's JSON-RPC as Effects. Every engine has an `RpcClient`; a program that controls somebody's `spdk_tgt` makes
+ * one with `layerUnix` or `layerTcp`.
  *
  * @since 0.1.0
  */
 import * as Context from "effect/Context"
-import * as Duration from "effect/Duration"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
-import * as Option from "effect/Option"
 import * as Result from "effect/Result"
-import * as Schedule from "effect/Schedule"
+import type * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
-import * as Scope from "effect/Scope"
+import type * as Scope from "effect/Scope"
 import { type RpcMethods, rpcMethods } from "./generated/RpcMethods.ts"
-import { defaultLimits } from "./internal/jsonFrames.ts"
-import { type RpcAddress, RpcConnection } from "./internal/rpcConnection.ts"
-import { makeGuard } from "./internal/rpcGuard.ts"
+import type { RpcAddress } from "./internal/rpcConnection.ts"
+import { makeRpc, socketPathBytes } from "./internal/rpcMake.ts"
 import { invalidFromIssue, protocolFromIssue } from "./internal/schemaIssue.ts"
 import { rpcResults } from "./RpcResults.ts"
 import {
-  failInvalid,
   type InvalidArgument,
   type RpcProtocol,
   type RpcReason,
@@ -32,28 +28,27 @@ import {
 export type { RpcAddress, RpcMethods }
 
 /** The longest path that fits into `sockaddr_un`. @since 0.1.0 @category constants */
-export const maxSocketPathBytes = 107
+export const maxSocketPathBytes: number = socketPathBytes
 
-/** The type of a call's `params` before they are checked against the method. @since 0.1.0 @category models */
+/** What `params` of a call may be, before it is known to fit the method. @since 0.1.0 @category models */
 export type RpcParams = { readonly [name: string]: unknown } | undefined
 
 /** @since 0.1.0 @category models */
 export interface RpcCallOptions {
-  /** The time limit for the answer, including the wait for a connection. Overrides the limit of the client. */
+  /** How long to wait for the answer, the wait for a connection included. Replaces the client's own limit. */
   readonly timeout?: Duration.Input | undefined
 }
 
 /** @since 0.1.0 @category models */
 export interface RpcOptions {
-  /** The time limit of calls that set none. Default 60 seconds, as in rpc.py. `Duration.infinity`: no limit. */
+  /** The limit of a call that names none. 60 seconds when absent, which is rpc.py's; `Duration.infinity` for none. */
   readonly timeout?: Duration.Input | undefined
   /**
-   * The schedule of attempts to connect while the server is unreachable. Default: after 50, 100, 200 and 400
-   * milliseconds. After a connection breaks, the next call reconnects. Calls in flight on the broken connection fail
-   * and are not resent.
+   * When to try again while the server cannot be reached. When absent: after 50, 100, 200 and 400 milliseconds.
+   * A connection that breaks is made anew by the next call; what was in flight fails, and is not sent again.
    */
   readonly reconnect?: Schedule.Schedule<unknown, SpdkError<RpcUnreachable>> | undefined
-  /** The maximum size of an answer in bytes. Default 64 MiB. */
+  /** The largest answer that is taken in. 64 MiB when absent. */
   readonly maxMessageBytes?: number | undefined
 }
 
@@ -75,7 +70,8 @@ export class RpcClient extends Context.Service<
      * Calls any method by name. `call` of this module checks parameters and decodes results. Here only what cannot be sent, and
      * what SPDK 26.05 is known not to survive, is refused: `InvalidArgument` for a null bdev of block size 0, a split into more
      * parts than blocks, an NVMe command that moves more than its buffer has; `AlreadyExists` for a name or UUID that is taken
-     * where a module does not survive that (split, passthru, zone_block); `Busy` for the store of a volume that is being deleted;
+     * where a module does not survive that (split, passthru, zone_block); `Busy` for the store of a volume that is being deleted,
+     * and for a bdev on a base that is claimed, of which several of SPDK's modules would make their bdev later all the same;
      * `NotSupported` for `iobuf_get_stats` after this client deleted a target whose transport another target has too.
      * `InvalidArgument` too for what SPDK could delete no bdev after: a histogram of an unknown type of I/O, and blocks above 4096
      * bytes with an I/O boundary, below a striped RAID or, when they are no divisor of it, below a store of logical volumes.
@@ -87,58 +83,33 @@ export class RpcClient extends Context.Service<
       params?: RpcParams,
       options?: RpcCallOptions
     ) => Effect.Effect<Schema.Json, SpdkError<RpcReason>>
+    /**
+     * Who has claimed a bdev, in words, `claimed by module raid (exclusive_write)`; undefined when nobody has. Of the engines in
+     * this process: SPDK's RPC says that a bdev is claimed, and not by whom.
+     */
+    readonly claimOf?: (bdev: string) => Effect.Effect<string | undefined>
   }
 >()("@effect-spdk/core/RpcClient") {}
 
 /**
- * Makes a client of the server at this address. The first call connects. The end of the scope closes the connection and
- * fails calls in flight with `Released`.
+ * A client of the server at this address. Connects when the first call needs it; the end of the scope closes the
+ * connection and fails what is in flight with `Released`.
  *
  * @since 0.1.0
  * @category constructors
  */
-export const make = Effect.fnUntraced(function* (
+export const make = (
   options: RpcOptions & { readonly address: RpcAddress }
-): Effect.fn.Return<RpcClient["Service"], SpdkError<InvalidArgument>, Scope.Scope> {
-  yield* checkAddress(options.address)
-  const maxMessageBytes = options.maxMessageBytes ?? defaultLimits.maxMessageBytes
-  if (!Number.isSafeInteger(maxMessageBytes) || maxMessageBytes < 2) {
-    return yield* failInvalid("Rpc.make", "maxMessageBytes", "is not a positive integer", maxMessageBytes)
-  }
-  const timeout = Duration.fromInput(options.timeout ?? "60 seconds")
-  if (Option.isNone(timeout)) return yield* failInvalid("Rpc.make", "timeout", "is not a duration", options.timeout)
-  const connectionOptions = {
-    address: options.address,
-    timeout: timeout.value,
-    reconnect: options.reconnect ?? defaultReconnect,
-    maxMessageBytes
-  }
-  // A scope of its own: while the client's closes, what came after the client may still have to connect, to delete what it made.
-  const { connection } = yield* Effect.acquireRelease(
-    Effect.map(Scope.make(), (attempts) => ({ attempts, connection: new RpcConnection(connectionOptions, attempts) })),
-    ({ attempts, connection: opened }) =>
-      Effect.andThen(
-        Effect.sync(() => opened.close()),
-        Scope.close(attempts, Exit.void)
-      )
-  )
-  const call: RpcClient["Service"]["call"] = (method, params, callOptions) =>
-    connection.call(method, params, callOptions?.timeout)
-  const guarded = makeGuard()
-  return RpcClient.of({
-    address: connection.address,
-    call: (method, params, callOptions) => guarded(method, params, call, call(method, params, callOptions))
-  })
-})
+): Effect.Effect<RpcClient["Service"], SpdkError<InvalidArgument>, Scope.Scope> => makeRpc(options)
 
-/** A client on a Unix socket. SPDK's default path is `/var/tmp/spdk.sock`. @since 0.1.0 @category layers */
+/** A client on a Unix socket, `/var/tmp/spdk.sock` by SPDK's own default. @since 0.1.0 @category layers */
 export const layerUnix = (
   options: RpcOptions & { readonly path: string }
 ): Layer.Layer<RpcClient, SpdkError<InvalidArgument>> =>
   Layer.effect(RpcClient, make({ ...options, address: { path: options.path } }))
 
 /**
- * A client over TCP. SPDK itself listens only on Unix sockets. Use this client with a forwarder such as socat or ssh.
+ * A client over TCP. SPDK itself listens on Unix sockets only; this is for what forwards to one, socat or ssh.
  *
  * @since 0.1.0
  * @category layers
@@ -151,18 +122,18 @@ export const layerTcp = (
 /** The methods of SPDK v26.05. @since 0.1.0 @category models */
 export type RpcMethod = keyof RpcMethods
 
-/** The result of a method: decoded when RpcResults has its Schema, otherwise JSON. @since 0.1.0 @category models */
+/** What a method answers: decoded where RpcResults has a Schema, JSON otherwise. @since 0.1.0 @category models */
 export type RpcResult<Method extends RpcMethod> = Method extends keyof typeof rpcResults
   ? (typeof rpcResults)[Method]["Type"]
   : Schema.Json
 
-/** Parameters are optional when the method requires none. @since 0.1.0 @category models */
+/** Parameters may be left out when none is required. @since 0.1.0 @category models */
 export type RpcArguments<Method extends RpcMethod> = {} extends RpcMethods[Method]
   ? [params?: RpcMethods[Method] | undefined, options?: RpcCallOptions | undefined]
   : [params: RpcMethods[Method], options?: RpcCallOptions | undefined]
 
 /**
- * The Schema of a method's parameters, built at the first use.
+ * The Schema of a method's parameters, built when it is first asked for.
  *
  * @since 0.1.0
  * @category schemas
@@ -171,10 +142,10 @@ export const paramsSchema = <Method extends RpcMethod>(method: Method): Schema.C
   rpcMethods[method]()
 
 /**
- * Calls a method of SPDK. Parameters are checked before the call is sent. Invalid parameters fail with
- * `InvalidArgument`, which names the parameter. A result of the wrong shape fails with `RpcProtocol`.
+ * Calls a method of SPDK. Parameters that do not fit it fail with `InvalidArgument`, which names the parameter,
+ * before anything is sent; an answer in another shape than SPDK's fails with `RpcProtocol`.
  *
- * For a method or parameter that SPDK v26.05 does not have, use `call` of the `RpcClient`.
+ * A method or parameter that SPDK v26.05 does not have goes through `RpcClient`'s own `call`.
  *
  * @since 0.1.0
  * @category calls
@@ -185,7 +156,7 @@ export const call = <Method extends RpcMethod>(
 ): Effect.Effect<RpcResult<Method>, SpdkError<RpcReason>, RpcClient> =>
   Effect.flatMap(RpcClient, (client) => callWith(client, method, ...args))
 
-/** `call` on the given client. @since 0.1.0 @category calls */
+/** `call` on this client. @since 0.1.0 @category calls */
 export const callWith = <Method extends RpcMethod>(
   client: RpcClient["Service"],
   method: Method,
@@ -224,24 +195,4 @@ const decodeResult = <Method extends RpcMethod>(
     // The schema is the one that RpcResult looks up; TypeScript does not relate the two lookups.
     Effect.map((decoded) => decoded as RpcResult<Method>)
   )
-}
-
-const defaultReconnect = Schedule.exponential("50 millis").pipe(Schedule.upTo({ times: 4 }))
-
-const checkAddress = (address: RpcAddress): Effect.Effect<void, SpdkError<InvalidArgument>> => {
-  if ("path" in address) {
-    const lengthBytes = Buffer.byteLength(address.path)
-    if (lengthBytes === 0) return failInvalid("Rpc.make", "path", "is empty", address.path)
-    if (address.path.includes("\0")) return failInvalid("Rpc.make", "path", "contains a NUL", address.path)
-    if (lengthBytes > maxSocketPathBytes) {
-      const rule = `has ${lengthBytes} bytes, and a socket's path has at most ${maxSocketPathBytes}`
-      return failInvalid("Rpc.make", "path", rule, address.path)
-    }
-    return Effect.void
-  }
-  if (address.host.trim() === "") return failInvalid("Rpc.make", "host", "is empty", address.host)
-  if (!Number.isInteger(address.port) || address.port < 1 || address.port > 65_535) {
-    return failInvalid("Rpc.make", "port", "is not an integer from 1 to 65535", address.port)
-  }
-  return Effect.void
 }

@@ -59,7 +59,7 @@ describe("a bdev module with two bases", () => {
       yield* engine.rpc.call("bdev_malloc_create", malloc("one", 8))
       yield* engine.rpc.call("bdev_malloc_create", malloc("two", 16))
       yield* engine.rpc.call("bdev_raid_create", create)
-      const again = yield* Effect.flip(engine.rpc.call("bdev_raid_create", create))
+      const again = yield* Effect.flip(engine.rpc.call("bdev_raid_create", { ...create, base_bdevs: ["three"] }))
       assert.strictEqual(again.reason._tag, "AlreadyExists")
       assert.isTrue(yield* engine.rpc.call("bdev_raid_delete", { name: "both" }))
       yield* open(engine, "one")

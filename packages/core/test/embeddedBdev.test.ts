@@ -379,7 +379,7 @@ describe("claims and removal", () => {
       yield* engine.rpc.call("bdev_malloc_create", malloc("m"))
       yield* engine.rpc.call("bdev_passthru_create", { name: "p", base_bdev_name: "m" })
       const refused = yield* Effect.flip(Effect.scoped(open(engine, "m")))
-      assert.include(refused.reason, { _tag: "PermissionDenied", resource: "m", errno: "EPERM" })
+      assert.include(refused.reason, { _tag: "Busy", resource: "m", errno: "EPERM" })
       yield* Effect.scoped(open(engine, "m", { write: false }))
       yield* engine.rpc.call("bdev_passthru_delete", { name: "p" })
       yield* Effect.scoped(open(engine, "m"))

@@ -31,7 +31,9 @@ const makeDying = (text: string) => {
       return 1
     },
     release: () => void seen.released++,
+    bdevClaimOf: () => {},
     listenToLog: () => () => {},
+    watchLog: () => () => {},
     ...neverConfigured
   }
   return { host, seen }
@@ -69,7 +71,9 @@ describe("an SPDK that never answers", () => {
           return 1
         },
         release: () => void seen.released++,
+        bdevClaimOf: () => {},
         listenToLog: () => () => {},
+        watchLog: () => () => {},
         ...neverConfigured
       }
       const options = yield* resolve("embedded", {}, () => {})
@@ -116,7 +120,9 @@ describe("a share of an SPDK that somebody else started", () => {
           return asked.length
         },
         release: () => {},
+        bdevClaimOf: () => {},
         listenToLog: () => () => {},
+        watchLog: () => () => {},
         ...neverConfigured
       }
       const options = yield* resolve("embedded", {}, () => {})
@@ -139,7 +145,9 @@ const makeQuick = () => {
       return 1
     },
     release: () => {},
+    bdevClaimOf: () => {},
     listenToLog: () => () => {},
+    watchLog: () => () => {},
     ...neverConfigured
   }
   return { host, seen }

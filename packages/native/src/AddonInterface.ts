@@ -137,7 +137,10 @@ export interface Addon {
   exit(request: number, queue: number): void
   kick(queue: number): void
   bdevOpen(request: number, name: string, write: boolean): void
-  /** Of a bdev, a blob or an NVMe namespace. */
+  /** For a loaded blobstore: SPDK opens the bdev for writing for nobody else. Given back by `bdevClose`. */
+  bdevClaim(request: number, name: string): void
+  bdevClaimOf(request: number, name: string): void
+  /** Of a bdev, a claim, a blob or an NVMe namespace. */
   bdevClose(request: number, target: number): void
   channelOpen(request: number, queue: number, target: number): void
   channelClose(request: number, queue: number, slot: number, generation: number): void

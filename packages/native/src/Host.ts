@@ -69,6 +69,7 @@ export class Host {
   /** Pollers that are not paused. A due tick keeps the event loop alive, like a timer of Node's. */
   private readonly duePollers = new Map<number, HostQueue>()
   private logListeners: ReadonlyArray<OnLog> = []
+  private readonly logWatchers = new Set<OnLog>()
   private nextRequest = 1
   private nextPoller = 1
   private alive = false
@@ -97,11 +98,18 @@ export class Host {
     this.addon.release(start)
   }
 
+  /** For who shows the log: one SPDK has one log, and the oldest listener gets it, or every layer would print every line. */
   listenToLog(listener: OnLog): () => void {
     this.logListeners = [...this.logListeners, listener]
     return () => {
       this.logListeners = this.logListeners.filter((other) => other !== listener)
     }
+  }
+
+  /** For who looks for a line: the watcher gets all of them, beside the listener. */
+  watchLog(watcher: OnLog): () => void {
+    this.logWatchers.add(watcher)
+    return () => this.logWatchers.delete(watcher)
   }
 
   /** `cpuMask` is in SPDK's notation, `0x3`; "" allows any core. */
@@ -150,7 +158,22 @@ export class Host {
     this.addon.bdevOpen(request, name, write)
   }
 
-  /** Closes a bdev, a blob or an NVMe namespace. */
+  /** reply.a: the claim, which `bdevClose` gives back; reply.text, with a status: who has claimed the bdev. */
+  bdevClaim(name: string, onReply: OnReply): void {
+    const request = this.ask((reply) => {
+      // The bdev's events are for those who do I/O.
+      if (reply.status === 0) this.devices.set(reply.a, () => {})
+      onReply(reply)
+    })
+    this.addon.bdevClaim(request, name)
+  }
+
+  /** reply.text: who has claimed the bdev, in words; empty when nobody has. */
+  bdevClaimOf(name: string, onReply: OnReply): void {
+    this.addon.bdevClaimOf(this.ask(onReply), name)
+  }
+
+  /** Closes a bdev, a claim, a blob or an NVMe namespace. */
   bdevClose(descriptor: number, onReply: OnReply): void {
     const request = this.ask((reply) => {
       this.devices.delete(descriptor)
@@ -291,8 +314,8 @@ export class Host {
     }
     this.holdLoop()
     if (lines.length > 0 || droppedLogLines > 0) {
-      // One SPDK has one log: the oldest listener gets it, or every layer would print every line.
       this.logListeners[0]?.(lines, droppedLogLines)
+      for (const watcher of this.logWatchers) watcher(lines, droppedLogLines)
     }
   }
 

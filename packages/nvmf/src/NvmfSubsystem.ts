@@ -71,11 +71,8 @@ export interface SubsystemAccess {
   readonly listeners: Effect.Effect<ReadonlyArray<Info.ListenerInfo>, NvmfError>
   /**
    * Adds a listener until the end of the scope (`nvmf_subsystem_add_listener`). The end of the scope disconnects the
-   * hosts that use the listener. Fails with:
-   *
-   * - `Busy` when another program uses the address,
-   * - `AlreadyExists` when the subsystem has the listener,
-   * - `NotFound` when the target lacks the transport.
+   * hosts that use the listener. Fails with `Busy` when another program uses the address, with `AlreadyExists` when the
+   * subsystem has the listener, and with `NotFound` when the target lacks the transport.
    */
   addListener(options?: ListenerOptions): Effect.Effect<Listener, NvmfError, Scope.Scope>
   /**
@@ -105,7 +102,7 @@ export interface Subsystem extends SubsystemAccess {
    *
    * - `NotFound` when there is no such bdev,
    * - `AlreadyExists` when the bdev is exported already, or the nsid or an identifier is in use,
-   * - `PermissionDenied` when another module has claimed the bdev,
+   * - `Busy` when another module or a loaded blobstore has claimed the bdev,
    * - `NoSpace` when the subsystem has `maxNamespaces` namespaces.
    *
    * When an SPDK has attached its own export, do not change the namespaces of that export. SPDK's initiator would block

@@ -69,6 +69,30 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
       })
     )
 
+    check("a write through an error bdev over a slow one, interrupted: it ends, and all of it closes", () =>
+      Effect.scoped(
+        Effect.gen(function* () {
+          const base = yield* Bdev.createMalloc({ name: fresh("base"), blockSize, numBlocks: 8192 })
+          const slow = yield* Bdev.createDelay({ base, name: fresh("slow") })
+          const { name } = yield* Bdev.createError({ base: slow })
+          const [part = ""] = yield* Bdev.createSplit({ base: name, count: 2 })
+          const bdev = yield* Bdev.open(part, { write: true })
+          yield* setLatency(slow, 300_000)
+          const writing = yield* Effect.forEach(Array.from({ length: 16 }), (_, index) =>
+            Effect.forkChild(bdev.writeBytes(index * blockSize, pattern(blockSize, 1)), { startImmediately: true })
+          )
+          yield* until(
+            "the writes are in flight",
+            Effect.map(inFlight, (count) => count === 16)
+          )
+          yield* settled
+          yield* within("the interruption", Fiber.interruptAll(writing), abortMillis)
+          // SPDK lost the abort of what its error bdev had handed on, and with it the channel.
+          yield* setLatency(slow, 0)
+        })
+      ).pipe((all) => within("the end of the scope", all, 2 * abortMillis))
+    )
+
     check("more than a ring holds, all interrupted: each can still be aborted", () =>
       Effect.gen(function* () {
         const bdev = yield* slowBdev(slowMicros)

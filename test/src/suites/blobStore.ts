@@ -295,9 +295,11 @@ export const suite: BlobSuite = (name, layer, capabilities, driver) =>
         Effect.gen(function* () {
           const bdev = yield* device()
           const other = yield* Layer.build(Layer.fresh(layer))
+          const open = Effect.provide(Bdev.open(bdev.name, { write: true }), other)
+          const same = yield* open
           yield* during(init(bdev, driver), (store) =>
             Effect.gen(function* () {
-              const same = yield* Bdev.open(bdev.name, { write: true })
+              yield* failsWith(open, "Busy")
               yield* failsWith(load(same, "portable"), "Busy")
               yield* failsWith(init(same, "portable"), "Busy")
               yield* failsWith(load(same, "libspdk"), "Busy")

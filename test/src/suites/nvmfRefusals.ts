@@ -61,7 +61,7 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
       })
     )
 
-    check("what is not there is NotFound, and what others have is PermissionDenied", () =>
+    check("what is not there is NotFound, and what others have is Busy", () =>
       Effect.gen(function* () {
         const made = yield* exported()
         yield* failsWith(made.subsystem.addNamespace({ bdev: "no such bdev" }), "NotFound", {
@@ -69,12 +69,20 @@ export const suite = (name: string, layer: EngineLayer, _capabilities: Capabilit
         })
         const claimed = yield* Bdev.createMalloc({ name: fresh("claimed"), blockSize, numBlocks: 64 })
         yield* Bdev.createPassthru({ base: claimed, name: fresh("passthru") })
-        yield* failsWith(made.subsystem.addNamespace({ bdev: claimed }), "PermissionDenied", { resource: claimed })
+        yield* failsWith(made.subsystem.addNamespace({ bdev: claimed }), "Busy", {
+          resource: claimed,
+          detail: "claimed by module passthru (exclusive_write)"
+        })
         yield* failsWith(made.subsystem.addHost({ nqn: freshNqn("host"), psk: "no such key" }), "NotFound", {
           resource: "no such key"
         })
         const nobody = yield* failsWith(NvmeBdev.attach({ ...pathTo(made), subnqn: freshNqn("nobody") }), "IoFailed")
         assert.include(nobody.message, "no such subsystem")
+        assert.notInclude(nobody.message, "this host")
+        const closed = yield* made.target.subsystem({ nqn: freshNqn("closed"), allowAnyHost: false })
+        yield* closed.addListener({ trsvcid: made.port })
+        const stranger = yield* failsWith(NvmeBdev.attach({ ...pathTo(made), subnqn: closed.nqn }), "IoFailed")
+        assert.include(stranger.message, "does not allow this host")
         assert.isFalse(nobody.isRetryable)
       })
     )

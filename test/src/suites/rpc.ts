@@ -322,7 +322,7 @@ export const suite = (name: string, layer: EngineLayer, capabilities: Capabiliti
           yield* failsWith(client.call("bdev_lvol_delete", { name: `${store}/w` }), "NotFound")
           yield* failsWith(
             client.call("bdev_lvol_create_lvstore", { bdev_name: base, lvs_name: fresh("store") }),
-            "PermissionDenied"
+            "Busy"
           )
         })
       )

@@ -1,7 +1,7 @@
 /** Which bdevs have a blobstore of this process loaded on them. Whatever else writes there works against that store. */
 import type { Bdev } from "@effect-spdk/core/Bdev"
 import type { Engine } from "@effect-spdk/core/Engine"
-import { Busy, SpdkError } from "@effect-spdk/core/SpdkError"
+import { Busy, DeviceRemoved, SpdkError } from "@effect-spdk/core/SpdkError"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type { Place } from "./reasons.ts"
@@ -28,26 +28,38 @@ const claimsOf = (engine: Engine): Claims => {
   return made
 }
 
-/** Keeps other stores off the bdev until the scope closes, or until what is returned is called. */
-export const claim = (place: Place, engine: Engine, bdev: Bdev): Effect.Effect<() => void, SpdkError, Scope.Scope> =>
+const detail = "a blobstore is loaded on this bdev"
+
+/**
+ * Keeps everybody else's writing off the bdev until the scope closes, or until what is returned has run: other stores, exports, bdevs on
+ * top of it, new handles. `Busy` names whoever has claimed it already.
+ */
+export const claim = (
+  place: Place,
+  engine: Engine,
+  bdev: Bdev
+): Effect.Effect<Effect.Effect<void>, SpdkError, Scope.Scope> =>
   Effect.acquireRelease(
     Effect.suspend(() => {
       const claimed = claimsOf(engine)
       const { name } = bdev
-      if (claimed.has(name)) {
-        const detail = "a blobstore is loaded on this bdev"
-        return Effect.fail(new SpdkError({ reason: new Busy({ ...place, detail }) }))
-      }
+      if (claimed.has(name)) return Effect.fail(new SpdkError({ reason: new Busy({ ...place, detail }) }))
+      // Another bdev may have its name by now.
+      if (bdev.isRemoved) return Effect.fail(new SpdkError({ reason: new DeviceRemoved({ ...place }) }))
       const mine = {}
       claimed.set(name, mine)
-      hasStore.add(bdev)
-      return Effect.succeed(() => {
+      const forget = Effect.sync(() => {
         if (claimed.get(name) !== mine) return
         claimed.delete(name)
         hasStore.delete(bdev)
       })
+      return engine.claimBdev(name, place.operation).pipe(
+        Effect.tap(() => Effect.sync(() => void hasStore.add(bdev))),
+        Effect.onError(() => forget),
+        Effect.map((release) => Effect.andThen(release, forget))
+      )
     }),
-    (letGo) => Effect.sync(letGo)
+    (letGo) => letGo
   )
 
 /** The bdev with a loaded store that `name`, an alias or a UUID, is or lies on; undefined when there is none. */

@@ -51,7 +51,7 @@ export class BlobstoreImpl implements Public.Blobstore {
   readonly [BlobstoreTypeId] = BlobstoreTypeId
   readonly bdev: string
   private readonly engine: Engine
-  private readonly letGo: () => void
+  private readonly letGo: Effect.Effect<void>
   private readonly below: Bdev
   private readonly native: StoreDriver
   private readonly blobs: OpenBlobs
@@ -74,7 +74,7 @@ export class BlobstoreImpl implements Public.Blobstore {
     native: StoreDriver,
     { clusterSizeBytes, ioUnitBytes, isFlushed }: Public.StoreInfo,
     buffers: Scope.Scope,
-    letGo: () => void
+    letGo: Effect.Effect<void>
   ) {
     this.letGo = letGo
     this.bdev = bdev.name
@@ -261,10 +261,11 @@ export class BlobstoreImpl implements Public.Blobstore {
       if (this.blobs.count > 0 || this.running > 0) return this.openStill(place)
       this.closed = true
       return Effect.onExit(this.native.destroy, (exit) =>
-        Effect.sync(() => {
-          if (Exit.isSuccess(exit)) this.letGo()
-          else this.closed = false
-        })
+        Exit.isSuccess(exit)
+          ? this.letGo
+          : Effect.sync(() => {
+              this.closed = false
+            })
       )
     }).pipe(Effect.uninterruptible, only(place, [...metadataReasons, "Busy"]))
   }
@@ -377,7 +378,17 @@ export class BlobstoreImpl implements Public.Blobstore {
     return checkBdevName(place, "bdev", bdev).pipe(
       Effect.andThen(this.isNoStore(place, "bdev", bdev)),
       Effect.andThen(this.onBlob(place, id, copy)),
+      Effect.catch((error) => this.orClaimed(error, place, bdev)),
       only(place, cloneReasons)
+    )
+  }
+
+  /** SPDK has one errno for a blob that is not read-only, and for a target that somebody has claimed. */
+  private orClaimed(error: SpdkError, place: Place, target: string): Effect.Effect<never, SpdkError> {
+    const { claimOf } = this.engine.rpc
+    if (error.reason._tag !== "PermissionDenied" || claimOf === undefined) return Effect.fail(error)
+    return Effect.flatMap(claimOf(target), (by) =>
+      by === undefined ? Effect.fail(error) : failBusy(place, `"${target}" is ${by}`)
     )
   }
 

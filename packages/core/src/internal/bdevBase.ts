@@ -8,7 +8,8 @@ import { setTimeout } from "node:timers/promises"
 import * as Rpc from "../Rpc.ts"
 import type { RpcClient } from "../Rpc.ts"
 import type { BdevRecord } from "../RpcResults.ts"
-import { AlreadyExists, fail, failInvalid, PermissionDenied, type RpcReason, type SpdkError } from "../SpdkError.ts"
+import { AlreadyExists, fail, failInvalid, type RpcReason, type SpdkError } from "../SpdkError.ts"
+import { byType, claimedBusy } from "./claimed.ts"
 import { checkName } from "./names.ts"
 
 /** The bdev below, which nobody has claimed. */
@@ -20,9 +21,9 @@ export const requireBase = Effect.fnUntraced(function* (
   const [found] = yield* Rpc.call("bdev_get_bdevs", { name: base })
   if (found === undefined) return yield* failInvalid(operation, "base", "is not what the server answers", base)
   if (!found.claimed) return found
-  const by = found.claim_type === undefined ? "" : `: ${found.claim_type}`
-  const detail = `another bdev or module has claimed it${by}`
-  return yield* fail(new PermissionDenied({ operation, resource: base, detail, errno: "EPERM", errnoCode: 1 }))
+  const { claimOf } = yield* Rpc.RpcClient
+  const by = claimOf === undefined ? undefined : yield* claimOf(found.name)
+  return yield* Effect.fail(claimedBusy(operation, base, by ?? byType(found.claim_type)))
 })
 
 /** That none of these names, nor the UUID, is a bdev's. */

@@ -132,11 +132,18 @@ class BdevChannelImpl extends BdevIoImpl implements BdevChannel {
   }
 }
 
+/** The engine that opened it; undefined for what is no handle of this package's. */
+export const engineOf = (bdev: Bdev): Engine | undefined => (bdev instanceof BdevImpl ? bdev.engine : undefined)
+
 class BdevImpl extends BdevIoImpl implements Bdev {
   readonly [BdevTypeId] = BdevTypeId
 
   constructor(bdev: OpenBdev) {
     super({ bdev, channel: undefined })
+  }
+
+  get engine(): Engine {
+    return this.target.bdev.engine
   }
 
   get name(): string {

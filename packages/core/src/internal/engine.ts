@@ -32,7 +32,7 @@ export interface EngineMemory {
   readonly renew: (slab: Slab) => Slab
 }
 
-/** The properties of an open descriptor, in SPDK's terms. */
+/** What opening a descriptor tells, all in SPDK's terms. */
 export interface DescriptorInfo {
   readonly name: string
   readonly productName: string
@@ -43,7 +43,7 @@ export interface DescriptorInfo {
   readonly writeUnitBlocks: number
   readonly optimalIoBoundaryBlocks: number
   readonly hasWriteCache: boolean
-  /** The supported operations (`spdk_bdev_io_type_supported`), by SPDK's names: read, write, unmap, flush, reset, write_zeroes, abort, ... */
+  /** The operations spdk_bdev_io_type_supported answers yes to, by their SPDK names: read, write, unmap, flush, reset, write_zeroes, abort, ... */
   readonly supportedIoTypes: ReadonlyArray<string>
 }
 
@@ -156,7 +156,7 @@ export interface LoadedInTypeScript {
   readonly openBlobs: number
 }
 
-/** The resources that are currently held. Every number is back at its initial value when all resources are released. */
+/** What is held right now; every number is back at its start when everything is released. */
 export interface EngineUsage {
   readonly threads: number
   readonly descriptors: number
@@ -164,7 +164,7 @@ export interface EngineUsage {
   readonly pollers: number
   /** Of both drivers. */
   readonly blobstores: number
-  /** Open blobs. A blob with several handles counts once. */
+  /** Open ones, once however many handles there are. */
   readonly blobs: number
   /** Connected ones, and those that connect or disconnect. */
   readonly nvmeControllers: number
@@ -191,13 +191,18 @@ export interface Engine {
     /** A mask in SPDK notation, `0x3`, or undefined for any core. Already checked against the reactors. */
     readonly cpuMask: string | undefined
   }) => Effect.Effect<EngineThread, SpdkError, Scope.Scope>
-  /** Fails with NotFound, Busy (claimed), PermissionDenied as SPDK's errno says. `onEvent` runs on the JS thread. */
+  /** Fails with NotFound, Busy (claimed, and by whom), PermissionDenied as SPDK's errno says. `onEvent` runs on the JS thread. */
   readonly openBdev: (
     name: string,
     options: { readonly write: boolean; readonly onEvent: (event: DescriptorEvent) => void }
   ) => Effect.Effect<Descriptor, SpdkError>
   /** Waits for its channels to close. Idempotent; a no-op after removal. */
   readonly closeBdev: (descriptor: Descriptor) => Effect.Effect<void>
+  /**
+   * For a loaded blobstore: until what is returned has run, or the bdev is removed, nobody opens the bdev for writing or claims
+   * it. Who has it open goes on. `Busy`, naming the claimer, when it is claimed.
+   */
+  readonly claimBdev: (name: string, operation: string) => Effect.Effect<Effect.Effect<void>, SpdkError>
   readonly openChannel: (thread: EngineThread, descriptor: Descriptor) => Effect.Effect<Handle, SpdkError>
   /** Waits for its requests, then puts the channel. Idempotent; a no-op after removal. */
   readonly closeChannel: (thread: EngineThread, channel: Handle) => Effect.Effect<void>

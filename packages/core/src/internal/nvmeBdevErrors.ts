@@ -3,6 +3,9 @@
  */
 import * as Effect from "effect/Effect"
 import { AlreadyExists, fail, IoFailed, NotFound, PermissionDenied, type RpcReason, SpdkError } from "../SpdkError.ts"
+import type { RpcClient } from "../Rpc.ts"
+import { refusalIn } from "./libspdk/connectFailure.ts"
+import { gatherLog } from "./serverLog.ts"
 import { tryConnect } from "./tryConnect.ts"
 
 type Failed = SpdkError<RpcReason>
@@ -62,26 +65,44 @@ const listening = "something listens there, which has no such subsystem, does no
  * A connection that does not come about is EIO to SPDK, whatever the reason: nobody listens, the subsystem is not there, the host
  * is not let in, a key is wrong. Whether somebody listens can be found out afterwards.
  */
-export const notConnected = (name: string, rpcAddress: string, path: Path) =>
-  Effect.catch((error: Failed) => {
-    const { reason } = error
-    if (reason._tag !== "RpcFailed" || reason.errno === undefined) return Effect.fail(error)
-    const { code: rpcCode, errno, errnoCode, operation, rpcMessage } = reason
-    return Effect.flatMap(lookAt(rpcAddress, path, rpcMessage), (tried) => {
-      const words = tried === undefined ? rpcMessage : (tried.error?.message ?? `${rpcMessage}; ${listening}`)
-      const cause = tried?.error
-      return fail<RpcReason>(
-        new IoFailed({
-          operation,
-          resource: name,
-          detail: `no connection to ${showPath(path)}: ${words}`,
-          errno: cause?.code ?? errno,
-          errnoCode: cause?.errno === undefined ? errnoCode : Math.abs(cause.errno),
-          rpcCode
-        })
+export const notConnected =
+  (name: string, rpc: RpcClient["Service"], path: Path) =>
+  <A, R>(call: Effect.Effect<A, Failed, R>): Effect.Effect<A, Failed, R> =>
+    Effect.suspend(() => {
+      const log = gatherLog(rpc)
+      return Effect.ensuring(
+        Effect.catch(call, (error) => explainConnection(error, name, rpc.address, path, log.messages)),
+        Effect.sync(log.stop)
       )
     })
+
+const explainConnection = (
+  error: Failed,
+  name: string,
+  rpcAddress: string,
+  path: Path,
+  messages: ReadonlyArray<string>
+): Effect.Effect<never, Failed> => {
+  const { reason } = error
+  if (reason._tag !== "RpcFailed" || reason.errno === undefined) return Effect.fail(error)
+  const { code: rpcCode, errno, errnoCode, operation, rpcMessage } = reason
+  return Effect.flatMap(lookAt(rpcAddress, path, rpcMessage), (tried) => {
+    // SPDK has logged it by the time that somebody else has been connected.
+    const refusal = refusalIn(messages, { operation, resource: name })?.reason.detail
+    const words = tried === undefined ? rpcMessage : (tried.error?.message ?? `${rpcMessage}; ${refusal ?? listening}`)
+    const cause = tried?.error
+    return fail<RpcReason>(
+      new IoFailed({
+        operation,
+        resource: name,
+        detail: `no connection to ${showPath(path)}: ${words}`,
+        errno: cause?.code ?? errno,
+        errnoCode: cause?.errno === undefined ? errnoCode : Math.abs(cause.errno),
+        rpcCode
+      })
+    )
   })
+}
 
 /**
  * Path statistics that are not switched on come as EPERM with words, which elsewhere means the wrong state.

@@ -37,6 +37,7 @@ export const make = Effect.fnUntraced(function* (
     spawn: () => refuse("SpdkThread.spawn"),
     openBdev: () => refuse("Bdev.open"),
     closeBdev: () => Effect.void,
+    claimBdev: (_name, operation) => refuse(operation),
     openChannel: () => refuse("Bdev.channel"),
     closeChannel: () => Effect.void,
     registerPoller: () => refuse("Poller.make"),

@@ -8,6 +8,7 @@ import * as Option from "effect/Option"
 import * as Semaphore from "effect/Semaphore"
 import type * as Schema from "effect/Schema"
 import { AlreadyExists, Busy, fail, failInvalid, NotSupported, type RpcReason, type SpdkError } from "../SpdkError.ts"
+import { type ClaimOf, refuseClaimed } from "./claimed.ts"
 import { sqeBytes } from "./nvme/command.ts"
 import { adminDataBytes, ioDataBytes } from "./nvme/dataLength.ts"
 import { viewOf } from "./nvme/struct.ts"
@@ -336,7 +337,7 @@ type Guarded = <A>(
 ) => Effect.Effect<A, SpdkError<RpcReason>>
 
 /** For one client: `call` runs when nothing speaks against it. */
-export const makeGuard = (): Guarded => {
+export const makeGuard = (claimOf?: ClaimOf): Guarded => {
   const lvstores = Semaphore.makeUnsafe(1)
   const inTurn = <A>(operation: string, call: Effect.Effect<A, SpdkError<RpcReason>>) =>
     Effect.acquireUseRelease(
@@ -382,7 +383,8 @@ export const makeGuard = (): Guarded => {
         "a target was deleted whose transport another target has too, and SPDK 26.05 would read freed memory"
       return fail(new NotSupported({ operation: "iobuf_get_stats", detail, errno: "ENOTSUP", errnoCode: 95 }))
     })
-  return (method, params, ask, call) => {
+  return (method, params, ask, sent) => {
+    const call = refuseClaimed(method, params, ask, claimOf, sent)
     if (method === "iobuf_get_stats") return statistics(call)
     if (method === "nvmf_delete_target") return deletedTarget(params ?? {}, ask, call)
     const guard = Object.hasOwn(guards, method) ? guards[method] : undefined

@@ -84,6 +84,7 @@ export class FakeEngine implements Engine {
   readonly queue = new FakeQueue()
   readonly mainThread = { id: 1, name: "main", queue: this.queue }
   readonly spawn = unused
+  readonly claimBdev = unused
   readonly registerPoller = unused
   /** What happened, in order. */
   readonly log: Array<string> = []

@@ -3,6 +3,6 @@
 
 namespace effect_spdk {
 
-inline constexpr char abi[] = "d6ae183bb9071835";
+inline constexpr char abi[] = "bc7405d1328606c1";
 
 }  // namespace effect_spdk

@@ -203,6 +203,8 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("exit", Napi::Function::New<Exit>(env));
   exports.Set("kick", Napi::Function::New<Kick>(env));
   exports.Set("bdevOpen", Napi::Function::New<BdevOpen>(env));
+  exports.Set("bdevClaim", Napi::Function::New<BdevClaim>(env));
+  exports.Set("bdevClaimOf", Napi::Function::New<BdevClaimOf>(env));
   exports.Set("bdevClose", Napi::Function::New<BdevClose>(env));
   exports.Set("blobstoreCall", Napi::Function::New<CallBlobstores>(env));
   exports.Set("nvmeConnect", Napi::Function::New<NvmeConnect>(env));

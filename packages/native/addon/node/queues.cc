@@ -5,6 +5,7 @@
 #include <string>
 #include <utility>
 
+#include "../spdk/claims.h"
 #include "../spdk/descriptor.h"
 #include "calls.h"
 
@@ -108,6 +109,37 @@ void BdevOpen(const Napi::CallbackInfo& info) {
     if (holdings->ended) return descriptor->Close([](int) {});
     holdings->Reply(request, {.a = static_cast<double>(id), .text = descriptor->Describe()});
   });
+  if (!posted) holdings->Reply(request, -ESHUTDOWN);
+}
+
+void BdevClaim(const Napi::CallbackInfo& info) {
+  Environment* environment = Attached(info);
+  Arguments arguments(info);
+  const uint32_t request = arguments.U32(0);
+  std::string name = arguments.String(1);
+  if (environment == nullptr || !arguments.ok()) return;
+  const auto holdings = environment->shared_holdings();
+  const uint32_t id = holdings->targets.Reserve();
+  const bool posted = Runtime::Get().PostToApp([holdings, request, id, name = std::move(name)] {
+    std::shared_ptr<Descriptor> claim;
+    const int status = Descriptor::Claim(name, id, holdings->mailbox, &claim);
+    if (status != 0) return holdings->Reply(request, {.status = status, .text = ClaimOf(name)});
+    holdings->targets.Put(id, claim);
+    if (holdings->ended) return claim->Close([](int) {});
+    holdings->Reply(request, {.a = static_cast<double>(id)});
+  });
+  if (!posted) holdings->Reply(request, -ESHUTDOWN);
+}
+
+void BdevClaimOf(const Napi::CallbackInfo& info) {
+  Environment* environment = Attached(info);
+  Arguments arguments(info);
+  const uint32_t request = arguments.U32(0);
+  std::string name = arguments.String(1);
+  if (environment == nullptr || !arguments.ok()) return;
+  const auto holdings = environment->shared_holdings();
+  const bool posted = Runtime::Get().PostToApp(
+      [holdings, request, name = std::move(name)] { holdings->Reply(request, {.text = ClaimOf(name)}); });
   if (!posted) holdings->Reply(request, -ESHUTDOWN);
 }
 

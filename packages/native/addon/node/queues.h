@@ -15,6 +15,10 @@ void Exit(const Napi::CallbackInfo& info);
 void Kick(const Napi::CallbackInfo& info);
 // bdevOpen(request, name, write) -> reply a: descriptor id, text: JSON
 void BdevOpen(const Napi::CallbackInfo& info);
+// bdevClaim(request, name) -> reply a: the id that bdevClose gives it back by; with a status, text: who has claimed it
+void BdevClaim(const Napi::CallbackInfo& info);
+// bdevClaimOf(request, name) -> reply text: who has claimed it, or nothing
+void BdevClaimOf(const Napi::CallbackInfo& info);
 // bdevClose(request, target) - a bdev, a blob or a namespace; waits for its channels.
 void BdevClose(const Napi::CallbackInfo& info);
 // channelOpen(request, queue, target) -> reply a: slot, b: generation

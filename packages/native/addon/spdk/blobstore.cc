@@ -9,6 +9,7 @@
 
 #include "blob.h"
 #include "blob_device.h"
+#include "claims.h"
 #include "runtime.h"
 #include "spdk_calls.h"
 #include "store_device.h"
@@ -44,12 +45,23 @@ Blobstore::~Blobstore() = default;
 void Blobstore::Open(BlobstoreOptions options, std::function<void(int, std::shared_ptr<Blobstore>)> opened) {
   const std::shared_ptr<Blobstore> self(new Blobstore);
   spdk_bs_dev* below = nullptr;
-  const int rc = spdk_bdev_create_bs_dev_ext(options.bdev.c_str(), OnEvent, self.get(), &below);
+  int rc = 0;
+  {
+    // Whoever loads it may have claimed it first.
+    const LiftedClaim lifted(options.bdev);
+    rc = spdk_bdev_create_bs_dev_ext(options.bdev.c_str(), OnEvent, self.get(), &below);
+  }
   if (rc != 0) return opened(rc, nullptr);
   spdk_bdev* const base = below->get_base_bdev(below);
   if (!BasesInUse().insert(base).second) {
     below->destroy(below);
     return opened(-EBUSY, nullptr);
+  }
+  rc = ShareClaim(base);
+  if (rc != 0) {
+    BasesInUse().erase(base);
+    below->destroy(below);
+    return opened(rc, nullptr);
   }
   self->self_ = self;
   self->opened_ = std::move(opened);
@@ -61,7 +73,8 @@ void Blobstore::Open(BlobstoreOptions options, std::function<void(int, std::shar
     BasesInUse().erase(base);
     store->OnDeviceClosed();
   };
-  self->dev_ = MakeStoreDevice(below, {destroyed, [store = self.get()] { store->OnMetadataFailed(); }});
+  const auto closing = [base] { ReleaseClaim(base); };
+  self->dev_ = MakeStoreDevice(below, {closing, destroyed, [store = self.get()] { store->OnMetadataFailed(); }});
   self->Start(options);
 }
 

@@ -1,59 +1,52 @@
 #include "descriptor.h"
 
+#include <algorithm>
 #include <cinttypes>
 #include <cstdio>
 #include <utility>
 
+#include "claims.h"
+#include "lost_writes.h"
 #include "runtime.h"
+#include "stack.h"
 
 namespace effect_spdk {
 
 namespace {
 
-std::string JsonString(const char* text) {
-  std::string out = "\"";
-  for (const char* c = text; *c != '\0'; c++) {
-    if (*c == '"' || *c == '\\') {
-      out += '\\';
-      out += *c;
-    } else if (static_cast<unsigned char>(*c) < 0x20) {
-      char escaped[8];
-      std::snprintf(escaped, sizeof escaped, "\\u%04x", static_cast<unsigned>(static_cast<unsigned char>(*c)));
-      out += escaped;
-    } else {
-      out += *c;
-    }
-  }
-  return out + "\"";
-}
+constexpr char kErrorModule[] = "error";
 
-void IgnoreEvent(spdk_bdev_event_type, spdk_bdev*, void*) {}
+// Whether the bdev is an error bdev, or one is below it. SPDK loses an abort of a request that such a bdev has handed on, and the abort
+// never completes (bdev_abort_io takes the request for one that SPDK has split: lib/bdev/part.c marks it so for this module).
+bool StandsOnErrorBdev(spdk_bdev* top) {
+  if (!AnyOfModule(kErrorModule)) return false;
+  const auto stack = StackOf(top);
+  return std::any_of(stack.begin(), stack.end(), [](const spdk_bdev* bdev) { return IsOfModule(bdev, kErrorModule); });
+}
 
 }  // namespace
-
-std::string ClaimOf(const std::string& name) {
-  spdk_bdev_desc* desc = nullptr;
-  if (spdk_bdev_open_ext(name.c_str(), false, IgnoreEvent, nullptr, &desc) != 0) return {};
-  const auto& internal = spdk_bdev_desc_get_bdev(desc)->internal;
-  std::string text;
-  const spdk_bdev_module* module = nullptr;
-  if (internal.claim_type == SPDK_BDEV_CLAIM_EXCL_WRITE) {
-    module = internal.claim.v1.module;
-  } else if (internal.claim_type != SPDK_BDEV_CLAIM_NONE) {
-    const spdk_bdev_module_claim* first = TAILQ_FIRST(&internal.claim.v2.claims);
-    if (first != nullptr) module = first->module;
-  }
-  if (module != nullptr) {
-    text = std::string("claimed by module ") + module->name + " (" + spdk_bdev_claim_get_name(internal.claim_type) + ")";
-  }
-  spdk_bdev_close(desc);
-  return text;
-}
 
 Descriptor::Descriptor(bool write, uint32_t slot, std::shared_ptr<Mailbox> mailbox)
     : Target(write, slot, std::move(mailbox)) {}
 
 Descriptor::~Descriptor() = default;
+
+int Descriptor::Claim(const std::string& name, uint32_t slot, std::shared_ptr<Mailbox> mailbox,
+                      std::shared_ptr<Descriptor>* out) {
+  std::shared_ptr<Descriptor> self(new Descriptor(false, slot, std::move(mailbox)));
+  int rc = spdk_bdev_open_ext(name.c_str(), false, OnEvent, self.get(), &self->desc_);
+  if (rc != 0) return rc;
+  self->bdev_ = spdk_bdev_desc_get_bdev(self->desc_);
+  rc = ClaimBdev(self->bdev_);
+  if (rc != 0) {
+    spdk_bdev_close(self->desc_);
+    return rc;
+  }
+  self->claims_ = true;
+  Runtime::Get().Remember(self);
+  *out = self;
+  return 0;
+}
 
 int Descriptor::Open(const std::string& name, bool write, uint32_t slot, std::shared_ptr<Mailbox> mailbox,
                      std::shared_ptr<Descriptor>* out) {
@@ -69,6 +62,8 @@ int Descriptor::Open(const std::string& name, bool write, uint32_t slot, std::sh
       self->SetSupported(static_cast<spdk_bdev_io_type>(type));
     }
   }
+  self->lost_writes_ = LostWrites::Under(self->bdev_);
+  if (StandsOnErrorBdev(self->bdev_)) self->SetUnsupported(SPDK_BDEV_IO_TYPE_ABORT);
   Runtime::Get().descriptor_count.fetch_add(1);
   Runtime::Get().Remember(self);
   *out = self;
@@ -99,10 +94,20 @@ std::string Descriptor::Describe() const {
 
 spdk_io_channel* Descriptor::GetIoChannel() { return spdk_bdev_get_io_channel(desc_); }
 
+bool Descriptor::HasLostWrites() const {
+  return std::any_of(lost_writes_.begin(), lost_writes_.end(), [](const auto& one) { return one->any(); });
+}
+
+void Descriptor::OnFlushFailed() {
+  for (const auto& one : lost_writes_) one->Mark();
+}
+
 void Descriptor::CloseNow() {
   const auto self = shared_from_this();
+  if (claims_) ReleaseClaim(bdev_);
+  lost_writes_.clear();
   spdk_bdev_close(std::exchange(desc_, nullptr));
-  Runtime::Get().descriptor_count.fetch_sub(1);
+  if (!claims_) Runtime::Get().descriptor_count.fetch_sub(1);
   Runtime::Get().Forget(this);
   Closed(0);
 }

@@ -4,13 +4,12 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
+#include "lost_writes.h"
 #include "target.h"
 
 namespace effect_spdk {
-
-// App thread. Who has claimed the bdev, in words: empty when nobody has, or there is no such bdev.
-std::string ClaimOf(const std::string& name);
 
 // The runtime remembers it from Open to the end of Close.
 class Descriptor final : public Target {
@@ -18,6 +17,9 @@ class Descriptor final : public Target {
   // App thread. 0 or a negative errno. `slot` names the descriptor in the events that `mailbox` gets.
   static int Open(const std::string& name, bool write, uint32_t slot, std::shared_ptr<Mailbox> mailbox,
                   std::shared_ptr<Descriptor>* out);
+
+  // App thread. Claims the bdev for a blobstore until it is closed, or the bdev removed. It is for no I/O.
+  static int Claim(const std::string& name, uint32_t slot, std::shared_ptr<Mailbox> mailbox, std::shared_ptr<Descriptor>* out);
 
   ~Descriptor() override;
 
@@ -28,6 +30,8 @@ class Descriptor final : public Target {
   std::string Describe() const;
 
   spdk_io_channel* GetIoChannel() override;
+  bool HasLostWrites() const override;
+  void OnFlushFailed() override;
 
  private:
   Descriptor(bool write, uint32_t slot, std::shared_ptr<Mailbox> mailbox);
@@ -37,6 +41,9 @@ class Descriptor final : public Target {
 
   spdk_bdev_desc* desc_ = nullptr;
   spdk_bdev* bdev_ = nullptr;
+  bool claims_ = false;
+  // Of the file bdevs below.
+  std::vector<std::shared_ptr<LostWrites>> lost_writes_;
 };
 
 }  // namespace effect_spdk

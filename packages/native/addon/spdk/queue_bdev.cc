@@ -80,6 +80,7 @@ int Queue::AskBdev(Request* request) {
       return vectored ? spdk_bdev_writev_blocks(desc, io_channel, request->segments->iov, count, offset, blocks, OnIo, request)
                       : spdk_bdev_write_blocks(desc, io_channel, request->buffer, offset, blocks, OnIo, request);
     case Opcode::kFlush:
+      if (channel.target->HasLostWrites()) return -EIO;
       return spdk_bdev_flush_blocks(desc, io_channel, offset, blocks, OnIo, request);
     case Opcode::kUnmap:
       return spdk_bdev_unmap_blocks(desc, io_channel, offset, blocks, OnIo, request);

@@ -36,6 +36,10 @@ void Queue::OnIo(spdk_bdev_io* io, bool success, void* context) {
     spdk_bdev_io_get_nvme_status(io, &cdw0, &sct, &sc);
     spdk_bdev_io_get_aio_status(io, &aio_result);
     request->completion.status = -EIO;
+    // What other modules fail a flush with is no report of the operating system's.
+    if (request->opcode == Opcode::kFlush && io->internal.status == SPDK_BDEV_IO_STATUS_AIO_ERROR) {
+      request->channel->target->OnFlushFailed();
+    }
     if (aio_result < 0 && aio_result != -EIO) {
       request->completion.status = aio_result;
     } else {

@@ -9,6 +9,7 @@ extern "C" {
 #include <spdk/cpuset.h>
 #include <spdk/env.h>
 #include <spdk/event.h>
+#include <spdk/json.h>
 #include <spdk/keyring.h>
 #include <spdk/log.h>
 #include <spdk/module/bdev/nvme.h>

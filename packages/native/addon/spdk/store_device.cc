@@ -93,6 +93,7 @@ void WriteZeroes(spdk_bs_dev* dev, spdk_io_channel* channel, uint64_t lba, uint6
 
 void Destroy(spdk_bs_dev* dev) {
   const std::unique_ptr<StoreDevice> device(&Of(dev));
+  device->events.closing();
   device->base->destroy(device->base);
   while (device->free_writes != nullptr) delete std::exchange(device->free_writes, device->free_writes->next);
   device->events.destroyed();

@@ -9,6 +9,8 @@
 namespace effect_spdk {
 
 struct StoreDeviceEvents {
+  // The blobstore has let go of the device: the last moment when its bdev is certain to be open.
+  std::function<void()> closing;
   // The blobstore has destroyed the device, which closes its bdev.
   std::function<void()> destroyed;
   // A write of metadata has failed, the first one. SPDK ignores that in places and goes on with what it believes to be written. So from

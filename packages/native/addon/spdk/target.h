@@ -44,6 +44,10 @@ class Target : public std::enable_shared_from_this<Target> {
 
   // A queue's thread. It is put with spdk_put_io_channel. An NVMe namespace has queue pairs instead.
   virtual spdk_io_channel* GetIoChannel() { return nullptr; }
+  // A queue's thread, with a channel: whether a flush of a file below has failed, so that no other may succeed.
+  virtual bool HasLostWrites() const { return false; }
+  // The same. The operating system could not write the file below.
+  virtual void OnFlushFailed() {}
   // A queue's thread, before it takes a channel. False when the target is closing or its device is gone.
   bool AttachChannel(const std::shared_ptr<Queue>& queue);
   // A queue's thread, after it has put the channel.
@@ -72,6 +76,7 @@ class Target : public std::enable_shared_from_this<Target> {
   void Closed(int status);
 
   void SetSupported(spdk_bdev_io_type type) { supported_ |= uint64_t{1} << type; }
+  void SetUnsupported(spdk_bdev_io_type type) { supported_ &= ~(uint64_t{1} << type); }
   void Resize(uint64_t num_blocks) { num_blocks_.store(num_blocks, std::memory_order_relaxed); }
   bool closing();
   // Before the queues are asked for: who attaches a channel from here on finds it.

@@ -61,6 +61,8 @@ export class FakeAddon implements Addon {
   spawn = (request: number) => this.ask("spawn", request)
   exit = (request: number) => this.ask("exit", request)
   bdevOpen = (request: number) => this.ask("bdevOpen", request)
+  bdevClaim = (request: number) => this.ask("bdevClaim", request)
+  bdevClaimOf = (request: number) => this.ask("bdevClaimOf", request)
   bdevClose = (request: number) => this.ask("bdevClose", request)
   channelOpen = (request: number) => this.ask("channelOpen", request)
   channelClose = (request: number) => this.ask("channelClose", request)

@@ -40,8 +40,8 @@ export const findSubsystem = (rpc: Client, nqn: string): Effect.Effect<Info.Subs
       : Effect.succeed(found)
   })
 
-/** Only these two say nothing. What cannot be found out stays as SPDK has said it. */
-const saysNothing = ({ _tag }: Reason): boolean => _tag === "InvalidArgument" || _tag === "RpcFailed"
+/** These say nothing, or not all: a bdev that is claimed may be exported already. What cannot be found out stays as SPDK has said it. */
+const saysNothing = ({ _tag }: Reason): boolean => _tag === "Busy" || _tag === "InvalidArgument" || _tag === "RpcFailed"
 
 const explained = (
   why: (error: Failed) => Effect.Effect<Failed | undefined, Failed>
@@ -86,8 +86,12 @@ export const explainNamespace = (rpc: Client, traits: SubsystemTraits, wanted: N
       const exported = exportOf(all, bdev.name)
       if (exported !== undefined) return taken(operation, exported, wanted.bdev)
       if (bdev.claimed) {
-        const detail = `somebody else has claimed it${bdev.claim_type === undefined ? "" : `: ${bdev.claim_type}`}`
-        return new SpdkError({ reason: new PermissionDenied({ operation, resource: wanted.bdev, detail }) })
+        const by = rpc.claimOf === undefined ? undefined : yield* rpc.claimOf(bdev.name)
+        const detail =
+          by ?? `somebody else has claimed it${bdev.claim_type === undefined ? "" : ` (${bdev.claim_type})`}`
+        return new SpdkError({
+          reason: new Busy({ operation, resource: wanted.bdev, detail, errno: "EPERM", errnoCode: 1 })
+        })
       }
       if (mine.namespaces.length >= traits.maxNamespaces) {
         const detail = `${traits.nqn} has its ${traits.maxNamespaces} namespaces`

@@ -1,6 +1,6 @@
 /**
- * The findings of `Check.check`. Each kind is a class, so a program can match on `_tag`. `message` is one line for
- * people. Import these names from `Check`.
+ * What `Check.check` can find. Each kind is a class of its own, so that a program can match on `_tag`; `message` is a line for
+ * people. Import all of this from `Check`.
  *
  * @since 0.1.0
  */
@@ -8,8 +8,8 @@ import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 
 /**
- * `error`: data or metadata is lost, or will be lost when the store is used. `warning`: space is left over or wasted,
- * and a load or a repair recovers it. `info`: not a fault.
+ * `error`: data or metadata is lost, or will be when the store is used. `warning`: something is left over or wasted, and a load or
+ * a repair puts it right. `info`: as it may well be.
  *
  * @since 0.1.0
  * @category models
@@ -17,7 +17,7 @@ import * as Schema from "effect/Schema"
 export const Severity = Schema.Literals(["error", "warning", "info"])
 export type Severity = typeof Severity.Type
 
-/** The names of the three masks. @since 0.1.0 @category models */
+/** The three masks by name. @since 0.1.0 @category models */
 export const Mask = Schema.Literals(["used pages", "used clusters", "used blob ids"])
 export type Mask = typeof Mask.Type
 
@@ -28,12 +28,7 @@ const id = (prefix: string) => `@effect-spdk/blobstore/Check/${prefix}`
 const hex = (blob: number): string => `0x${blob.toString(16)}`
 const run = (first: number, count: number): string => (count === 1 ? `${first}` : `${first} to ${first + count - 1}`)
 
-/**
- * The device holds no blobstore, or the super block is not valid. Nothing else is checked.
- *
- * @since 0.1.0
- * @category findings
- */
+/** There is no blobstore here, or its super block cannot be believed: nothing else is checked. @since 0.1.0 @category findings */
 export class SuperBlockDamaged extends Schema.TaggedClass<SuperBlockDamaged>(id("SuperBlockDamaged"))(
   "SuperBlockDamaged",
   { severity: always("error"), rule: Schema.String, offsetBytes: Schema.optional(Schema.Int) }
@@ -44,8 +39,8 @@ export class SuperBlockDamaged extends Schema.TaggedClass<SuperBlockDamaged>(id(
 }
 
 /**
- * The next load recovers the store. The store was not unloaded, or it has a version that is always recovered. The masks
- * on disk are then not valid and are not compared.
+ * The next load recovers the store: it was not unloaded, or it is of a version that is always recovered. The masks on disk mean
+ * nothing then and are not compared.
  *
  * @since 0.1.0
  * @category findings
@@ -80,7 +75,7 @@ export class MaskDamaged extends Schema.TaggedClass<MaskDamaged>(id("MaskDamaged
   }
 }
 
-/** Marked as used although nothing refers to it. The space is not available. @since 0.1.0 @category findings */
+/** Marked as used, and nothing refers to it: space that nobody gets. @since 0.1.0 @category findings */
 export class Lost extends Schema.TaggedClass<Lost>(id("Lost"))("Lost", {
   severity: always("warning"),
   mask: Mask,
@@ -92,7 +87,7 @@ export class Lost extends Schema.TaggedClass<Lost>(id("Lost"))("Lost", {
   }
 }
 
-/** In use although marked as free. The next allocation overwrites it. @since 0.1.0 @category findings */
+/** In use, and marked as free: the next allocation overwrites it. @since 0.1.0 @category findings */
 export class Missing extends Schema.TaggedClass<Missing>(id("Missing"))("Missing", {
   severity: always("error"),
   mask: Mask,
@@ -108,7 +103,7 @@ export class Missing extends Schema.TaggedClass<Missing>(id("Missing"))("Missing
 export class PageDamaged extends Schema.TaggedClass<PageDamaged>(id("PageDamaged"))("PageDamaged", {
   severity: always("error"),
   page: Schema.Int,
-  /** The blob of the chain. `undefined`: no blob starts the chain. */
+  /** Whose chain it is; undefined: the chain does not begin anywhere. */
   blob: Schema.optional(Schema.Int),
   rule: Schema.String
 }) {
@@ -118,8 +113,8 @@ export class PageDamaged extends Schema.TaggedClass<PageDamaged>(id("PageDamaged
 }
 
 /**
- * The store was not unloaded, and this blob existed at its last unload. The blob's first page is neither empty, as
- * after a deletion, nor a page of another blob. A recovery ignores the blob and gives its clusters to others.
+ * The store was not unloaded, and this blob was there at its last unload. Its first page is neither empty, as after a deletion, nor
+ * another's: a recovery takes it for nothing, and gives what it had to others.
  *
  * @since 0.1.0
  * @category findings
@@ -135,12 +130,7 @@ export class BlobLost extends Schema.TaggedClass<BlobLost>(id("BlobLost"))("Blob
   }
 }
 
-/**
- * Each page is valid, but the pages contradict each other: a broken chain, contradicting extents, unknown flags.
- *
- * @since 0.1.0
- * @category findings
- */
+/** The pages are sound each, and contradict each other: a broken chain, contradicting extents, unknown flags. @since 0.1.0 @category findings */
 export class BlobDamaged extends Schema.TaggedClass<BlobDamaged>(id("BlobDamaged"))("BlobDamaged", {
   severity: always("error"),
   blob: Schema.Int,
@@ -161,12 +151,7 @@ export class ExtentPageDamaged extends Schema.TaggedClass<ExtentPageDamaged>(id(
   }
 }
 
-/**
- * A resize stopped between the extent page and the chain. SPDK uses the extent page.
- *
- * @since 0.1.0
- * @category findings
- */
+/** A resize was cut between the extent page and the chain. SPDK goes by the page. @since 0.1.0 @category findings */
 export class SizeDiffers extends Schema.TaggedClass<SizeDiffers>(id("SizeDiffers"))("SizeDiffers", {
   severity: always("warning"),
   blob: Schema.Int,
@@ -183,9 +168,9 @@ export class SizeDiffers extends Schema.TaggedClass<SizeDiffers>(id("SizeDiffers
 export class UsedTwice extends Schema.TaggedClass<UsedTwice>(id("UsedTwice"))("UsedTwice", {
   severity: always("error"),
   what: Schema.Literals(["pages", "clusters"]),
-  /** The same id twice: the clash is within one blob. */
+  /** The same twice: within one blob. */
   blobs: Schema.Tuple([Schema.Int, Schema.Int]),
-  /** The lowest number that both use. */
+  /** The lowest that was met. */
   first: Schema.Int,
   count: Schema.Int
 }) {
@@ -195,12 +180,7 @@ export class UsedTwice extends Schema.TaggedClass<UsedTwice>(id("UsedTwice"))("U
   }
 }
 
-/**
- * Pages with content that nothing refers to. They are harmless: pages are written before they are used.
- *
- * @since 0.1.0
- * @category findings
- */
+/** Pages that hold something, and nobody refers to: harmless, they are written before they are used. @since 0.1.0 @category findings */
 export class StalePages extends Schema.TaggedClass<StalePages>(id("StalePages"))("StalePages", {
   severity: always("info"),
   first: Schema.Int,
@@ -211,7 +191,7 @@ export class StalePages extends Schema.TaggedClass<StalePages>(id("StalePages"))
   }
 }
 
-/** Only the first xattr of this name counts. @since 0.1.0 @category findings */
+/** Only the first one counts. @since 0.1.0 @category findings */
 export class XattrRepeated extends Schema.TaggedClass<XattrRepeated>(id("XattrRepeated"))("XattrRepeated", {
   severity: always("warning"),
   blob: Schema.Int,
@@ -222,7 +202,7 @@ export class XattrRepeated extends Schema.TaggedClass<XattrRepeated>(id("XattrRe
   }
 }
 
-/** SPDK opens such a blob, but fails to recover a store with one. @since 0.1.0 @category findings */
+/** SPDK opens such a blob, but fails to recover a store that has one. @since 0.1.0 @category findings */
 export class DescriptorUnknown extends Schema.TaggedClass<DescriptorUnknown>(id("DescriptorUnknown"))(
   "DescriptorUnknown",
   { severity: always("warning"), blob: Schema.Int, type: Schema.Int }
@@ -232,7 +212,7 @@ export class DescriptorUnknown extends Schema.TaggedClass<DescriptorUnknown>(id(
   }
 }
 
-/** `error` when SPDK does not open the blob. @since 0.1.0 @category findings */
+/** `error` where SPDK does not open the blob. @since 0.1.0 @category findings */
 export class FlagsContradict extends Schema.TaggedClass<FlagsContradict>(id("FlagsContradict"))("FlagsContradict", {
   severity: Severity,
   blob: Schema.Int,
@@ -243,7 +223,7 @@ export class FlagsContradict extends Schema.TaggedClass<FlagsContradict>(id("Fla
   }
 }
 
-/** The snapshot of a clone is missing. The clone cannot be opened. @since 0.1.0 @category findings */
+/** A clone whose snapshot is gone cannot be opened. @since 0.1.0 @category findings */
 export class ParentMissing extends Schema.TaggedClass<ParentMissing>(id("ParentMissing"))("ParentMissing", {
   severity: always("error"),
   blob: Schema.Int,
@@ -264,7 +244,7 @@ export class ParentCycle extends Schema.TaggedClass<ParentCycle>(id("ParentCycle
   }
 }
 
-/** A parent is writable. A write to the parent changes its clones. @since 0.1.0 @category findings */
+/** Who writes to a parent changes its clones. @since 0.1.0 @category findings */
 export class ParentWritable extends Schema.TaggedClass<ParentWritable>(id("ParentWritable"))("ParentWritable", {
   severity: always("error"),
   blob: Schema.Int,
@@ -276,8 +256,8 @@ export class ParentWritable extends Schema.TaggedClass<ParentWritable>(id("Paren
 }
 
 /**
- * A snapshot whose creation or deletion was in progress when the store stopped. `drop`: its clone does not refer to it,
- * and a load deletes the orphan. `keep`: a load removes the mark.
+ * A snapshot that was being made or deleted when the store stopped. With `drop` its clone does not know it (any more) and it is an
+ * orphan, which a load deletes; with `keep` a load takes the mark off.
  *
  * @since 0.1.0
  * @category findings
@@ -288,10 +268,7 @@ export class Leftover extends Schema.TaggedClass<Leftover>(id("Leftover"))("Left
   clone: Schema.Int,
   of: Schema.Literals(["snapshot", "delete"]),
   recovery: Schema.Literals(["keep", "drop"]),
-  /**
-   * The number of clusters that both maps contain. With `keep`, SPDK leaves them in both, and deleting the snapshot
-   * then frees the clone's data.
-   */
+  /** What both have in their maps. With `keep` SPDK leaves them there, and deleting the snapshot then frees the clone's data. */
   sharedClusters: Schema.Int
 }) {
   get message(): string {
@@ -300,12 +277,7 @@ export class Leftover extends Schema.TaggedClass<Leftover>(id("Leftover"))("Left
   }
 }
 
-/**
- * The mark of a leftover snapshot names no blob. SPDK's load leaves the snapshot unchanged.
- *
- * @since 0.1.0
- * @category findings
- */
+/** The mark of a leftover that names no blob. SPDK's load leaves the snapshot as it is. @since 0.1.0 @category findings */
 export class LeftoverDamaged extends Schema.TaggedClass<LeftoverDamaged>(id("LeftoverDamaged"))("LeftoverDamaged", {
   severity: always("error"),
   blob: Schema.Int,

@@ -176,10 +176,18 @@ export class DiscoveryService {
     return Effect.gen({ self: this }, function* () {
       for (;;) {
         this.isChangeKnown = false
-        yield* this.update(controller)
-        this.onStarted(0)
+        if (yield* this.isRead(controller)) this.onStarted(0)
         if ((yield* Queue.take(signals)) === "lost") return
       }
+    })
+  }
+
+  /** False when the log changed faster than it could be read: it is read again at the next notice, and in any case before long. */
+  private isRead(controller: HostController): Effect.Effect<boolean, SpdkError> {
+    return Effect.catch(Effect.as(this.update(controller), true), (error) => {
+      if (error.reason._tag !== "Busy") return Effect.fail(error)
+      this.module.registry.context.timers.after(retryMicros, () => this.signal("changed"))
+      return Effect.succeed(false)
     })
   }
 

@@ -78,7 +78,7 @@ export const make = Effect.fnUntraced(function* <E = never>(
   if (waitsForStart) table.holdStart()
   const { memoryMiB, rpcSocket } = options
   if (rpcSocket !== undefined) stopServing = (yield* serve(rpcSocket, table)).stop
-  const rpc = makeClient(table)
+  const rpc = makeClient(table, (name) => Effect.sync(() => state.claimOf(name)))
   if (configure !== undefined) {
     const { withoutEffect } = state.registry
     withoutEffect.hold()
@@ -100,6 +100,7 @@ export const make = Effect.fnUntraced(function* <E = never>(
     spawn: state.spawn,
     openBdev: state.openBdev,
     closeBdev: state.closeBdev,
+    claimBdev: state.claimBdev,
     openChannel: state.openChannel,
     closeChannel: state.closeChannel,
     registerPoller: state.registerPoller,

@@ -7,6 +7,7 @@ import * as Result from "effect/Result"
 import * as CpuSet from "../../CpuSet.ts"
 import { DeviceRemoved, fromErrno, invalid, released, SpdkError } from "../../SpdkError.ts"
 import type { LogLevel } from "../../SpdkOptions.ts"
+import { claimedBusy } from "../claimed.ts"
 import type { Descriptor, Engine, EnginePoller, EngineThread, EngineUsage, LoadedInTypeScript } from "../engine.ts"
 import type { LogLine } from "../options.ts"
 import { type Host, machineHost } from "../host.ts"
@@ -77,13 +78,39 @@ export class EngineState {
   readonly openBdev: Engine["openBdev"] = (name, { onEvent, write }) =>
     Effect.suspend(() => {
       const opened = this.handles.openDescriptor(name, write, onEvent)
-      return typeof opened === "number"
-        ? Effect.fail(fromErrno(opened, { operation: "Bdev.open", resource: name, detail: this.claimOf(name, opened) }))
-        : Effect.succeed<Descriptor>(opened)
+      if (typeof opened !== "number") return Effect.succeed<Descriptor>(opened)
+      return Effect.fail(
+        opened === -EPERM
+          ? claimedBusy("Bdev.open", name, this.claimOf(name))
+          : fromErrno(opened, { operation: "Bdev.open", resource: name })
+      )
     })
 
-  private claimOf(name: string, errnoNegative: number): string | undefined {
-    const module = errnoNegative === -EPERM ? this.registry.find(name)?.claimedBy : undefined
+  readonly claimBdev: Engine["claimBdev"] = (name, operation) =>
+    Effect.suspend(() => {
+      const { registry } = this
+      let isHeld = false
+      const letGo = () => {
+        if (!isHeld) return
+        isHeld = false
+        registry.release(claimed.bdev)
+        registry.close(claimed)
+      }
+      const opened = registry.open(name, false, (event) => {
+        if (event === "removed") letGo()
+      })
+      if (typeof opened === "number") return Effect.fail(fromErrno(opened, { operation, resource: name }))
+      const claimed = opened
+      if (registry.claim(claimed, "blobstore") !== 0) {
+        registry.close(claimed)
+        return Effect.fail(claimedBusy(operation, name, this.claimOf(name)))
+      }
+      isHeld = true
+      return Effect.succeed(Effect.sync(letGo))
+    })
+
+  claimOf(name: string): string | undefined {
+    const module = this.registry.find(name)?.claimedBy
     return module === undefined ? undefined : `claimed by module ${module} (exclusive_write)`
   }
 

@@ -9,6 +9,7 @@ import type * as Schema from "effect/Schema"
 import type { RpcCallOptions, RpcClient, RpcParams } from "../../Rpc.ts"
 import { fail, fromRpcCode, MethodNotFound, type RpcReason, SpdkError, TimedOut } from "../../SpdkError.ts"
 import { resourceOf } from "../rpcConnection.ts"
+import type { ClaimOf } from "../claimed.ts"
 import { makeGuard } from "../rpcGuard.ts"
 import { currentLimits, encodeParams, exceeds } from "../rpcConnectionMessages.ts"
 import { methodNotFound, type RpcFault, type RpcTable } from "./rpcTable.ts"
@@ -17,11 +18,12 @@ export const address = "embedded"
 
 const defaultTimeout = Duration.seconds(60)
 
-export const makeClient = (table: RpcTable): RpcClient["Service"] => {
-  const guarded = makeGuard()
+export const makeClient = (table: RpcTable, claimOf: ClaimOf): RpcClient["Service"] => {
+  const guarded = makeGuard(claimOf)
   const ask: RpcClient["Service"]["call"] = (method, params, options) => call(table, method, params, options)
   return {
     address,
+    claimOf,
     call: (method, params, options) =>
       guarded(method, params, (asked, askedParams) => ask(asked, askedParams, options), ask(method, params, options))
   }

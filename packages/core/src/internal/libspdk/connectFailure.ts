@@ -13,6 +13,15 @@ const socketError = /connect\(\) failed, err(?:no)? = (\d+)|sock connection erro
 /** Its "do not retry" bit is not in the log. */
 const refusedStatus = /Connect command completed with error: sct (\d+), sc (\d+)/
 
+/** What the target has answered to Connect, by lines of SPDK's log; undefined when there is none, or several that differ. */
+export const refusalIn = (lines: ReadonlyArray<string>, context: ErrorContext): SpdkError | undefined => {
+  const found = new Set(lines.flatMap((line) => refusedStatus.exec(line)?.slice(1, 3).join(" ") ?? []))
+  const [status] = found
+  if (status === undefined || found.size > 1) return undefined
+  const [sct, sc] = status.split(" ").map(Number)
+  return connectRefusal({ sct: sct ?? 0, sc: sc ?? 0, dnr: false }, context)
+}
+
 export const connectFailure = (status: number, text: string, context: ErrorContext): SpdkError => {
   const plain = fromErrno(status, { ...context, detail: text === "" ? undefined : text })
   if (status !== EIO) return plain

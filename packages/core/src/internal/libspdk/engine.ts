@@ -6,6 +6,7 @@ import { PollerAction } from "@effect-spdk/native/Addon"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { EngineUnavailable, fromErrno, SpdkError, StartFailed } from "../../SpdkError.ts"
+import { claimedBusy } from "../claimed.ts"
 import type { Descriptor, DescriptorInfo, Engine, EngineThread, LoadedInTypeScript } from "../engine.ts"
 import type { ResolvedOptions } from "../options.ts"
 import { withinLimit } from "../release.ts"
@@ -48,6 +49,14 @@ const ask = (
         )
       })
     )
+  )
+
+/** SPDK refuses what is claimed with EPERM; the text of the reply then says who has it. */
+const namingClaimer = (operation: string, name: string, call: (onReply: Host.OnReply) => void) =>
+  Effect.mapError(ask(operation, name, call), (error) =>
+    error.reason._tag === "PermissionDenied" && error.reason.detail !== undefined
+      ? claimedBusy(operation, name, error.reason.detail)
+      : error
   )
 
 /** A close: there is nothing it can fail with that its caller could mend. */
@@ -131,15 +140,20 @@ const makeSpawn =
 const makeBdevs = (
   host: Host.Host,
   threads: Map<EngineThread, LibspdkThread>
-): Pick<Engine, "openBdev" | "closeBdev" | "openChannel" | "closeChannel"> => ({
+): Pick<Engine, "openBdev" | "closeBdev" | "claimBdev" | "openChannel" | "closeChannel"> => ({
   openBdev: (name, { onEvent, write }) =>
     Effect.map(
-      ask("Bdev.open", name, (onReply) => host.bdevOpen(name, write, onEvent, onReply)),
+      namingClaimer("Bdev.open", name, (onReply) => host.bdevOpen(name, write, onEvent, onReply)),
       (reply): Descriptor => {
         // Written by our own addon in this process.
         const info: DescriptorInfo = JSON.parse(reply.text)
         return { slot: reply.a, generation: 1, info, writable: write }
       }
+    ),
+  claimBdev: (name, operation) =>
+    Effect.map(
+      namingClaimer(operation, name, (onReply) => host.bdevClaim(name, onReply)),
+      (reply) => askToClose((onReply) => host.bdevClose(reply.a, onReply))
     ),
   closeBdev: (descriptor) => askToClose((onReply) => host.bdevClose(descriptor.slot, onReply)),
   openChannel: (thread, descriptor) => {

@@ -16,6 +16,8 @@ import * as Rpc from "../../Rpc.ts"
 import type { RpcClient } from "../../Rpc.ts"
 import { type InvalidArgument, invalid, OptionsClash, type RpcReason, SpdkError, StartFailed } from "../../SpdkError.ts"
 import type { ResolvedOptions } from "../options.ts"
+import { makeRpc } from "../rpcMake.ts"
+import { hasLog } from "../serverLog.ts"
 
 const operation = "Spdk.layer"
 
@@ -33,7 +35,7 @@ export interface ConfigTurn {
 export type Configure<E> = (rpc: RpcClient["Service"], turn: ConfigTurn) => Effect.Effect<void, E>
 
 /** What a start needs of the host. */
-export type StartHost = Pick<Host, "start" | "release" | "listenToLog"> & {
+export type StartHost = Pick<Host, "start" | "release" | "listenToLog" | "watchLog" | "bdevClaimOf"> & {
   readonly addon: Pick<Host["addon"], "claimConfig" | "settleConfig">
 }
 
@@ -95,7 +97,10 @@ export const start = Effect.fnUntraced(function* <E = never>(
 
   // A fresh SPDK that waits for its configuration is there as soon as its socket answers; a running one says so.
   const rpcSocket = configure === undefined ? yield* ready : yield* Effect.raceFirst(ready, waitForSocket(socket))
-  const rpc = yield* Rpc.make({ address: { path: rpcSocket } })
+  const rpc = yield* makeRpc({ address: { path: rpcSocket } }, (bdev) =>
+    Effect.callback((resume) => host.bdevClaimOf(bdev, ({ text }) => resume(Effect.succeed(text || undefined))))
+  )
+  hasLog(rpc, (listener) => host.watchLog((lines) => listener(lines.map(({ message }) => message))))
   if (configure !== undefined) {
     // SPDK cannot start twice: when it refuses its configuration the release of the share lets it start without.
     yield* Effect.raceFirst(deferUnreachable(configure(rpc, turn)), Effect.andThen(ready, Effect.never))
