@@ -2,6 +2,7 @@
  * What SPDK's blobstore does not take notice of: metadata that cannot be written, I/O that is under way when lists of clusters change
  * hands, metadata pages that run out. A call that succeeded is there after a load, and nothing else is damaged.
  */
+import type * as Blob from "@effect-spdk/blobstore/Blob"
 import type * as Blobstore from "@effect-spdk/blobstore/Blobstore"
 import * as Check from "@effect-spdk/blobstore/Check"
 import * as Bdev from "@effect-spdk/core/Bdev"
@@ -11,11 +12,12 @@ import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import { writeFileSync } from "node:fs"
 import { type BlobSuite, closable, device, during, init, KiB, load, MiB, smallClusters } from "../support/blobs.ts"
 import { long, scratchFile } from "../support/engines.ts"
-import { contract, failsWith, pattern, sameBytes, until } from "../support/harness.ts"
+import { contract, expectReasonIn, failsWith, pattern, sameBytes, until } from "../support/harness.ts"
 import { arrived, errorBdev, errorBdevOn, inFlight, needsResume } from "../support/held.ts"
 import { type RandomSource, seeded } from "../support/random.ts"
 
@@ -32,6 +34,9 @@ const isClean = (bdev: Bdev.Bdev) =>
       []
     )
   )
+
+const xattr = (blob: Blob.Blob, name: string) =>
+  Effect.map(blob.xattrs.get(name), (value) => Option.getOrElse(value, () => new Uint8Array()))
 
 const fill = (value: number): Uint8Array => new Uint8Array(new Uint32Array(pieceBytes / 4).fill(value).buffer)
 
@@ -165,6 +170,53 @@ export const suite: BlobSuite = (name, layer, _capabilities, driver) =>
         yield* isClean(bdev)
       })
     )
+
+    for (const by of ["sync", "close"]) {
+      check(
+        `a ${by} that finds no page for the metadata says so, and what was synced before is there after a load`,
+        () =>
+          Effect.gen(function* () {
+            const bdev = yield* device()
+            let id: Blob.BlobId | undefined
+            let others = 0
+            const ended = yield* during(
+              init(bdev, driver, { clusterSize: smallClusters, metadataPages: 12 }),
+              (store) =>
+                Effect.gen(function* () {
+                  const blob = yield* store.create({ clusters: 1 })
+                  id = blob.id
+                  // More than one page, of which a sync writes the later ones anew, elsewhere.
+                  yield* blob.xattrs.set("a", pattern(3000, 1))
+                  yield* blob.xattrs.set("b", pattern(3000, 2))
+                  yield* blob.sync
+                  for (;;) {
+                    const exit = yield* Effect.exit(Effect.asVoid(store.createId()))
+                    if (Exit.isFailure(exit)) {
+                      expectReasonIn(exit, ["NoSpace", "NoMemory"])
+                      break
+                    }
+                    others++
+                  }
+                  yield* blob.xattrs.set("a", pattern(3000, 3))
+                  if (by === "sync") expectReasonIn(yield* Effect.exit(blob.sync), ["NoSpace", "NoMemory"])
+                })
+            ).pipe(Effect.exit)
+            // The scope of the blob ends with it.
+            assert.isTrue(Exit.isFailure(ended))
+            if (id === undefined) return assert.fail("no blob")
+            const kept = id
+            yield* during(load(bdev, driver), (store) =>
+              Effect.gen(function* () {
+                assert.lengthOf(yield* store.ids, others + 1)
+                const blob = yield* store.open(kept)
+                sameBytes(yield* xattr(blob, "b"), pattern(3000, 2), "the xattr that was synced")
+                sameBytes(yield* xattr(blob, "a"), pattern(3000, 1), "the xattr that was changed")
+              })
+            )
+            yield* isClean(bdev)
+          })
+      )
+    }
 
     check("a large blob is made with all that it has", () =>
       Effect.gen(function* () {

@@ -113,7 +113,7 @@ const refuse = (
     ? invalid(
         operation,
         lengthField,
-        `exceeds the maximum of one Uint8Array here, ${maxBytesLength}`,
+        `is more than one Uint8Array takes here, ${maxBytesLength}`,
         lengthBytes,
         resource
       )

@@ -6,6 +6,7 @@
 #include "queue.h"
 #include "runtime.h"
 #include "spdk_calls.h"
+#include "store_device.h"
 
 namespace effect_spdk {
 
@@ -105,7 +106,7 @@ void Blob::ResizeTo(uint64_t clusters, Done done) {
 // list of clusters from under the I/O of other channels.
 void Blob::ResizeNow(uint64_t clusters, const Done& ended) {
   const bool shrinks = clusters < spdk_blob_get_num_clusters(blob_);
-  ResizeWhole(blob_, clusters, [this, shrinks, ended](int status) {
+  ResizeWhole(*store_, blob_, clusters, [this, shrinks, ended](int status) {
     Resize(spdk_blob_get_num_io_units(blob_));
     if (status != 0) return ended(status);
     changed_ = true;
@@ -114,18 +115,18 @@ void Blob::ResizeNow(uint64_t clusters, const Done& ended) {
   });
 }
 
-void Blob::ResizeWhole(spdk_blob* blob, uint64_t clusters, Done done) {
+void Blob::ResizeWhole(Blobstore& store, spdk_blob* blob, uint64_t clusters, Done done) {
   const uint64_t before = spdk_blob_get_num_clusters(blob);
   const uint64_t allocated = spdk_blob_get_num_allocated_clusters(blob);
-  spdk_blob_resize(blob, clusters, OnStatus::Run, OnStatus::Keep([=, done = std::move(done)](int status) {
+  spdk_blob_resize(blob, clusters, OnStatus::Run, OnStatus::Keep([=, &store, done = std::move(done)](int status) {
                      const uint64_t gained = spdk_blob_get_num_allocated_clusters(blob) - allocated;
                      const bool whole = clusters <= before || spdk_blob_is_thin_provisioned(blob) || gained == clusters - before;
                      if (status != 0 || whole) return done(status);
                      // Synced at once: that is what gives back what it took.
                      const auto given_back = [done](int failed) { done(failed == 0 ? -ENOSPC : failed); };
-                     spdk_blob_resize(blob, before, OnStatus::Run, OnStatus::Keep([blob, given_back](int failed) {
+                     spdk_blob_resize(blob, before, OnStatus::Run, OnStatus::Keep([&store, blob, given_back](int failed) {
                                         if (failed != 0) return given_back(failed);
-                                        spdk_blob_sync_md(blob, OnStatus::Run, OnStatus::Keep(given_back));
+                                        SyncWhole(store, blob, given_back);
                                       }));
                    }));
 }
@@ -153,10 +154,21 @@ void Blob::SyncNext() {
 void Blob::SyncNow(const Done& ended) {
   if (sync_failed_) MarkDirtyAgain();
   changed_ = false;
-  spdk_blob_sync_md(blob_, OnStatus::Run, OnStatus::Keep([this, ended](int status) {
-                      sync_failed_ = status != 0;
-                      ended(status);
+  SyncWhole(*store_, blob_, [this, ended](int status) {
+    sync_failed_ = status != 0;
+    ended(status);
+  });
+}
+
+void Blob::SyncWhole(Blobstore& store, spdk_blob* blob, Done done) {
+  const auto writes = WatchMetadata(store.dev());
+  // Before the call returns: there was nothing to write.
+  const auto at_once = std::make_shared<bool>(true);
+  const spdk_blob_id id = spdk_blob_get_id(blob);
+  spdk_blob_sync_md(blob, OnStatus::Run, OnStatus::Keep([writes, at_once, id, done = std::move(done)](int status) {
+                      done(status == 0 && !*at_once && !writes->Has(id) ? -ENOMEM : status);
                     }));
+  *at_once = false;
 }
 
 int Blob::SetXattr(const std::string& name, const std::string& value) {
@@ -205,10 +217,16 @@ void Blob::CloseNow() {
   // Of a store that has stopped only that is news which nobody has tried to sync.
   const int lost = changed_ ? -ENOTRECOVERABLE : 0;
   if (sync_failed_ && !stopped) MarkDirtyAgain();
-  store_->CloseBlob(this, [this, self, stopped, lost](int status) {
-    Runtime::Get().blob_count.fetch_sub(1);
-    Closed(stopped && status != -ESHUTDOWN ? lost : status);
-  });
+  const auto close = [this, self, stopped, lost](int synced) {
+    store_->CloseBlob(this, [this, self, stopped, lost, synced](int status) {
+      Runtime::Get().blob_count.fetch_sub(1);
+      if (status == 0) status = synced;
+      Closed(stopped && status != -ESHUTDOWN ? lost : status);
+    });
+  };
+  // Before the close, which would not tell that there was no page for it.
+  if (!stopped && !store_->removed() && (changed_ || sync_failed_)) return SyncWhole(*store_, blob_, close);
+  close(0);
 }
 
 }  // namespace effect_spdk

@@ -34,7 +34,9 @@ class Blob final : public Target {
   int Refusal();
   // SPDK takes no notice of the extent pages that it finds no metadata page for, and makes a blob that has clusters in name only.
   // This answers -ENOSPC then, and nothing has changed.
-  static void ResizeWhole(spdk_blob* blob, uint64_t clusters, Done done);
+  static void ResizeWhole(Blobstore& store, spdk_blob* blob, uint64_t clusters, Done done);
+  // Writes the metadata. -ENOMEM when there are no pages for it, which SPDK tells nobody.
+  static void SyncWhole(Blobstore& store, spdk_blob* blob, Done done);
   // Runs `operation` while no queue has I/O in SPDK's hands. App thread, then and at the end.
   void WhileQuiet(Done done, std::function<void(Done ended)> operation);
   void ResizeTo(uint64_t clusters, Done done);

@@ -6,6 +6,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -62,6 +63,10 @@ class Blobstore : public std::enable_shared_from_this<Blobstore> {
   // Clusters are marked that no blob has: the next load is to find out which. SPDK does not give back what a creation that failed
   // has taken.
   void LeaveForRecovery() { recovers_ = true; }
+
+  // A blob that SPDK has made in memory alone: its page is taken until the next load.
+  void ForgetBlob(spdk_blob_id id) { forgotten_.insert(id); }
+  bool forgot(spdk_blob_id id) const { return forgotten_.contains(id); }
 
   // Metadata operations in the order in which they came: shared ones side by side, an exclusive one alone. `operation` gets
   // a function to call, once, with how it ended, which runs `done`. It does not run when the blobstore is going away.
@@ -137,6 +142,7 @@ class Blobstore : public std::enable_shared_from_this<Blobstore> {
   bool unloading_ = false;
   bool stopped_ = false;
   bool recovers_ = false;
+  std::set<spdk_blob_id> forgotten_;
   bool zero_freed_ = false;
 
   std::vector<std::shared_ptr<Blob>> blobs_;

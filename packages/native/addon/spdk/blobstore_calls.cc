@@ -94,6 +94,26 @@ void RunQuiet(const Store& store, spdk_blob_id id, const Answered& answered, std
   });
 }
 
+// Runs a change of what a blob is made of, with the blob open. SPDK does not tell that it has had no page left for the metadata. When
+// the blob has what cannot be written, it is another on the device than in memory, and so may be its parents: the store stops.
+void RunWhole(const Store& store, spdk_blob_id id, const Ended& ended, const std::function<void(Ended)>& operation) {
+  const auto on_open = [store, ended, operation](spdk_blob* blob, int unopened) {
+    // The operation finds out by itself.
+    if (unopened != 0) return operation(ended);
+    operation([store, blob, ended](int status) {
+      const auto close = [blob, ended](int result) {
+        spdk_blob_close(blob, OnStatus::Run, OnStatus::Keep([ended, result](int) { ended(result); }));
+      };
+      if (status != 0) return close(status);
+      Blob::SyncWhole(*store, blob, [store, close](int synced) {
+        if (synced != 0) FailMetadata(store->dev());
+        close(synced);
+      });
+    });
+  };
+  spdk_bs_open_blob(store->bs(), id, OnBlob::Run, OnBlob::Keep(on_open));
+}
+
 // Runs a change that answers with the number of a blob, while `quiet` and what reads through it is; SPDK_BLOBID_INVALID: nobody is.
 void RunForId(const Store& store, bool exclusive, const Answered& answered, spdk_blob_id quiet,
               const std::function<void(spdk_blob_op_with_id_complete, void*)>& operation) {
@@ -111,16 +131,18 @@ void RunForId(const Store& store, bool exclusive, const Answered& answered, spdk
                     }));
         };
         if (quiet == SPDK_BLOBID_INVALID) return make(ended);
-        Blobstore::WhileQuiet(store->OpenAbove(quiet), ended, make);
+        Blobstore::WhileQuiet(store->OpenAbove(quiet), ended, [store, quiet, make](const Ended& done) {
+          RunWhole(store, quiet, done, make);
+        });
       });
 }
 
 // Gives the blob, which nobody knows yet, what it is to have, and syncs it once: that makes all of it durable, or nothing.
-void Complete(spdk_blob* blob, uint64_t clusters, const std::shared_ptr<XattrList>& xattrs, const Ended& ended) {
-  Blob::ResizeWhole(blob, clusters, [blob, xattrs, ended](int resized) {
+void Complete(const Store& store, spdk_blob* blob, uint64_t clusters, const std::shared_ptr<XattrList>& xattrs, const Ended& ended) {
+  Blob::ResizeWhole(*store, blob, clusters, [store, blob, xattrs, ended](int resized) {
     const int status = resized != 0 ? resized : xattrs->SetOn(blob);
     if (status != 0) return ended(status);
-    spdk_blob_sync_md(blob, OnStatus::Run, OnStatus::Keep(ended));
+    Blob::SyncWhole(*store, blob, ended);
   });
 }
 
@@ -136,9 +158,9 @@ void CreateInSteps(const Store& store, spdk_blob_opts opts, const std::shared_pt
   };
   const auto on_made = [store, clusters, xattrs, ended, remove](spdk_blob_id id, int failed) {
     if (failed != 0) return ended(id, failed);
-    const auto on_open = [id, clusters, xattrs, ended, remove](spdk_blob* blob, int unopened) {
+    const auto on_open = [store, id, clusters, xattrs, ended, remove](spdk_blob* blob, int unopened) {
       if (unopened != 0) return remove(id, unopened);
-      Complete(blob, clusters, xattrs, [id, blob, ended, remove](int completed) {
+      Complete(store, blob, clusters, xattrs, [id, blob, ended, remove](int completed) {
         spdk_blob_close(blob, OnStatus::Run, OnStatus::Keep([id, completed, ended, remove](int closed) {
                           const int status = completed != 0 ? completed : closed;
                           if (status != 0) return remove(id, status);
@@ -175,7 +197,12 @@ void Create(const Store& store, const BlobstoreCall& call, const Answered& answe
       opts.esnap_id_len = external.size();
     }
     const uint64_t free = spdk_bs_free_cluster_count(store->bs());
-    const auto ended = [store, free, done, context](spdk_blob_id id, int failed) {
+    const auto ended = [store, free, done, context, writes = WatchMetadata(store->dev())](spdk_blob_id id, int failed) {
+      if (failed == 0 && !writes->Has(id)) {
+        store->ForgetBlob(id);
+        store->LeaveForRecovery();
+        return done(context, SPDK_BLOBID_INVALID, -ENOMEM);
+      }
       if (failed != 0 && spdk_bs_free_cluster_count(store->bs()) < free) store->LeaveForRecovery();
       done(context, id, failed);
     };
@@ -247,19 +274,31 @@ void Inflate(const Store& store, const BlobstoreCall& call, spdk_blob_id id, con
   // gives no cluster back that is unmapped; an unmap that was on its way before that would leave a hole in a blob without holes.
   // At the end SPDK closes the parent under the reads that go through it: it stays open until they have ended.
   RunPlain(store, false, answered, [store, id, inflate](const Ended& ended) {
-    spdk_io_channel* const channel = spdk_bs_alloc_io_channel(store->bs());
-    if (channel == nullptr) return ended(-ENOMEM);
-    HoldParent(store, id, [store, id, inflate, channel, ended](spdk_blob* parent) {
-      const auto on_inflated = [store, id, channel, ended, parent](int status) {
-        spdk_put_io_channel(channel);
-        if (parent == nullptr) return ended(status);
-        Blobstore::WhileQuiet(store->OpenAbove(id), ended, [parent, status](const Ended& quiet) {
-          spdk_blob_close(parent, OnStatus::Run, OnStatus::Keep([quiet, status](int) { quiet(status); }));
-        });
+    HoldParent(store, id, [store, id, inflate, ended](spdk_blob* parent) {
+      // Quiet at the end as well: the metadata may be written then, and the parent is let go of.
+      const auto resume = std::make_shared<Ended>();
+      const auto close_parent = [ended, parent, resume](int status) {
+        const auto finish = [ended, resume, status](int) {
+          if (*resume) (*resume)(0);
+          ended(status);
+        };
+        if (parent == nullptr) return finish(0);
+        spdk_blob_close(parent, OnStatus::Run, OnStatus::Keep(finish));
       };
-      Blobstore::WhileQuiet(store->OpenAbove(id), [](int) {}, [store, id, inflate, channel, on_inflated](const Ended& begun) {
-        inflate(store->bs(), channel, id, OnStatus::Run, OnStatus::Keep(on_inflated));
-        begun(0);
+      RunWhole(store, id, close_parent, [store, id, inflate, resume](const Ended& whole) {
+        spdk_io_channel* const channel = spdk_bs_alloc_io_channel(store->bs());
+        if (channel == nullptr) return whole(-ENOMEM);
+        const auto on_inflated = [store, id, channel, whole, resume](int status) {
+          spdk_put_io_channel(channel);
+          Blobstore::WhileQuiet(store->OpenAbove(id), [](int) {}, [whole, status, resume](const Ended& quiet) {
+            *resume = quiet;
+            whole(status);
+          });
+        };
+        Blobstore::WhileQuiet(store->OpenAbove(id), [](int) {}, [store, channel, id, inflate, on_inflated](const Ended& begun) {
+          inflate(store->bs(), channel, id, OnStatus::Run, OnStatus::Keep(on_inflated));
+          begun(0);
+        });
       });
     });
   });
@@ -283,23 +322,25 @@ void AfterFailedParent(const Store& store, spdk_blob_id id, spdk_bs_dev* dev, st
 
 // setExternalParent [id] [bdev]
 void SetExternalParent(const Store& store, const BlobstoreCall& call, spdk_blob_id id, const Answered& answered) {
-  RunQuiet(store, id, answered, [store, id, bdev = call.Text(0)](const Ended& ended) {
-    spdk_bs_dev* dev = nullptr;
-    const int rc = OpenExternalSnapshot(bdev, store->OnExternalSnapshotRemoved(id), &dev);
-    if (rc != 0) return ended(rc);
-    // A device that does not fit would be an assertion at the first copy of a cluster.
-    if (!FitsUnder(store->bs(), dev)) {
-      dev->destroy(dev);
-      return ended(-EINVAL);
-    }
-    HoldExternalSnapshot(dev);
-    const auto on_set = [store, id, dev, ended](int status) {
-      if (status != 0) return AfterFailedParent(store, id, dev, [ended, status] { ended(status); });
-      LetGoOfExternalSnapshot(dev);
-      ended(0);
-    };
-    spdk_bs_blob_set_external_parent(store->bs(), id, dev, bdev.data(), static_cast<uint32_t>(bdev.size()), OnStatus::Run,
-                                     OnStatus::Keep(on_set));
+  RunQuiet(store, id, answered, [store, id, bdev = call.Text(0)](const Ended& quiet) {
+    RunWhole(store, id, quiet, [store, id, bdev](const Ended& ended) {
+      spdk_bs_dev* dev = nullptr;
+      const int rc = OpenExternalSnapshot(bdev, store->OnExternalSnapshotRemoved(id), &dev);
+      if (rc != 0) return ended(rc);
+      // A device that does not fit would be an assertion at the first copy of a cluster.
+      if (!FitsUnder(store->bs(), dev)) {
+        dev->destroy(dev);
+        return ended(-EINVAL);
+      }
+      HoldExternalSnapshot(dev);
+      const auto on_set = [store, id, dev, ended](int status) {
+        if (status != 0) return AfterFailedParent(store, id, dev, [ended, status] { ended(status); });
+        LetGoOfExternalSnapshot(dev);
+        ended(0);
+      };
+      spdk_bs_blob_set_external_parent(store->bs(), id, dev, bdev.data(), static_cast<uint32_t>(bdev.size()), OnStatus::Run,
+                                       OnStatus::Keep(on_set));
+    });
   });
 }
 
@@ -363,6 +404,10 @@ class Iteration : public std::enable_shared_from_this<Iteration> {
         stepping_ = false;
         if (!Runtime::Get().PostToApp([self] { self->Step(); })) End(-ESHUTDOWN);
         return;
+      }
+      if (store_->forgot(kBlobIdBit + page_)) {
+        page_++;
+        continue;
       }
       goes_on_ = false;
       opens_ = true;
@@ -500,7 +545,9 @@ bool CallBlobstore(const Store& store, const BlobstoreCall& call, const Progress
     spdk_blob_id snapshot = SPDK_BLOBID_INVALID;
     if (status != 0 || BlobIdOf(call.Number(1), &snapshot) != 0) return answered(StatusOnly(-ENOENT)), true;
     RunQuiet(store, id, answered, [store, id, snapshot](const Ended& ended) {
-      spdk_bs_blob_set_parent(store->bs(), id, snapshot, OnStatus::Run, OnStatus::Keep(ended));
+      RunWhole(store, id, ended, [store, id, snapshot](const Ended& whole) {
+        spdk_bs_blob_set_parent(store->bs(), id, snapshot, OnStatus::Run, OnStatus::Keep(whole));
+      });
     });
     return true;
   }

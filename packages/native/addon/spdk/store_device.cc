@@ -40,6 +40,7 @@ struct StoreDevice : spdk_bs_dev {
   int write_failure = 0;
   std::vector<char> super_block;
   MetadataWrite* free_writes = nullptr;
+  std::vector<std::weak_ptr<MetadataWrites>> watchers;
 };
 
 StoreDevice& Of(spdk_bs_dev* dev) { return *static_cast<StoreDevice*>(dev); }
@@ -80,6 +81,9 @@ void Write(spdk_bs_dev* dev, spdk_io_channel* channel, void* payload, uint64_t l
   if (device.hides_failures && lba == 0) {
     const auto* bytes = static_cast<const char*>(payload);
     device.super_block.assign(bytes, bytes + kSuperBlockBytes);
+  }
+  for (const auto& watcher : device.watchers) {
+    if (const auto writes = watcher.lock()) writes->lbas.push_back(lba);
   }
   device.base->write(device.base, channel, payload, lba, lba_count, Watch(device, args));
 }
@@ -173,13 +177,16 @@ uint32_t SuperField(const StoreDevice& device, size_t at) {
   return value;
 }
 
-// In blocks; 0 when the super block is none.
-uint64_t MetadataEnd(const StoreDevice& device) {
+uint64_t BlocksPerPage(const StoreDevice& device) {
   const uint32_t known = SuperField(device, kPageBytesAt);
   // 0 in the super blocks of older versions.
-  const uint32_t page_bytes = known == 0 ? kDefaultPageBytes : known;
+  return (known == 0 ? kDefaultPageBytes : known) / device.blocklen;
+}
+
+// In blocks; 0 when the super block is none.
+uint64_t MetadataEnd(const StoreDevice& device) {
   const uint64_t pages = uint64_t{SuperField(device, kMetadataStartAt)} + SuperField(device, kMetadataLengthAt);
-  return pages * page_bytes / device.blocklen;
+  return pages * BlocksPerPage(device);
 }
 
 void FillDisconnected(spdk_bs_dev* dev, void* payload, uint64_t lba, uint64_t length_bytes, uint64_t done_bytes) {
@@ -262,6 +269,25 @@ void ZeroFreed(spdk_bs_dev* dev) {
   // These fill memory, or make a hole in a file.
   const bool zeroes = module == "Malloc disk" || module == "AIO disk";
   Of(dev).zeroes_freed = !zeroes || !spdk_bdev_io_type_supported(bdev, SPDK_BDEV_IO_TYPE_UNMAP);
+}
+
+void FailMetadata(spdk_bs_dev* dev) {
+  if (!std::exchange(Of(dev).failed, true)) Of(dev).events.failed();
+}
+
+bool MetadataWrites::Has(spdk_blob_id id) const {
+  const uint64_t lba = first_lba + (id & UINT32_MAX) * blocks_per_page;
+  return std::find(lbas.begin(), lbas.end(), lba) != lbas.end();
+}
+
+std::shared_ptr<const MetadataWrites> WatchMetadata(spdk_bs_dev* dev) {
+  StoreDevice& device = Of(dev);
+  auto writes = std::make_shared<MetadataWrites>();
+  writes->blocks_per_page = BlocksPerPage(device);
+  writes->first_lba = SuperField(device, kMetadataStartAt) * writes->blocks_per_page;
+  std::erase_if(device.watchers, [](const auto& watcher) { return watcher.expired(); });
+  device.watchers.push_back(writes);
+  return writes;
 }
 
 uint32_t MetadataPages(spdk_bs_dev* dev) { return SuperField(Of(dev), kMetadataLengthAt); }

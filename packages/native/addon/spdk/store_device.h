@@ -2,7 +2,10 @@
 // for the I/O of data, which passes through.
 #pragma once
 
+#include <cstdint>
 #include <functional>
+#include <memory>
+#include <vector>
 
 #include "spdk_headers.h"
 
@@ -18,6 +21,16 @@ struct StoreDeviceEvents {
   std::function<void()> failed;
 };
 
+// Which pages of metadata were written since somebody asked. SPDK has a place where it forgets why it could not write the metadata of
+// a blob, and says that it has: with no page left, for one. But what it writes of a blob ends with the first page.
+struct MetadataWrites {
+  uint64_t first_lba = 0;
+  uint64_t blocks_per_page = 0;
+  std::vector<uint64_t> lbas;
+
+  bool Has(spdk_blob_id id) const;
+};
+
 // Takes `base`. Until KeepSuperBlock has read where the metadata ends, every write counts as one of metadata.
 spdk_bs_dev* MakeStoreDevice(spdk_bs_dev* base, StoreDeviceEvents events);
 
@@ -30,6 +43,12 @@ void KeepSuperBlock(spdk_bs_dev* dev, std::function<void(int status)> done);
 // From here on what would be unmapped is written with zeroes, unless the bdev is known to read as zeroes where it was unmapped: what a
 // blob gives back is not seen by the next one. Before any other thread has a channel.
 void ZeroFreed(spdk_bs_dev* dev);
+
+// As if a write of metadata had failed.
+void FailMetadata(spdk_bs_dev* dev);
+
+// Goes on as long as somebody holds what is returned. After KeepSuperBlock.
+std::shared_ptr<const MetadataWrites> WatchMetadata(spdk_bs_dev* dev);
 
 // How many metadata pages there are. After KeepSuperBlock.
 uint32_t MetadataPages(spdk_bs_dev* dev);

@@ -15,6 +15,9 @@ import {
 } from "@effect-spdk/core/SpdkError"
 import * as Effect from "effect/Effect"
 
+/** SPDK's answer where memory is there and metadata pages are not. */
+const noMemoryDetail = "no memory is free, or no metadata page"
+
 /** The negative errnos that SPDK's blobstore answers with a meaning of its own. */
 export const errno = {
   EPERM: -1,
@@ -48,7 +51,11 @@ export interface Meaning {
 
 /** The error for a status other than 0. */
 export const errorOf = (status: number, operation: string, resource: string, meaning: Meaning = {}): SpdkError => {
-  const context = { operation, resource, detail: meaning.details?.[status] ?? meaning.detail }
+  const context = {
+    operation,
+    resource,
+    detail: meaning.details?.[status] ?? meaning.detail ?? (status === errno.ENOMEM ? noMemoryDetail : undefined)
+  }
   switch (status) {
     case errno.ESHUTDOWN:
       return new SpdkError({ reason: new DeviceRemoved({ operation, resource }) })
@@ -58,12 +65,7 @@ export const errorOf = (status: number, operation: string, resource: string, mea
       return new SpdkError({ reason: new Released({ operation, resource, what: "handle" }) })
     case errno.EILSEQ:
       return new SpdkError({
-        reason: new Corrupted({
-          operation,
-          resource,
-          where: "metadata",
-          rule: "was not written by SPDK, or is damaged"
-        })
+        reason: new Corrupted({ operation, resource, where: "metadata", rule: "is not what SPDK wrote" })
       })
     case errno.EPERM:
       return new SpdkError({

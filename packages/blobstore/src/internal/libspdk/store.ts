@@ -56,7 +56,7 @@ export class LibspdkStore implements StoreDriver {
     this.durable(
       this.callFor("delete", id, {
         ...damagedBlob,
-        details: { [errno.EBUSY]: "it is open, is a snapshot with clones, or another operation on it is in progress" }
+        details: { [errno.EBUSY]: "it is open, or a snapshot with clones, or something goes on with it" }
       })
     )
 
@@ -164,7 +164,7 @@ export class LibspdkStore implements StoreDriver {
   }
 
   get destroy(): Effect.Effect<void, SpdkError> {
-    return this.end("destroy", "the super block may still exist")
+    return this.end("destroy", "the super block may be there still")
   }
 
   /** The answer says how many blobs are open. */

@@ -79,7 +79,7 @@ export const init = (bdev: Bdev, options: InitOptions): Effect.Effect<Store, Spd
         type
       })
       if (superBlock === undefined) {
-        return yield* Effect.fail(noMemory(operation, "the metadata needs more clusters than the device has"))
+        return yield* Effect.fail(noMemory(operation, "the metadata takes more clusters than there are"))
       }
       const services = yield* Effect.context<EngineService>()
       const device = yield* openDevice(bdev, superBlock, scope)

@@ -173,7 +173,7 @@ const checkControllerKey = (operation: string, options: ConnectOptions): Checked
     ? failInvalid(
         operation,
         "dhchapControllerKey",
-        "needs dhchapKey, because the host authenticates before the controller"
+        "comes without dhchapKey, and the controller is asked after the host"
       )
     : checkKey(operation, "dhchapControllerKey", options.dhchapControllerKey)
 
