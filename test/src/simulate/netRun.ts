@@ -565,6 +565,9 @@ class NetRun {
       const { plan, watch } = this
       const held: Held = { scope: undefined, bdev: undefined, uuid: undefined }
       const work = Effect.gen({ self: this }, function* () {
+        // The volume may have been replaced twice a moment ago, and be the first one again: until the host has read the notice, the
+        // target refuses its I/O.
+        yield* Effect.sleep("1 second")
         for (let tries = 0; tries < 30; tries++) {
           const found = yield* Effect.exit(Effect.flatMap(this.nameNow, Bdev.find))
           const connection = yield* this.connection

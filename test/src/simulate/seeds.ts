@@ -25,5 +25,6 @@ export const failedSeeds: ReadonlyArray<FailedSeed> = [
     work: "fabrics",
     fault: "stall",
     found: "after a reconnection the host asked for its volumes again, and went on writing meanwhile"
-  }
+  },
+  { seed: 2384, work: "fabrics", found: "the simulation read before the host knew that its volume was back" }
 ]
