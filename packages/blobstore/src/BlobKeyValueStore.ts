@@ -113,8 +113,10 @@ export type OpenError = SpdkErrorOf<
  *
  * **Memory.** Keys are in memory, about 200 bytes each in addition to their text. Values are not.
  *
- * **Errors** are `KeyValueStoreError` with the `SpdkError` as `cause`. On a full device `set` fails with `NoSpace`.
- * `remove` and `clear` still work.
+ * **Errors** are `KeyValueStoreError` with the `SpdkError` as `cause`. On a full device `set` fails with `NoSpace`, and
+ * `clear` still works. `remove` has one segment in reserve. Each commit takes at least one block of the reserve, so remove
+ * many keys concurrently: they share commits. When the reserve is used up and no segment has enough garbage, `remove` also
+ * fails with `NoSpace`, until `clear` or the deletion of other blobs frees space.
  *
  * @since 0.1.0
  * @category constructors
