@@ -82,7 +82,7 @@ const pascal = (name) =>
 const camel = (name) => pascal(name).replace(/^./, (first) => first.toLowerCase())
 const property = (name) => (/^[A-Za-z_$][\w$]*$/.test(name) ? name : JSON.stringify(name))
 
-/** SPDK's scalars: the type, and the Schema of internal/rpcParamTypes.ts. */
+/** SPDK's scalars: the type, and the Schema of internal/rpc/paramTypes.ts. */
 const scalars = {
   string: { type: "string", schema: "Schema.String" },
   boolean: { type: "boolean", schema: "Schema.Boolean" },
@@ -168,7 +168,7 @@ const emitTypes = (schema) => {
     header,
     `/** What several methods share: enums, objects and arrays by the names of SPDK's schema. */`,
     `import * as Schema from "effect/Schema"`,
-    `import { ${[...uses.params].toSorted().join(", ")} } from "../internal/rpcParamTypes.ts"\n`,
+    `import { ${[...uses.params].toSorted().join(", ")} } from "../internal/rpc/paramTypes.ts"\n`,
     parts.join("\n")
   ].join("\n")
 }
@@ -212,7 +212,7 @@ const emitGroup = (schema, group, methods) => {
   return [
     header,
     `${uses.params.size === 0 && schemas.every((text) => !text.includes("Schema.S")) ? "import type" : "import"} * as Schema from "effect/Schema"`,
-    ...(helpers.length === 0 ? [] : [`import { ${helpers.join(", ")} } from "../internal/rpcParamTypes.ts"`]),
+    ...(helpers.length === 0 ? [] : [`import { ${helpers.join(", ")} } from "../internal/rpc/paramTypes.ts"`]),
     ...(shared.length === 0 ? [] : [`import {\n  ${shared.join(",\n  ")}\n} from "./RpcTypes.ts"`]),
     "",
     types.join("\n"),

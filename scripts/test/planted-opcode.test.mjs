@@ -44,13 +44,13 @@ const refuses = (file, method) => ({
   stub: "      case Opcode.Compare:\n        return io.finish(failed)\n"
 })
 const typescript = [
-  record("embedded/bdevDelay.ts", "const averageKindOf", "0"),
-  record("embedded/bdevDevice.ts", "const operations", "undefined"),
-  record("embedded/bdevError.ts", "const errorTypeOf", "undefined"),
-  record("embedded/ioStat.ts", "const counterOf", "undefined"),
-  refuses("embedded/bdevAio.ts", "submit(io"),
-  refuses("embedded/bdevMalloc.ts", "submit(io"),
-  refuses("embedded/bdevNull.ts", "submit(io"),
+  record("embedded/bdev/modules/delay.ts", "const averageKindOf", "0"),
+  record("embedded/bdev/modules/device.ts", "const operations", "undefined"),
+  record("embedded/bdev/modules/error.ts", "const errorTypeOf", "undefined"),
+  record("embedded/bdev/ioStat.ts", "const counterOf", "undefined"),
+  refuses("embedded/bdev/modules/aio.ts", "submit(io"),
+  refuses("embedded/bdev/modules/malloc.ts", "submit(io"),
+  refuses("embedded/bdev/modules/null.ts", "submit(io"),
   refuses("embedded/nvme/disk.ts", "submit(io"),
   refuses("embedded/nvme/disk.ts", "private piece(")
 ]

@@ -29,7 +29,7 @@ import type * as Scope from "effect/Scope"
 import type * as Sink from "effect/Sink"
 import type * as Stream from "effect/Stream"
 import { BlobTypeId } from "./internal/blobTypeId.ts"
-import type { BlobId, BlobInfo as DriverBlobInfo, Parent } from "./internal/driver.ts"
+import type { BlobId, DriverBlobInfo, Parent } from "./internal/driver.ts"
 
 export type { BatchEntry, BdevBatch, IoError } from "@effect-spdk/core/Bdev"
 export type { BlobId, ClearMethod, Parent } from "./internal/driver.ts"

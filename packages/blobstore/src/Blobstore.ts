@@ -27,7 +27,7 @@ import * as Predicate from "effect/Predicate"
 import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
 import type { Blob, BlobId, ClearMethod, InfoError, MetadataReason, Parent, XattrsInput } from "./Blob.ts"
-import type { StoreInfo as DriverStoreInfo } from "./internal/driver.ts"
+import type { DriverStoreInfo } from "./internal/driver.ts"
 import { BlobstoreTypeId, initStore, loadOrInitStore, loadStore } from "./internal/store.ts"
 
 export type {

@@ -12,13 +12,18 @@ import * as Fiber from "effect/Fiber"
 import type * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
 import { libspdkMissing } from "../../../test/src/support/libspdkMissing.ts"
-import type { CreateOptions, InitOptions, LoadOptions, StoreDriver } from "../src/internal/driver.ts"
+import type { DriverCreateOptions, DriverInitOptions, DriverLoadOptions, StoreDriver } from "../src/internal/driver.ts"
 import { libspdkDriver } from "../src/internal/libspdk/driver.ts"
 
 const mebi = 1024 * 1024
-const initOptions: InitOptions = { clusterSizeBytes: mebi, metadataPages: undefined, type: "TEST", clearMethod: "none" }
-const loadOptions: LoadOptions = { type: "TEST", forceRecover: false, grow: false, onProgress: undefined }
-const blobOptions: CreateOptions = {
+const initOptions: DriverInitOptions = {
+  clusterSizeBytes: mebi,
+  metadataPages: undefined,
+  type: "TEST",
+  clearMethod: "none"
+}
+const loadOptions: DriverLoadOptions = { type: "TEST", forceRecover: false, grow: false, onProgress: undefined }
+const blobOptions: DriverCreateOptions = {
   clusters: 4,
   thin: false,
   clearMethod: "default",

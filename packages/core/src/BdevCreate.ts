@@ -8,7 +8,7 @@ import * as Exit from "effect/Exit"
 import type * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import type { BdevErrorInjectErrorType, BdevErrorInjectIoType } from "./generated/RpcTypes.ts"
-import { requireBase, requireFree, untilGone } from "./internal/bdevBase.ts"
+import { requireBase, requireFree, untilGone } from "./internal/bdev/base.ts"
 import {
   blocksOf,
   checkDelay,
@@ -18,10 +18,10 @@ import {
   checkUuid,
   fileOf,
   type FileParams
-} from "./internal/bdevOptions.ts"
-import { checkName } from "./internal/names.ts"
-import { withinLimitByRpc } from "./internal/release.ts"
-import { splitIssue } from "./internal/splitParts.ts"
+} from "./internal/bdev/options.ts"
+import { checkName } from "./internal/common/names.ts"
+import { withinLimitByRpc } from "./internal/common/release.ts"
+import { splitIssue } from "./internal/rpc/splitParts.ts"
 import * as Rpc from "./Rpc.ts"
 import { RpcClient } from "./Rpc.ts"
 import { fail, failInvalid, NoMemory, type RpcReason, type SpdkError } from "./SpdkError.ts"

@@ -20,10 +20,10 @@
 import * as Effect from "effect/Effect"
 import * as Predicate from "effect/Predicate"
 import type * as Scope from "effect/Scope"
-import { makePool } from "./internal/dmaPool.ts"
-import { EngineService } from "./internal/engineService.ts"
-import { bufferOf, DmaBufferTypeId, freeMemory, maxLengthBytes, Memory } from "./internal/ioMemory.ts"
-import { onlyReasons } from "./internal/reasons.ts"
+import { makePool } from "./internal/memory/dmaPool.ts"
+import { EngineService } from "./internal/engine/service.ts"
+import { bufferOf, DmaBufferTypeId, freeMemory, maxLengthBytes, Memory } from "./internal/memory/ioMemory.ts"
+import { onlyReasons } from "./internal/common/reasons.ts"
 import { failInvalid, type SpdkErrorOf } from "./SpdkError.ts"
 
 /**

@@ -33,16 +33,16 @@ import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
 import * as Bdev from "./Bdev.ts"
-import type { EngineService } from "./internal/engineService.ts"
-import { generatedName } from "./internal/bdevOptions.ts"
-import { checkName } from "./internal/names.ts"
+import type { EngineService } from "./internal/engine/service.ts"
+import { generatedName } from "./internal/bdev/options.ts"
+import { checkName } from "./internal/common/names.ts"
 import {
   disabledIsPermissionDenied,
   isTooMany,
   missingIsNotFound,
   notConnected,
   takenIsAlreadyExists
-} from "./internal/nvmeBdevErrors.ts"
+} from "./internal/nvmeBdev/errors.ts"
 import {
   attachParams,
   controllerParams,
@@ -50,10 +50,10 @@ import {
   multipathOpts,
   pathParams,
   policyParams
-} from "./internal/nvmeBdevParams.ts"
-import { pollChanges } from "./internal/pollChanges.ts"
-import { withinLimitByRpc } from "./internal/release.ts"
-import { callDecoded } from "./internal/rpcDecoded.ts"
+} from "./internal/nvmeBdev/params.ts"
+import { pollChanges } from "./internal/rpc/pollChanges.ts"
+import { withinLimitByRpc } from "./internal/common/release.ts"
+import { callDecoded } from "./internal/rpc/decoded.ts"
 import { keyName } from "./Keyring.ts"
 import * as Info from "./NvmeBdevInfo.ts"
 import type { AddPathOptions, AttachOptions, PolicyOptions, SetKeysOptions } from "./NvmeBdevOptions.ts"

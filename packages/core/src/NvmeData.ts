@@ -4,10 +4,10 @@
  *
  * @since 0.1.0
  */
-import type * as asyncEvent from "./internal/nvme/asyncEvent.ts"
-import type * as features from "./internal/nvme/features.ts"
-import type * as identify from "./internal/nvme/identify.ts"
-import type * as logPages from "./internal/nvme/logPages.ts"
+import type * as asyncEvent from "./internal/nvme/wire/asyncEvent.ts"
+import type * as features from "./internal/nvme/wire/features.ts"
+import type * as identify from "./internal/nvme/wire/identify.ts"
+import type * as logPages from "./internal/nvme/wire/logPages.ts"
 import type { TransportId } from "./NvmeTransportId.ts"
 
 /** Identify Controller (CNS 01h). @since 0.1.0 @category models */

@@ -6,7 +6,7 @@
  */
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
-import * as nqns from "./internal/nvme/nqn.ts"
+import * as nqns from "./internal/nvme/wire/nqn.ts"
 import { invalid, type InvalidArgument, type SpdkError } from "./SpdkError.ts"
 
 /**

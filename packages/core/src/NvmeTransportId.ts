@@ -17,7 +17,7 @@ import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import * as SchemaIssue from "effect/SchemaIssue"
 import * as SchemaTransformation from "effect/SchemaTransformation"
-import type { NvmeTransportIdFields } from "./internal/engineNvme.ts"
+import type { NvmeTransportIdFields } from "./internal/engine/nvme.ts"
 import {
   addressFamilies,
   type FieldIssue,

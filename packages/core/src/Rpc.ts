@@ -13,9 +13,9 @@ import type * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import { type RpcMethods, rpcMethods } from "./generated/RpcMethods.ts"
-import type { RpcAddress } from "./internal/rpcConnection.ts"
-import { makeRpc, socketPathBytes } from "./internal/rpcMake.ts"
-import { invalidFromIssue, protocolFromIssue } from "./internal/schemaIssue.ts"
+import type { RpcAddress } from "./internal/rpc/connection.ts"
+import { makeRpc, socketPathBytes } from "./internal/rpc/make.ts"
+import { invalidFromIssue, protocolFromIssue } from "./internal/rpc/schemaIssue.ts"
 import { rpcResults } from "./RpcResults.ts"
 import {
   type InvalidArgument,

@@ -12,8 +12,8 @@
  */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import type { DeviceOperation, DeviceRequest, EngineDevice } from "./internal/engineDevice.ts"
-import { EngineService } from "./internal/engineService.ts"
+import type { DeviceOperation, DeviceRequest, EngineDevice } from "./internal/engine/device.ts"
+import { EngineService } from "./internal/engine/service.ts"
 import { DiskContents, type DiskWrite } from "./internal/simulation/contents.ts"
 import type { Chance, Simulation } from "./Simulation.ts"
 import { NotSupported, SpdkError } from "./SpdkError.ts"

@@ -3,7 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import { TestClock } from "effect/testing"
-import type { Engine } from "../src/internal/engine.ts"
+import type { Engine } from "../src/internal/engine/engine.ts"
 import {
   aborted,
   control,

@@ -4,7 +4,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
 import { TestClock } from "effect/testing"
-import type { LogLine } from "../src/internal/options.ts"
+import type { LogLine } from "../src/internal/engine/options.ts"
 import { aborted, makeEngine, malloc, ok, open, run, slab, start, transfer, turn } from "./support/embeddedEngine.ts"
 
 describe("threads", () => {

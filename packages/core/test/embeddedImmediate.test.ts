@@ -7,7 +7,7 @@ import * as Fiber from "effect/Fiber"
 import * as Option from "effect/Option"
 import * as Bdev from "../src/Bdev.ts"
 import * as DmaBuffer from "../src/DmaBuffer.ts"
-import { EmbeddedQueue } from "../src/internal/embedded/queue.ts"
+import { EmbeddedQueue } from "../src/internal/embedded/queue/queue.ts"
 import * as Spdk from "../src/Spdk.ts"
 import * as SpdkThread from "../src/SpdkThread.ts"
 import {

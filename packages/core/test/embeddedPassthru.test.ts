@@ -4,24 +4,24 @@ import { makeEntry, type SlabRange } from "@effect-spdk/native/Queue"
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as CpuSet from "../src/CpuSet.ts"
-import { Bdev, type IoType } from "../src/internal/embedded/bdev.ts"
-import { BdevRegistry } from "../src/internal/embedded/bdevRegistry.ts"
-import { Handles } from "../src/internal/embedded/handles.ts"
-import type { BdevIo } from "../src/internal/embedded/io.ts"
-import { MemoryBudget, SlabTable } from "../src/internal/embedded/memory.ts"
-import { Notifications } from "../src/internal/embedded/notifications.ts"
-import { Reactor } from "../src/internal/embedded/reactor.ts"
-import { success } from "../src/internal/embedded/status.ts"
-import { LogicalThread } from "../src/internal/embedded/thread.ts"
-import * as Timers from "../src/internal/embedded/timers.ts"
+import { EmbeddedBdev, type IoType } from "../src/internal/embedded/bdev/bdev.ts"
+import { BdevRegistry } from "../src/internal/embedded/bdev/registry.ts"
+import { Handles } from "../src/internal/embedded/queue/handles.ts"
+import type { EmbeddedIo } from "../src/internal/embedded/bdev/io.ts"
+import { MemoryBudget, SlabTable } from "../src/internal/embedded/queue/memory.ts"
+import { Notifications } from "../src/internal/embedded/runtime/notifications.ts"
+import { EmbeddedReactor } from "../src/internal/embedded/runtime/reactor.ts"
+import { success } from "../src/internal/embedded/queue/status.ts"
+import { LogicalThread } from "../src/internal/embedded/runtime/thread.ts"
+import * as Timers from "../src/internal/embedded/runtime/timers.ts"
 import { start, turn } from "./support/embeddedEngine.ts"
 
 /** Does every command at once. */
-class CommandBdev extends Bdev {
+class CommandBdev extends EmbeddedBdev {
   readonly moduleName = "test"
   readonly moduleIoTypes: ReadonlySet<IoType> = new Set<IoType>(["nvme_io"])
   readonly isImmediate = false
-  submit(io: BdevIo): void {
+  submit(io: EmbeddedIo): void {
     io.finish(success)
   }
   destruct(): void {}
@@ -30,7 +30,7 @@ class CommandBdev extends Bdev {
 describe("NVMe commands of a user's", () => {
   it.live("count with their data, so that many of them leave timers and sockets their turn", () =>
     Effect.gen(function* () {
-      const reactor = new Reactor()
+      const reactor = new EmbeddedReactor()
       const timers = yield* Timers.make
       const budget = new MemoryBudget(2 ** 24)
       const slabs = new SlabTable(budget)

@@ -5,7 +5,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as fs from "node:fs"
 import * as path from "node:path"
-import type { Slab } from "../src/internal/engine.ts"
+import type { Slab } from "../src/internal/engine/engine.ts"
 import {
   command,
   type Ended,

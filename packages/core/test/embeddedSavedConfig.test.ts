@@ -3,8 +3,8 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as fs from "node:fs"
-import { applyConfig } from "../src/internal/rpcConfig.ts"
-import type { LogLine } from "../src/internal/options.ts"
+import { applyConfig } from "../src/internal/rpc/config.ts"
+import type { LogLine } from "../src/internal/engine/options.ts"
 import { makeEngine } from "./support/embeddedEngine.ts"
 
 const golden = (version: string): unknown =>

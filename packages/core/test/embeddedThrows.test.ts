@@ -7,19 +7,19 @@ import type * as Scope from "effect/Scope"
 import * as fs from "node:fs"
 import * as net from "node:net"
 import * as path from "node:path"
-import { MallocModule } from "../src/internal/embedded/bdevMalloc.ts"
-import { BdevRegistry } from "../src/internal/embedded/bdevRegistry.ts"
-import { EngineState } from "../src/internal/embedded/engineState.ts"
-import { MemoryBudget } from "../src/internal/embedded/memory.ts"
-import { Notifications } from "../src/internal/embedded/notifications.ts"
+import { MallocModule } from "../src/internal/embedded/bdev/modules/malloc.ts"
+import { BdevRegistry } from "../src/internal/embedded/bdev/registry.ts"
+import { EngineState } from "../src/internal/embedded/runtime/engineState.ts"
+import { MemoryBudget } from "../src/internal/embedded/queue/memory.ts"
+import { Notifications } from "../src/internal/embedded/runtime/notifications.ts"
 import { HostConnection } from "../src/internal/embedded/nvme/hostConnection.ts"
 import { QueuePair } from "../src/internal/embedded/nvme/queuePair.ts"
 import { Target } from "../src/internal/embedded/nvmf/target.ts"
 import { TargetLink } from "../src/internal/embedded/nvmf/targetLink.ts"
-import { Reactor } from "../src/internal/embedded/reactor.ts"
-import * as Timers from "../src/internal/embedded/timers.ts"
-import type { Engine } from "../src/internal/engine.ts"
-import { encodeIcResp, FatalError } from "../src/internal/nvme/pdu.ts"
+import { EmbeddedReactor } from "../src/internal/embedded/runtime/reactor.ts"
+import * as Timers from "../src/internal/embedded/runtime/timers.ts"
+import type { Engine } from "../src/internal/engine/engine.ts"
+import { encodeIcResp, FatalError } from "../src/internal/nvme/wire/pdu.ts"
 import {
   command,
   type Disk,
@@ -230,7 +230,7 @@ describe("listeners that throw", () => {
 describe("a queue pair of the host", () => {
   it.live("answers all commands, whatever the owner of one throws", () =>
     Effect.gen(function* () {
-      const reactor = new Reactor()
+      const reactor = new EmbeddedReactor()
       const queue = new QueuePair({ id: 1, depth: 8, retries: 0, reactor, owner: { queueFailed: () => {} } })
       let answered = 0
       const commandDone = () => {
@@ -274,7 +274,7 @@ describe("a queue pair of the host", () => {
               drained: () => {},
               failed: ({ message }) => void failures.push(message)
             },
-            new Reactor(),
+            new EmbeddedReactor(),
             {
               address: { host: "127.0.0.1", port, family: 4, localAddress: "", localPort: 0 },
               headerDigest: false,
@@ -296,7 +296,7 @@ describe("a queue pair of the host", () => {
 const links = Effect.gen(function* () {
   const timers = yield* Timers.make
   const context = {
-    reactor: new Reactor(),
+    reactor: new EmbeddedReactor(),
     timers,
     budget: new MemoryBudget(1024 * 1024),
     notifications: new Notifications(),

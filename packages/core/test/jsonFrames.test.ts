@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import * as Frames from "../src/internal/jsonFrames.ts"
+import * as Frames from "../src/internal/rpc/jsonFrames.ts"
 import { makeRandom, type RandomSource, withSeed } from "./support/random.ts"
 
 /** What a fresh splitter makes of these chunks: the messages, and the error that stopped it. */

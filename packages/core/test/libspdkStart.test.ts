@@ -5,9 +5,9 @@ import * as Effect from "effect/Effect"
 import * as fs from "node:fs"
 import * as net from "node:net"
 import * as path from "node:path"
-import { Host } from "../src/internal/host.ts"
+import { Host } from "../src/internal/engine/host.ts"
 import { start, type StartHost } from "../src/internal/libspdk/start.ts"
-import { resolve } from "../src/internal/options.ts"
+import { resolve } from "../src/internal/engine/options.ts"
 
 const neverConfigured = { addon: { claimConfig: () => ({ status: 0, text: "" }), settleConfig: () => {} } }
 

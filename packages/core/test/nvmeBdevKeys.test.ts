@@ -3,8 +3,8 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Schedule from "effect/Schedule"
 import * as Stream from "effect/Stream"
-import { keyTextRule, randomDhchap, randomPsk } from "../src/internal/keys.ts"
-import { pollChanges } from "../src/internal/pollChanges.ts"
+import { keyTextRule, randomDhchap, randomPsk } from "../src/internal/nvmeBdev/keys.ts"
+import { pollChanges } from "../src/internal/rpc/pollChanges.ts"
 
 /** From SPDK's own tests of TLS and of authentication. */
 const known = [

@@ -1,12 +1,12 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Result from "effect/Result"
 import { readFileSync } from "node:fs"
-import { decodeAsyncEvent, encodeAsyncEvent } from "../src/internal/nvme/asyncEvent.ts"
+import { decodeAsyncEvent, encodeAsyncEvent } from "../src/internal/nvme/wire/asyncEvent.ts"
 import { subsystemOf } from "../src/internal/nvme/discovered.ts"
-import { decodeTimestamp, encodeTimestamp, featureWords } from "../src/internal/nvme/features.ts"
-import * as identify from "../src/internal/nvme/identify.ts"
-import * as log from "../src/internal/nvme/logPages.ts"
-import { fromHex, type Malformed, struct, toHex, u16, utf8, ascii } from "../src/internal/nvme/struct.ts"
+import { decodeTimestamp, encodeTimestamp, featureWords } from "../src/internal/nvme/wire/features.ts"
+import * as identify from "../src/internal/nvme/wire/identify.ts"
+import * as log from "../src/internal/nvme/wire/logPages.ts"
+import { fromHex, type Malformed, struct, toHex, u16, utf8, ascii } from "../src/internal/nvme/wire/struct.ts"
 import { makeRandom, withSeed } from "./support/random.ts"
 
 interface Golden {

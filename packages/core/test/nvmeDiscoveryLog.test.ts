@@ -2,10 +2,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
-import { machineHost } from "../src/internal/host.ts"
+import { machineHost } from "../src/internal/engine/host.ts"
 import { coalesced } from "../src/internal/embedded/nvme/coalesced.ts"
 import { readDiscoveryLog } from "../src/internal/nvme/discoveryLog.ts"
-import { encodeDiscoveryLog, maxDiscoveryEntries } from "../src/internal/nvme/logPages.ts"
+import { encodeDiscoveryLog, maxDiscoveryEntries } from "../src/internal/nvme/wire/logPages.ts"
 
 const entry = (subnqn: string) => ({ trtype: 3, adrfam: 1, subtype: 2, trsvcid: "4420", traddr: "192.0.2.1", subnqn })
 const names = (count: number) => Array.from({ length: count }, (_, i) => `nqn.2024-01.io.x:s${i}`)

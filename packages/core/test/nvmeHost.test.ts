@@ -6,10 +6,10 @@ import * as net from "node:net"
 import * as Nvme from "../src/Nvme.ts"
 import * as Spdk from "../src/Spdk.ts"
 import { type ConnectionFailure, QueuePair } from "../src/internal/embedded/nvme/queuePair.ts"
-import { Reactor } from "../src/internal/embedded/reactor.ts"
-import { encodeNamespaceList, identifyController } from "../src/internal/nvme/identify.ts"
-import { setU16, setU32, getU16 } from "../src/internal/nvme/bytes.ts"
-import { FatalError, PduType, termFatalError, termField } from "../src/internal/nvme/pdu.ts"
+import { EmbeddedReactor } from "../src/internal/embedded/runtime/reactor.ts"
+import { encodeNamespaceList, identifyController } from "../src/internal/nvme/wire/identify.ts"
+import { setU16, setU32, getU16 } from "../src/internal/nvme/wire/bytes.ts"
+import { FatalError, PduType, termFatalError, termField } from "../src/internal/nvme/wire/pdu.ts"
 import { deadlineIn } from "./support/deadline.ts"
 
 const icResp = (change: (bytes: Uint8Array) => void = () => {}): Uint8Array => {
@@ -266,7 +266,7 @@ describe("the embedded NVMe host", () => {
     () =>
       Effect.gen(function* () {
         const silent = yield* peer(never(), never)
-        const reactor = new Reactor()
+        const reactor = new EmbeddedReactor()
         const owner = { queueFailed: () => assert.fail("nobody has this connection yet") }
         const queue = new QueuePair({ id: 1, depth: 8, retries: 0, reactor, owner })
         const address = { host: "127.0.0.1", port: silent.port, family: 4, localAddress: "", localPort: 0 } as const

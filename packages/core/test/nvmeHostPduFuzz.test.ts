@@ -3,9 +3,9 @@ import { assert, describe, it } from "@effect/vitest"
 import * as net from "node:net"
 import { QueuePair } from "../src/internal/embedded/nvme/queuePair.ts"
 import type { HostCommand } from "../src/internal/embedded/nvme/hostCommand.ts"
-import { Reactor } from "../src/internal/embedded/reactor.ts"
-import { crc32c, setU32, setU64Number, getU16, getU32 } from "../src/internal/nvme/bytes.ts"
-import { IoOpcode, Sqe, writeCqe } from "../src/internal/nvme/command.ts"
+import { EmbeddedReactor } from "../src/internal/embedded/runtime/reactor.ts"
+import { crc32c, setU32, setU64Number, getU16, getU32 } from "../src/internal/nvme/wire/bytes.ts"
+import { IoOpcode, Sqe, writeCqe } from "../src/internal/nvme/wire/command.ts"
 import {
   encodeIcResp,
   encodeTermReq,
@@ -18,7 +18,7 @@ import {
   writeCapsuleResp,
   writeDataHeader,
   writeR2t
-} from "../src/internal/nvme/pdu.ts"
+} from "../src/internal/nvme/wire/pdu.ts"
 import { change, formats, fuzz, seed, wantedPdus, Wire } from "./support/pduFuzz.ts"
 import { makeRandom, type RandomSource } from "./support/random.ts"
 import { deadlineIn } from "./support/deadline.ts"
@@ -172,7 +172,7 @@ class Lane {
   private submitted = 0
   private completed = 0
 
-  constructor(reactor: Reactor, random: RandomSource) {
+  constructor(reactor: EmbeddedReactor, random: RandomSource) {
     this.random = random
     const owner = { queueFailed: () => (this.isUp = false) }
     this.queue = new QueuePair({ id: 1, depth, retries: 1, reactor, owner })
@@ -277,7 +277,7 @@ class Lane {
 describe("the embedded host and changed PDUs", () => {
   const wanted = wantedPdus(3000, 1_000_000)
   it(`${wanted} of them: no crash, no hang, memory flat, each command is answered once`, async () => {
-    const reactor = new Reactor()
+    const reactor = new EmbeddedReactor()
     const random = makeRandom(seed)
     const all = await Promise.all(Array.from({ length: lanes }, () => new Lane(reactor, random).listen()))
     try {

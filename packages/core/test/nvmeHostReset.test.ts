@@ -3,10 +3,10 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as net from "node:net"
-import type { NvmeConnectSettings, NvmeControllerEvent } from "../src/internal/engineNvme.ts"
+import type { NvmeConnectSettings, NvmeControllerEvent } from "../src/internal/engine/nvme.ts"
 import { HostController } from "../src/internal/embedded/nvme/controller.ts"
-import { Reactor } from "../src/internal/embedded/reactor.ts"
-import * as Timers from "../src/internal/embedded/timers.ts"
+import { EmbeddedReactor } from "../src/internal/embedded/runtime/reactor.ts"
+import * as Timers from "../src/internal/embedded/runtime/timers.ts"
 import { hostNqn, makeTarget, nqn, until } from "./support/rawNvmeHost.ts"
 
 const connectTimeoutMillis = 300
@@ -73,7 +73,7 @@ const setUp = (isHeld: (connection: number) => boolean, changes: Partial<NvmeCon
       waits.push(micros)
       return timers.after(micros, fire)
     }
-    const context = { reactor: new Reactor(), timers: { ...timers, after } }
+    const context = { reactor: new EmbeddedReactor(), timers: { ...timers, after } }
     const events: Array<NvmeControllerEvent> = []
     const transportId = {
       trtype: "TCP",

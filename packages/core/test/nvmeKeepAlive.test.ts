@@ -2,12 +2,12 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as net from "node:net"
-import type { NvmeConnectSettings, NvmeControllerEvent } from "../src/internal/engineNvme.ts"
-import { Deadline } from "../src/internal/embedded/deadline.ts"
+import type { NvmeConnectSettings, NvmeControllerEvent } from "../src/internal/engine/nvme.ts"
+import { Deadline } from "../src/internal/embedded/runtime/deadline.ts"
 import { HostController } from "../src/internal/embedded/nvme/controller.ts"
-import { Reactor } from "../src/internal/embedded/reactor.ts"
-import * as Timers from "../src/internal/embedded/timers.ts"
-import { AdminOpcode } from "../src/internal/nvme/command.ts"
+import { EmbeddedReactor } from "../src/internal/embedded/runtime/reactor.ts"
+import * as Timers from "../src/internal/embedded/runtime/timers.ts"
+import { AdminOpcode } from "../src/internal/nvme/wire/command.ts"
 import { capsule, command, hostNqn, makeTarget, nqn, until, withQueue } from "./support/rawNvmeHost.ts"
 
 /** The process does nothing. */
@@ -131,7 +131,7 @@ const connected = (keepAliveMillis: number) =>
   Effect.gen(function* () {
     const target = yield* makeTarget()
     const relay = yield* makeRelay(target.port)
-    const context = { reactor: new Reactor(), timers: yield* Timers.make }
+    const context = { reactor: new EmbeddedReactor(), timers: yield* Timers.make }
     const events: Array<NvmeControllerEvent> = []
     const trsvcid = String(relay.port)
     const transportId = {

@@ -3,11 +3,11 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { TestClock } from "effect/testing"
 import { DataPool, type DataWaiter } from "../src/internal/embedded/nvmf/dataPool.ts"
-import { Reactor } from "../src/internal/embedded/reactor.ts"
-import * as Timers from "../src/internal/embedded/timers.ts"
-import { AdminOpcode, IoOpcode } from "../src/internal/nvme/command.ts"
-import { PduType } from "../src/internal/nvme/pdu.ts"
-import { Status } from "../src/internal/nvme/nvmeStatus.ts"
+import { EmbeddedReactor } from "../src/internal/embedded/runtime/reactor.ts"
+import * as Timers from "../src/internal/embedded/runtime/timers.ts"
+import { AdminOpcode, IoOpcode } from "../src/internal/nvme/wire/command.ts"
+import { PduType } from "../src/internal/nvme/wire/pdu.ts"
+import { Status } from "../src/internal/nvme/wire/nvmeStatus.ts"
 import {
   capsule,
   command,
@@ -162,7 +162,7 @@ describe("the memory of the embedded target", () => {
 
   const makePool = (limitBytes: number) =>
     Effect.map(Timers.make, (timers) => {
-      const pool = new DataPool(new Reactor(), timers, limitBytes)
+      const pool = new DataPool(new EmbeddedReactor(), timers, limitBytes)
       const granted: Array<number> = []
       const waiter = (neededBytes: number): DataWaiter => ({
         neededBytes,

@@ -3,9 +3,9 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { TestClock } from "effect/testing"
 import { spawn } from "node:child_process"
-import { setU32 } from "../src/internal/nvme/bytes.ts"
-import { FatalError, PduType } from "../src/internal/nvme/pdu.ts"
-import { Status } from "../src/internal/nvme/nvmeStatus.ts"
+import { setU32 } from "../src/internal/nvme/wire/bytes.ts"
+import { FatalError, PduType } from "../src/internal/nvme/wire/pdu.ts"
+import { Status } from "../src/internal/nvme/wire/nvmeStatus.ts"
 import {
   capsule,
   command,

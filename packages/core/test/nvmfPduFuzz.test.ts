@@ -1,8 +1,8 @@
 /** Changed PDUs of all kinds against the embedded target: no crash, no hang, memory flat, and what others hold stays as it is. */
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
-import { crc32c, setU16, setU32, getU16, getU32 } from "../src/internal/nvme/bytes.ts"
-import { AdminOpcode, IoOpcode, Sqe, writeSgl } from "../src/internal/nvme/command.ts"
+import { crc32c, setU16, setU32, getU16, getU32 } from "../src/internal/nvme/wire/bytes.ts"
+import { AdminOpcode, IoOpcode, Sqe, writeSgl } from "../src/internal/nvme/wire/command.ts"
 import {
   Cc,
   dynamicControllerId,
@@ -10,7 +10,7 @@ import {
   encodeConnectData,
   encodePropertySet,
   Property
-} from "../src/internal/nvme/fabrics.ts"
+} from "../src/internal/nvme/wire/fabrics.ts"
 import {
   capsuleCmdBytes,
   encodeIcReq,
@@ -21,7 +21,7 @@ import {
   shortHeaderBytes,
   writeCapsuleCmd,
   writeDataHeader
-} from "../src/internal/nvme/pdu.ts"
+} from "../src/internal/nvme/wire/pdu.ts"
 import { change, commandIdOf, formats, fuzz, seed, wantedPdus, Wire } from "./support/pduFuzz.ts"
 import { makeRandom, type RandomSource } from "./support/random.ts"
 import { command, makeTarget, nqn, withQueue } from "./support/rawNvmeHost.ts"

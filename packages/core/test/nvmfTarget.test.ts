@@ -3,7 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { readFileSync } from "node:fs"
 import * as net from "node:net"
-import { termFatalError } from "../src/internal/nvme/pdu.ts"
+import { termFatalError } from "../src/internal/nvme/wire/pdu.ts"
 import { makeRandom } from "./support/random.ts"
 import { makeTarget, nqn, until } from "./support/rawNvmeHost.ts"
 

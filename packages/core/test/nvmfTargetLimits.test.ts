@@ -2,8 +2,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as net from "node:net"
-import { crc32c, getU32, setU32 } from "../src/internal/nvme/bytes.ts"
-import { Sqe, writeSgl } from "../src/internal/nvme/command.ts"
+import { crc32c, getU32, setU32 } from "../src/internal/nvme/wire/bytes.ts"
+import { Sqe, writeSgl } from "../src/internal/nvme/wire/command.ts"
 import {
   Cc,
   encodeConnect,
@@ -11,7 +11,7 @@ import {
   encodePropertyGet,
   encodePropertySet,
   Property
-} from "../src/internal/nvme/fabrics.ts"
+} from "../src/internal/nvme/wire/fabrics.ts"
 import {
   capsuleCmdBytes,
   digestBytes,
@@ -19,8 +19,8 @@ import {
   PduFormat,
   PduType,
   writeCapsuleCmd
-} from "../src/internal/nvme/pdu.ts"
-import { Status } from "../src/internal/nvme/nvmeStatus.ts"
+} from "../src/internal/nvme/wire/pdu.ts"
+import { Status } from "../src/internal/nvme/wire/nvmeStatus.ts"
 import {
   capsule,
   command,

@@ -6,8 +6,8 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Scope from "effect/Scope"
-import type { Descriptor, DescriptorEvent } from "../src/internal/engine.ts"
-import { openBlocks } from "../src/internal/openBlocks.ts"
+import type { Descriptor, DescriptorEvent } from "../src/internal/engine/engine.ts"
+import { openBlocks } from "../src/internal/io/openBlocks.ts"
 import { type FakeEngine, start, tagOf, untilInFlight, withFake } from "./support/fakeEngine.ts"
 
 const blockSize = 512

@@ -1,8 +1,8 @@
 /** The NVMe/TCP codec, against PDUs of SPDK and against changed ones. */
 import { assert, describe, it } from "@effect/vitest"
 import { readFileSync } from "node:fs"
-import { crc32c, getU16, getU32 } from "../src/internal/nvme/bytes.ts"
-import { decodeConnect, decodeConnectData } from "../src/internal/nvme/fabrics.ts"
+import { crc32c, getU16, getU32 } from "../src/internal/nvme/wire/bytes.ts"
+import { decodeConnect, decodeConnectData } from "../src/internal/nvme/wire/fabrics.ts"
 import {
   decodeIcReq,
   decodeIcResp,
@@ -16,8 +16,8 @@ import {
   writeCapsuleCmd,
   writeCapsuleResp,
   writeDataHeader
-} from "../src/internal/nvme/pdu.ts"
-import { PduReader } from "../src/internal/nvme/pduReader.ts"
+} from "../src/internal/nvme/wire/pdu.ts"
+import { PduReader } from "../src/internal/nvme/wire/pduReader.ts"
 import { makeRandom } from "./support/random.ts"
 
 const golden: Record<string, string> = JSON.parse(

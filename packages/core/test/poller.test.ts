@@ -12,7 +12,7 @@ import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { TestClock } from "effect/testing"
-import { makeTickBox } from "../src/internal/ticks.ts"
+import { makeTickBox } from "../src/internal/thread/ticks.ts"
 
 const sum = (ticks: ReadonlyArray<Poller.Tick>) => ticks.reduce((runs, tick) => runs + tick.runs, 0)
 

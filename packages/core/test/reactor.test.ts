@@ -3,7 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
-import { Reactor, type Runnable } from "../src/internal/embedded/reactor.ts"
+import { EmbeddedReactor, type Runnable } from "../src/internal/embedded/runtime/reactor.ts"
 import { turn } from "./support/embeddedEngine.ts"
 import { uncaughtDuring } from "./support/uncaught.ts"
 
@@ -16,7 +16,7 @@ const work = (millis: number): void => {
 /** How many of the messages have run by the time that Node's loop turns for the first time. */
 const ranInOneTurn = (count: number, message: () => void) =>
   Effect.gen(function* () {
-    const reactor = new Reactor()
+    const reactor = new EmbeddedReactor()
     const order: Array<number> = []
     for (let index = 0; index < count; index++) {
       reactor.post(() => {
@@ -51,7 +51,7 @@ describe("messages of a reactor", () => {
 
   it.live("that were quick and are slow now take one long turn, and no other", () =>
     Effect.gen(function* () {
-      const reactor = new Reactor()
+      const reactor = new EmbeddedReactor()
       const quick = { ran: 0 }
       for (let index = 0; index < 10_000; index++) reactor.post(() => void quick.ran++)
       while (quick.ran < 10_000) yield* turn
@@ -77,7 +77,7 @@ describe("messages of a reactor", () => {
 
   it.live("leave timers and sockets their turn when each does as much as it says", () =>
     Effect.gen(function* () {
-      const reactor = new Reactor()
+      const reactor = new EmbeddedReactor()
       let ran = 0
       for (let index = 0; index < 100; index++) {
         reactor.post(() => {
@@ -96,7 +96,7 @@ describe("messages of a reactor", () => {
       let isOver = false
       const counts = yield* Effect.forEach([0.05, 0], (millis) =>
         Effect.sync(() => {
-          const reactor = new Reactor()
+          const reactor = new EmbeddedReactor()
           const count = { messages: 0, runs: 0 }
           const message = () => {
             count.messages++
@@ -128,7 +128,7 @@ describe("messages of a reactor", () => {
 
   it.live("are left their turn by runnables that take as much as there is", () =>
     Effect.gen(function* () {
-      const reactor = new Reactor()
+      const reactor = new EmbeddedReactor()
       let isOver = false
       let messages = 0
       reactor.schedule({
@@ -152,7 +152,7 @@ describe("messages of a reactor", () => {
 
   it.live("that throw each time leave runnables their turn", () =>
     Effect.gen(function* () {
-      const reactor = new Reactor()
+      const reactor = new EmbeddedReactor()
       let isOver = false
       let runs = 0
       const { uncaught } = yield* uncaughtDuring(
@@ -181,7 +181,7 @@ describe("messages of a reactor", () => {
 
   it.live("are forgotten once they have run", () =>
     Effect.gen(function* () {
-      const reactor = new Reactor()
+      const reactor = new EmbeddedReactor()
       setFlagsFromString("--expose-gc")
       const collect: () => void = runInNewContext("gc")
       const post = (): WeakRef<object> => {
@@ -198,7 +198,7 @@ describe("messages of a reactor", () => {
 
   it.live("run in their order and once, also behind those that throw", () =>
     Effect.gen(function* () {
-      const reactor = new Reactor()
+      const reactor = new EmbeddedReactor()
       const order: Array<number> = []
       const { uncaught } = yield* uncaughtDuring(
         Effect.gen(function* () {
@@ -226,7 +226,7 @@ describe("messages of a reactor", () => {
 describe("what is called in every turn", () => {
   it.live("goes on, though another of them throws each time", () =>
     Effect.gen(function* () {
-      const reactor = new Reactor()
+      const reactor = new EmbeddedReactor()
       let calls = 0
       const { uncaught } = yield* uncaughtDuring(
         Effect.gen(function* () {

@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import type * as Schema from "effect/Schema"
-import { applyConfig } from "../src/internal/rpcConfig.ts"
+import { applyConfig } from "../src/internal/rpc/config.ts"
 import { RpcClient } from "../src/Rpc.ts"
 import { fromRpcCode, type Reason, type RpcReason, RpcUnreachable, SpdkError } from "../src/SpdkError.ts"
 

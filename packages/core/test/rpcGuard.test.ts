@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import * as Effect from "effect/Effect"
 import type * as Schema from "effect/Schema"
-import { makeGuard } from "../src/internal/rpcGuard.ts"
+import { makeGuard } from "../src/internal/rpc/guard.ts"
 
 /** A server whose targets have these transports; it answers nothing else. */
 const serverOf = (transports: { readonly [target: string]: ReadonlyArray<string> }) => {

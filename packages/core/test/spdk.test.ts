@@ -12,9 +12,9 @@ import * as References from "effect/References"
 import * as TestClock from "effect/testing/TestClock"
 import * as fs from "node:fs"
 import * as path from "node:path"
-import { applyOnce } from "../src/internal/configOnce.ts"
+import { applyOnce } from "../src/internal/engine/configOnce.ts"
 import type { ConfigTurn } from "../src/internal/libspdk/start.ts"
-import { makeLogSink } from "../src/internal/log.ts"
+import { makeLogSink } from "../src/internal/engine/log.ts"
 import { scratchFolder } from "./support/scratch.ts"
 
 interface LogEntry {

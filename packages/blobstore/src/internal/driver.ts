@@ -22,7 +22,7 @@ export type ClearMethod = "default" | "none" | "unmap" | "write_zeroes"
 /** Names are 1 or more bytes of UTF-8 without NUL; values are bytes. */
 export type Xattrs = ReadonlyMap<string, Uint8Array>
 
-export interface InitOptions {
+export interface DriverInitOptions {
   readonly clusterSizeBytes: number
   /** undefined: one per cluster, as SPDK does. */
   readonly metadataPages: number | undefined
@@ -34,7 +34,7 @@ export interface InitOptions {
   readonly zeroFreed?: boolean
 }
 
-export interface LoadOptions {
+export interface DriverLoadOptions {
   /** "" takes any. Another type than the one on disk fails with ENXIO in SPDK's terms: `IoFailed`'s sibling, see errors.ts. */
   readonly type: string
   /** Rebuilds the masks even after a clean unload (SPDK's force_recover). */
@@ -51,7 +51,7 @@ export interface LoadOptions {
 }
 
 /** As of now. */
-export interface StoreInfo {
+export interface DriverStoreInfo {
   readonly type: string
   readonly clusterSizeBytes: number
   /** Clusters that can hold data: those of the metadata do not count. */
@@ -62,7 +62,7 @@ export interface StoreInfo {
   readonly pageBytes: number
 }
 
-export interface CreateOptions {
+export interface DriverCreateOptions {
   readonly clusters: number
   readonly thin: boolean
   readonly clearMethod: ClearMethod
@@ -79,7 +79,7 @@ export type Parent =
   | { readonly _tag: "External"; readonly bdev: string }
 
 /** As of now: what is in memory, synced or not. */
-export interface BlobInfo {
+export interface DriverBlobInfo {
   readonly id: BlobId
   readonly clusters: number
   readonly allocatedClusters: number
@@ -115,7 +115,7 @@ export interface OpenBlob {
   readonly io: BlobBlockIo
   /** A channel of one's own on the fiber's SpdkThread. */
   readonly channel: Effect.Effect<BlobBlockIo, SpdkError, Scope.Scope>
-  readonly info: Effect.Effect<BlobInfo, SpdkError>
+  readonly info: Effect.Effect<DriverBlobInfo, SpdkError>
   /** In clusters, in memory; `sync` makes it durable (a smaller size may be written at once). NoSpace changes nothing. */
   readonly resize: (clusters: number) => Effect.Effect<void, SpdkError>
   /** Writes the metadata and flushes the device: data written before and the metadata survive a power cut. */
@@ -141,9 +141,9 @@ export interface Progress {
 /** A loaded blobstore. */
 export interface StoreDriver {
   readonly kind: "libspdk" | "portable"
-  readonly info: Effect.Effect<StoreInfo, SpdkError>
+  readonly info: Effect.Effect<DriverStoreInfo, SpdkError>
   /** Durable when it returns. */
-  readonly create: (options: CreateOptions) => Effect.Effect<BlobId, SpdkError>
+  readonly create: (options: DriverCreateOptions) => Effect.Effect<BlobId, SpdkError>
   /** Busy while it is open, or a snapshot with more than one clone. Durable when it returns. */
   readonly delete: (id: BlobId) => Effect.Effect<void, SpdkError>
   readonly open: (id: BlobId, options: { readonly clearMethod: ClearMethod }) => Effect.Effect<OpenBlob, SpdkError>
@@ -173,6 +173,6 @@ export interface StoreDriver {
 /** Neither has a scope: the layer above unloads, once, or destroys. What fails leaves nothing open. */
 export interface DriverFactory {
   readonly kind: StoreDriver["kind"]
-  readonly init: (bdev: Bdev, options: InitOptions) => Effect.Effect<StoreDriver, SpdkError, EngineService>
-  readonly load: (bdev: Bdev, options: LoadOptions) => Effect.Effect<StoreDriver, SpdkError, EngineService>
+  readonly init: (bdev: Bdev, options: DriverInitOptions) => Effect.Effect<StoreDriver, SpdkError, EngineService>
+  readonly load: (bdev: Bdev, options: DriverLoadOptions) => Effect.Effect<StoreDriver, SpdkError, EngineService>
 }

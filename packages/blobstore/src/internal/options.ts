@@ -5,7 +5,7 @@ import { bytesOf } from "@effect-spdk/core/Engine"
 import { failInvalid, type SpdkErrorOf } from "@effect-spdk/core/SpdkError"
 import * as Effect from "effect/Effect"
 import type * as Blobstore from "../Blobstore.ts"
-import type { BlobId, ClearMethod, CreateOptions, InitOptions, LoadOptions } from "./driver.ts"
+import type { BlobId, ClearMethod, DriverCreateOptions, DriverInitOptions, DriverLoadOptions } from "./driver.ts"
 import type { Place } from "./reasons.ts"
 import { xattrsOf } from "./xattrs.ts"
 
@@ -49,7 +49,7 @@ export const checkInit = Effect.fnUntraced(function* (place: Place, options: Blo
     return yield* refuse(place, "clearMethod", `is none of ${clearMethods.slice(1).join(", ")}`, clearMethod)
   }
   const zeroFreed = yield* checkFlag(place, "zeroFreed", options.zeroFreed, false)
-  const checked: InitOptions = { clusterSizeBytes, metadataPages, type, clearMethod, zeroFreed }
+  const checked: DriverInitOptions = { clusterSizeBytes, metadataPages, type, clearMethod, zeroFreed }
   return checked
 })
 
@@ -59,7 +59,7 @@ export const checkLoad = Effect.fnUntraced(function* (place: Place, options: Blo
   if (onProgress !== undefined && typeof onProgress !== "function") {
     return yield* refuse(place, "onProgress", "is not a function", undefined)
   }
-  const checked: LoadOptions = {
+  const checked: DriverLoadOptions = {
     type,
     forceRecover: yield* checkFlag(place, "forceRecover", options.forceRecover, false),
     grow: yield* checkFlag(place, "grow", options.grow, false),
@@ -77,7 +77,7 @@ export const checkCreate = Effect.fnUntraced(function* (
   const clusters = yield* checkClusters(place, options, clusterBytes)
   const externalSnapshot = options.externalSnapshot
   if (externalSnapshot !== undefined) yield* checkBdevName(place, "externalSnapshot", externalSnapshot)
-  const checked: CreateOptions = {
+  const checked: DriverCreateOptions = {
     clusters,
     thin: (yield* checkFlag(place, "thin", options.thin, false)) || externalSnapshot !== undefined,
     clearMethod: yield* checkClearMethod(place, options.clearMethod),

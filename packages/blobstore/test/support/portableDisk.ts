@@ -10,10 +10,10 @@ import type * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import type {
   BlobId,
-  BlobInfo,
-  CreateOptions,
-  InitOptions,
-  LoadOptions,
+  DriverBlobInfo,
+  DriverCreateOptions,
+  DriverInitOptions,
+  DriverLoadOptions,
   StoreDriver
 } from "../../src/internal/driver.ts"
 import { portableDriver } from "../../src/internal/portable/driver.ts"
@@ -21,16 +21,16 @@ import { portableDriver } from "../../src/internal/portable/driver.ts"
 export const mebibyte = 1024 * 1024
 export const clusterBytes = 65_536
 
-export const initOptions: InitOptions = {
+export const initOptions: DriverInitOptions = {
   clusterSizeBytes: clusterBytes,
   metadataPages: undefined,
   type: "",
   clearMethod: "unmap"
 }
 
-export const loadOptions: LoadOptions = { type: "", forceRecover: false, grow: false, onProgress: undefined }
+export const loadOptions: DriverLoadOptions = { type: "", forceRecover: false, grow: false, onProgress: undefined }
 
-export const createOptions: CreateOptions = {
+export const createOptions: DriverCreateOptions = {
   clusters: 0,
   thin: false,
   clearMethod: "default",
@@ -47,13 +47,13 @@ export const malloc = (sizeBytes = 16 * mebibyte, name = `disk${count++}`) =>
     Bdev.open(made, { write: true })
   )
 
-export const init = (bdev: Bdev.Bdev, options: Partial<InitOptions> = {}) =>
+export const init = (bdev: Bdev.Bdev, options: Partial<DriverInitOptions> = {}) =>
   portableDriver.init(bdev, { ...initOptions, ...options })
 
-export const load = (bdev: Bdev.Bdev, options: Partial<LoadOptions> = {}) =>
+export const load = (bdev: Bdev.Bdev, options: Partial<DriverLoadOptions> = {}) =>
   portableDriver.load(bdev, { ...loadOptions, ...options })
 
-export const create = (store: StoreDriver, options: Partial<CreateOptions> = {}) =>
+export const create = (store: StoreDriver, options: Partial<DriverCreateOptions> = {}) =>
   store.create({ ...createOptions, ...options })
 
 export const open = (store: StoreDriver, id: BlobId) => store.open(id, { clearMethod: "default" })
@@ -101,7 +101,7 @@ export const contents = (store: StoreDriver, id: BlobId): Io<Uint8Array> =>
     (blob) => Effect.ignore(blob.close)
   )
 
-export interface SeenBlob extends BlobInfo {
+export interface SeenBlob extends DriverBlobInfo {
   readonly xattrs: Record<string, string>
   readonly clones: ReadonlyArray<BlobId>
   readonly bytes: string

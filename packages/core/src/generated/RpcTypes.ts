@@ -2,7 +2,7 @@
 
 /** What several methods share: enums, objects and arrays by the names of SPDK's schema. */
 import * as Schema from "effect/Schema"
-import { int32, uint32, uint64, uuid } from "../internal/rpcParamTypes.ts"
+import { int32, uint32, uint64, uuid } from "../internal/rpc/paramTypes.ts"
 
 export type BdevNvmeCmdType =
   | "admin"

@@ -4,14 +4,14 @@
  */
 import { Opcode } from "@effect-spdk/native/Layout"
 import * as Effect from "effect/Effect"
-import type { Bdev } from "../../src/internal/embedded/bdev.ts"
-import type { BdevDescriptor } from "../../src/internal/embedded/bdevDescriptor.ts"
-import { type BdevModule, method } from "../../src/internal/embedded/bdevModule.ts"
-import type { BdevRegistry } from "../../src/internal/embedded/bdevRegistry.ts"
-import { openBase, propertiesOfBase, StackedBdev } from "../../src/internal/embedded/bdevStacked.ts"
-import type { BdevIo } from "../../src/internal/embedded/io.ts"
-import { invalidParams, trueOrErrno, whenGone } from "../../src/internal/embedded/rpcTable.ts"
-import { EEXIST, failed } from "../../src/internal/embedded/status.ts"
+import type { EmbeddedBdev } from "../../src/internal/embedded/bdev/bdev.ts"
+import type { BdevDescriptor } from "../../src/internal/embedded/bdev/descriptor.ts"
+import { type BdevModule, method } from "../../src/internal/embedded/bdev/module.ts"
+import type { BdevRegistry } from "../../src/internal/embedded/bdev/registry.ts"
+import { openBase, propertiesOfBase, StackedBdev } from "../../src/internal/embedded/bdev/stacked.ts"
+import type { EmbeddedIo } from "../../src/internal/embedded/bdev/io.ts"
+import { invalidParams, trueOrErrno, whenGone } from "../../src/internal/embedded/rpc/table.ts"
+import { EEXIST, failed } from "../../src/internal/embedded/queue/status.ts"
 
 const moduleName = "raid"
 
@@ -27,7 +27,7 @@ class ConcatBdev extends StackedBdev {
   constructor(
     registry: BdevRegistry,
     name: string,
-    bases: readonly [Bdev, ...ReadonlyArray<Bdev>],
+    bases: readonly [EmbeddedBdev, ...ReadonlyArray<EmbeddedBdev>],
     onDestruct: () => void
   ) {
     const numBlocks = bases.reduce((sum, base) => sum + base.numBlocks, 0)
@@ -37,7 +37,7 @@ class ConcatBdev extends StackedBdev {
     this.onDestruct = onDestruct
   }
 
-  override submit(io: BdevIo): void {
+  override submit(io: EmbeddedIo): void {
     // Read and write are all that this bdev supports.
     if (io.opcode !== Opcode.Read && io.opcode !== Opcode.Write) return io.finish(failed)
     let first = 0
@@ -82,7 +82,7 @@ export class ConcatModule implements BdevModule {
     })
   )
 
-  readonly examine = (base: Bdev): void => {
+  readonly examine = (base: EmbeddedBdev): void => {
     for (const config of this.configs.filter(({ baseNames }) => baseNames.includes(base.name))) this.register(config)
   }
 
@@ -96,7 +96,7 @@ export class ConcatModule implements BdevModule {
   private register({ baseNames, name }: Config): number {
     const { registry } = this
     if (baseNames.some((base) => registry.find(base) === undefined)) return 0
-    let standing: ReadonlyArray<Bdev> = []
+    let standing: ReadonlyArray<EmbeddedBdev> = []
     const descriptors: Array<BdevDescriptor> = []
     const letGo = () => {
       for (const descriptor of descriptors) {

@@ -13,10 +13,10 @@ import {
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import * as CpuSet from "../../src/CpuSet.ts"
-import type { BdevModule } from "../../src/internal/embedded/bdevModule.ts"
-import type { BdevRegistry } from "../../src/internal/embedded/bdevRegistry.ts"
+import type { BdevModule } from "../../src/internal/embedded/bdev/module.ts"
+import type { BdevRegistry } from "../../src/internal/embedded/bdev/registry.ts"
 import { type EmbeddedOptions, make } from "../../src/internal/embedded/index.ts"
-import type { Descriptor, DescriptorEvent, Engine, EngineThread, Slab } from "../../src/internal/engine.ts"
+import type { Descriptor, DescriptorEvent, Engine, EngineThread, Slab } from "../../src/internal/engine/engine.ts"
 import type { RpcParams } from "../../src/Rpc.ts"
 
 export const options: EmbeddedOptions = {

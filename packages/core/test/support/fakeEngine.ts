@@ -9,8 +9,8 @@ import type { IoReason, SpdkError as AnySpdkError } from "@effect-spdk/core/Spdk
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import type * as Scope from "effect/Scope"
-import type { Descriptor, DescriptorEvent, DescriptorInfo, Engine, Slab } from "../../src/internal/engine.ts"
-import { EngineService } from "../../src/internal/engineService.ts"
+import type { Descriptor, DescriptorEvent, DescriptorInfo, Engine, Slab } from "../../src/internal/engine/engine.ts"
+import { EngineService } from "../../src/internal/engine/service.ts"
 import { NoMemory, SpdkError } from "../../src/SpdkError.ts"
 
 export interface Request extends Entry {

@@ -5,17 +5,17 @@
 import type { DmaBuffer } from "@effect-spdk/core/DmaBuffer"
 import { assert } from "@effect/vitest"
 import * as Effect from "effect/Effect"
-import type { Engine } from "../../src/internal/engine.ts"
+import type { Engine } from "../../src/internal/engine/engine.ts"
 import type {
   EngineNvme,
   NvmeConnectSettings,
   NvmeControllerEvent,
   NvmeControllerHandle,
   NvmeTransportIdFields
-} from "../../src/internal/engineNvme.ts"
-import { EngineService } from "../../src/internal/engineService.ts"
-import { encodeNamespaceList, identifyController, identifyNamespace } from "../../src/internal/nvme/identify.ts"
-import type { DescriptorEvent } from "../../src/internal/engine.ts"
+} from "../../src/internal/engine/nvme.ts"
+import { EngineService } from "../../src/internal/engine/service.ts"
+import { encodeNamespaceList, identifyController, identifyNamespace } from "../../src/internal/nvme/wire/identify.ts"
+import type { DescriptorEvent } from "../../src/internal/engine/engine.ts"
 import { SpdkError } from "../../src/SpdkError.ts"
 import { FakeEngine } from "./fakeEngine.ts"
 

@@ -7,7 +7,7 @@ import * as Fs from "node:fs"
 import * as Net from "node:net"
 import * as Os from "node:os"
 import * as Path from "node:path"
-import { make as makeSplitter } from "../../src/internal/jsonFrames.ts"
+import { make as makeSplitter } from "../../src/internal/rpc/jsonFrames.ts"
 import { deadlineIn } from "./deadline.ts"
 
 export interface Request {

@@ -9,7 +9,7 @@ import { assert } from "@effect/vitest"
 import * as net from "node:net"
 import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
-import { crc32c, setU32, getU16, getU32 } from "../../src/internal/nvme/bytes.ts"
+import { crc32c, setU32, getU16, getU32 } from "../../src/internal/nvme/wire/bytes.ts"
 import {
   capsuleCmdBytes,
   checkCommonHeader,
@@ -19,7 +19,7 @@ import {
   PduType,
   type Receiver,
   shortHeaderBytes
-} from "../../src/internal/nvme/pdu.ts"
+} from "../../src/internal/nvme/wire/pdu.ts"
 import type { RandomSource } from "./random.ts"
 
 export const isLong = process.env["EFFECT_SPDK_LONG"] === "1"

@@ -2,8 +2,8 @@
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import * as net from "node:net"
-import { setU16, setU32, setU64, getU16, getU32 } from "../../src/internal/nvme/bytes.ts"
-import { Sqe, sqeBytes, writeSgl } from "../../src/internal/nvme/command.ts"
+import { setU16, setU32, setU64, getU16, getU32 } from "../../src/internal/nvme/wire/bytes.ts"
+import { Sqe, sqeBytes, writeSgl } from "../../src/internal/nvme/wire/command.ts"
 import {
   Cc,
   dynamicControllerId,
@@ -11,7 +11,7 @@ import {
   encodeConnectData,
   encodePropertySet,
   Property
-} from "../../src/internal/nvme/fabrics.ts"
+} from "../../src/internal/nvme/wire/fabrics.ts"
 import {
   capsuleCmdBytes,
   encodeIcReq,
@@ -22,7 +22,7 @@ import {
   termFatalError,
   writeCapsuleCmd,
   writeDataHeader
-} from "../../src/internal/nvme/pdu.ts"
+} from "../../src/internal/nvme/wire/pdu.ts"
 import { makeEngine } from "./embeddedEngine.ts"
 import { deadlineIn } from "./deadline.ts"
 

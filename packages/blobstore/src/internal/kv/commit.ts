@@ -23,7 +23,7 @@ import {
 /** "stale": the key's value is not the one that `expected` names; nothing was written. */
 export type Outcome = "done" | "stale"
 
-export interface Change {
+export interface LogChange {
   readonly _tag: "Change"
   readonly draft: Draft
   readonly blob: ValueBlob | undefined
@@ -39,19 +39,19 @@ export interface Clear {
 
 export interface Committer {
   /** Completes when the change is durable. Who is interrupted while waiting does not take it back. */
-  readonly submit: (request: Change | Clear) => Effect.Effect<Outcome, SpdkError>
+  readonly submit: (request: LogChange | Clear) => Effect.Effect<Outcome, SpdkError>
 }
 
 const maxBatchBytes = 2 ** 20
 
 interface Numbered {
-  readonly change: Change
+  readonly change: LogChange
   readonly draft: Draft
   readonly sequence: number
 }
 
 export const makeCommitter = (log: Log): Committer => {
-  const queue: Array<Change | Clear> = []
+  const queue: Array<LogChange | Clear> = []
   let running = false
 
   const run = Effect.gen(function* () {
@@ -91,7 +91,7 @@ export const makeCommitter = (log: Log): Committer => {
 }
 
 /** A broken invariant ends those who wait for it, and not those who come after them. */
-const answering = (requests: ReadonlyArray<Change | Clear>, work: Effect.Effect<void>): Effect.Effect<void> =>
+const answering = (requests: ReadonlyArray<LogChange | Clear>, work: Effect.Effect<void>): Effect.Effect<void> =>
   Effect.catchCause(work, (cause) =>
     Effect.forEach(requests, ({ done }) => Deferred.failCause(done, cause), { discard: true })
   )
@@ -104,8 +104,8 @@ const mayHaveGarbage = (log: Log): boolean => {
 }
 
 /** The changes at the head of the queue that fit into one batch, and into an empty segment: at least one. */
-const takeGroup = (queue: Array<Change | Clear>, limitBytes: number): ReadonlyArray<Change> => {
-  const group: Array<Change> = []
+const takeGroup = (queue: Array<LogChange | Clear>, limitBytes: number): ReadonlyArray<LogChange> => {
+  const group: Array<LogChange> = []
   let bytes = batchHeaderBytes
   for (;;) {
     const next = queue[0]
@@ -118,7 +118,7 @@ const takeGroup = (queue: Array<Change | Clear>, limitBytes: number): ReadonlyAr
 }
 
 /** Gives each change its sequence, and answers at once those that have nothing to write. */
-const number = (log: Log, group: ReadonlyArray<Change>): ReadonlyArray<Numbered> => {
+const number = (log: Log, group: ReadonlyArray<LogChange>): ReadonlyArray<Numbered> => {
   const numbered: Array<Numbered> = []
   const inBatch = new Map<string, Numbered>()
   for (const change of group) {
@@ -137,7 +137,7 @@ const number = (log: Log, group: ReadonlyArray<Change>): ReadonlyArray<Numbered>
   return numbered
 }
 
-const commit = Effect.fnUntraced(function* (log: Log, group: ReadonlyArray<Change>) {
+const commit = Effect.fnUntraced(function* (log: Log, group: ReadonlyArray<LogChange>) {
   const refused = unusable(log)
   if (refused !== undefined) {
     for (const { done } of group) yield* Deferred.fail(done, refused)

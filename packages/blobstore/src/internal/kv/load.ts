@@ -29,7 +29,7 @@ import {
   valueXattr
 } from "./marks.ts"
 import type { KvBlobs } from "./port.ts"
-import { type Scanned, scanSegment } from "./scan.ts"
+import { type ScannedLog, scanSegment } from "./scan.ts"
 
 /** Blobs whose metadata is read at the same time. */
 const readsAtOnce = 16
@@ -203,7 +203,7 @@ export const loadLog = Effect.fnUntraced(function* (blobs: KvBlobs, name: string
   yield* Scope.addFinalizer(outer, closeLog(log, background))
   const resolver = makeResolver()
   for (const one of found.segments) {
-    const [segment, scanned]: readonly [Segment, Scanned] = yield* readSegment(blobs, name, one)
+    const [segment, scanned]: readonly [Segment, ScannedLog] = yield* readSegment(blobs, name, one)
     const twice = [...log.segments].find((other) => other.number === segment.number)
     if (twice !== undefined) {
       yield* segment.blob.close

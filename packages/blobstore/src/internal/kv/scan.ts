@@ -3,7 +3,7 @@ import * as Result from "effect/Result"
 import { damaged, type Decoded } from "../format/damage.ts"
 import { decodeBatch, type Placed } from "./codec.ts"
 
-export interface Scanned {
+export interface ScannedLog {
   readonly records: ReadonlyArray<Placed>
   /** Where the next batch would go. */
   readonly endBytes: number
@@ -19,7 +19,7 @@ export const scanSegment = (
   bytes: Uint8Array,
   segment: { readonly salt: Uint8Array; readonly alignmentBytes: number },
   sealedBytes: number | undefined
-): Decoded<Scanned> => {
+): Decoded<ScannedLog> => {
   const { alignmentBytes, salt } = segment
   const limit = sealedBytes ?? bytes.length
   if (limit > bytes.length)

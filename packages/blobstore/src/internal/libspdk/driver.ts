@@ -14,7 +14,7 @@ import { Corrupted, invalid, NotSupported, SpdkError, WrongType } from "@effect-
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import { survey } from "../check/survey.ts"
-import type { DriverFactory, InitOptions, LoadOptions, StoreDriver } from "../driver.ts"
+import type { DriverFactory, DriverInitOptions, DriverLoadOptions, StoreDriver } from "../driver.ts"
 import type { Damage } from "../format/damage.ts"
 import { decodeSuperBlock, type SuperBlock } from "../format/superBlock.ts"
 import { sharedFlush } from "../sharedFlush.ts"
@@ -44,7 +44,7 @@ const storeOn = (
   bdev: Bdev,
   call: BlobstoreStart,
   args: BlobstoreArguments,
-  onProgress: LoadOptions["onProgress"],
+  onProgress: DriverLoadOptions["onProgress"],
   explain: (status: number) => Effect.Effect<never, SpdkError>
 ): Effect.Effect<StoreDriver, SpdkError> =>
   Effect.uninterruptible(
@@ -63,7 +63,7 @@ const storeOn = (
     )
   )
 
-const init = Effect.fnUntraced(function* (bdev: Bdev, options: InitOptions) {
+const init = Effect.fnUntraced(function* (bdev: Bdev, options: DriverInitOptions) {
   const operation = "Blobstore.init"
   const found = yield* libspdk(operation, bdev)
   const args: BlobstoreArguments = {
@@ -97,7 +97,7 @@ const initDetail = (status: number): string => {
   }
 }
 
-const load = Effect.fnUntraced(function* (bdev: Bdev, options: LoadOptions) {
+const load = Effect.fnUntraced(function* (bdev: Bdev, options: DriverLoadOptions) {
   const operation = "Blobstore.load"
   const found = yield* libspdk(operation, bdev)
   const decoded = yield* readSuperBlock(found.engine, bdev)
@@ -126,7 +126,7 @@ const prepare = Effect.fnUntraced(function* (
   blobstores: EngineBlobstores,
   bdev: Bdev,
   superBlock: SuperBlock,
-  options: LoadOptions,
+  options: DriverLoadOptions,
   operation: string
 ) {
   const recovers = !superBlock.clean || superBlock.usedBlobIdMaskLength === 0 || options.forceRecover
@@ -145,10 +145,10 @@ const whyNot = (status: number): Meaning =>
 const corrupted = (operation: string, resource: string, { rule, where }: Damage): SpdkError =>
   new SpdkError({ reason: new Corrupted({ operation, resource, where, rule }) })
 
-const fits = (superBlock: SuperBlock, { type }: LoadOptions): boolean => type === "" || type === superBlock.type
+const fits = (superBlock: SuperBlock, { type }: DriverLoadOptions): boolean => type === "" || type === superBlock.type
 
 /** SPDK says that the super block is wrong, and not how. */
-const explainLoad = (engine: Engine, bdev: Bdev, status: number, { type }: LoadOptions, operation: string) =>
+const explainLoad = (engine: Engine, bdev: Bdev, status: number, { type }: DriverLoadOptions, operation: string) =>
   Effect.flatMap(readSuperBlock(engine, bdev), (decoded) => {
     const resource = bdev.name
     if (status === errno.ENXIO) {

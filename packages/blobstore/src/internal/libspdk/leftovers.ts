@@ -8,7 +8,7 @@ import type { Bdev } from "@effect-spdk/core/Bdev"
 import type { EngineBlobstores, EngineService } from "@effect-spdk/core/Engine"
 import type { SpdkError } from "@effect-spdk/core/SpdkError"
 import * as Effect from "effect/Effect"
-import type { LoadOptions } from "../driver.ts"
+import type { DriverLoadOptions } from "../driver.ts"
 import type { SuperBlock } from "../format/superBlock.ts"
 import { portableDriver } from "../portable/driver.ts"
 import { errno } from "./errors.ts"
@@ -17,8 +17,11 @@ import { errno } from "./errors.ts"
  * Leaves a store that SPDK can load, or fails as the portable driver's load does. Nobody else may have the store loaded. A mention
  * that is no mark costs a recovery that finds nothing to mend, and writes nothing but that the store is clean.
  */
-export const recoverLeftovers = (bdev: Bdev, options: LoadOptions): Effect.Effect<void, SpdkError, EngineService> => {
-  const recovery: LoadOptions = { ...options, grow: false, onProgress: undefined }
+export const recoverLeftovers = (
+  bdev: Bdev,
+  options: DriverLoadOptions
+): Effect.Effect<void, SpdkError, EngineService> => {
+  const recovery: DriverLoadOptions = { ...options, grow: false, onProgress: undefined }
   return Effect.uninterruptible(Effect.flatMap(portableDriver.load(bdev, recovery), (store) => store.unload))
 }
 

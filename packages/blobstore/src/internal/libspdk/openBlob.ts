@@ -7,13 +7,13 @@ import { type EngineBlobstores, numbersOf, openBlocks, type OpenBlocks } from "@
 import type { SpdkError } from "@effect-spdk/core/SpdkError"
 import * as Effect from "effect/Effect"
 import { blobName } from "../blobName.ts"
-import type { BlobId, BlobInfo, ClearMethod, OpenBlob, Parent, Xattrs } from "../driver.ts"
+import type { BlobId, DriverBlobInfo, ClearMethod, OpenBlob, Parent, Xattrs } from "../driver.ts"
 import { encodeText } from "../format/text.ts"
 import { blobClearMethods, decodeXattrs } from "./encoding.ts"
 import { check, errno, errorOf, type Meaning } from "./errors.ts"
 
 /** What is open here, and what it was opened by. */
-export interface StoreContext {
+export interface OpenBlobContext {
   readonly engine: Engine
   readonly blobstores: EngineBlobstores
   readonly handle: BlobstoreHandle
@@ -25,7 +25,7 @@ export interface StoreContext {
 const at = { clusters: 1, allocated: 2, readOnly: 4, thin: 5, snapshot: 6, clone: 7, parent: 9 } as const
 
 export const openBlob = (
-  store: StoreContext,
+  store: OpenBlobContext,
   id: BlobId,
   clearMethod: ClearMethod
 ): Effect.Effect<OpenBlob, SpdkError> => {
@@ -67,11 +67,11 @@ class LibspdkBlob implements OpenBlob {
   readonly io: OpenBlob["io"]
   readonly channel: OpenBlob["channel"]
   readonly close: Effect.Effect<void, SpdkError>
-  private readonly store: StoreContext
+  private readonly store: OpenBlobContext
   private readonly blocks: OpenBlocks<SpdkError>
   private readonly resource: string
 
-  constructor(store: StoreContext, id: BlobId, blocks: OpenBlocks<SpdkError>) {
+  constructor(store: OpenBlobContext, id: BlobId, blocks: OpenBlocks<SpdkError>) {
     this.store = store
     this.id = id
     this.blocks = blocks
@@ -81,7 +81,7 @@ class LibspdkBlob implements OpenBlob {
     this.close = blocks.close
   }
 
-  get info(): Effect.Effect<BlobInfo, SpdkError> {
+  get info(): Effect.Effect<DriverBlobInfo, SpdkError> {
     return Effect.map(this.call("info", {}, {}), ({ bytes, text }) => {
       const numbers = numbersOf(bytes)
       return {

@@ -5,10 +5,19 @@ import { type BlobstoreAnswer, type BlobstoreArguments, type BlobstoreCall, numb
 import type { SpdkError } from "@effect-spdk/core/SpdkError"
 import * as Effect from "effect/Effect"
 import { blobName } from "../blobName.ts"
-import type { BlobId, CreateOptions, OpenBlob, Parent, Progress, StoreDriver, StoreInfo, Xattrs } from "../driver.ts"
+import type {
+  BlobId,
+  DriverCreateOptions,
+  OpenBlob,
+  Parent,
+  Progress,
+  StoreDriver,
+  DriverStoreInfo,
+  Xattrs
+} from "../driver.ts"
 import { blobClearMethods, flag, xattrPairs } from "./encoding.ts"
 import { check, errno, type Meaning } from "./errors.ts"
-import { openBlob, parentOf, type StoreContext } from "./openBlob.ts"
+import { openBlob, parentOf, type OpenBlobContext } from "./openBlob.ts"
 
 const xattrRule: Meaning = { field: "xattrs", rule: "has an empty name or value, or a NUL in a name" }
 
@@ -21,15 +30,15 @@ const externalRule = "has a size that is not whole clusters, or blocks that do n
 
 export class LibspdkStore implements StoreDriver {
   readonly kind = "libspdk"
-  private readonly context: StoreContext
+  private readonly context: OpenBlobContext
   private readonly bdev: string
 
-  constructor(context: StoreContext) {
+  constructor(context: OpenBlobContext) {
     this.context = context
     this.bdev = context.handle.bdev
   }
 
-  get info(): Effect.Effect<StoreInfo, SpdkError> {
+  get info(): Effect.Effect<DriverStoreInfo, SpdkError> {
     return Effect.map(this.call("info", this.bdev), ({ bytes, text }) => {
       const numbers = numbersOf(bytes)
       const [clusterSizeBytes = 0, totalClusters = 0, freeClusters = 0, ioUnitBytes = 0, pageBytes = 0] = numbers
@@ -37,7 +46,7 @@ export class LibspdkStore implements StoreDriver {
     })
   }
 
-  readonly create = (options: CreateOptions): Effect.Effect<BlobId, SpdkError> => {
+  readonly create = (options: DriverCreateOptions): Effect.Effect<BlobId, SpdkError> => {
     const { clearMethod, clusters, extentTable, externalSnapshot = "", thin, xattrs } = options
     const meaning =
       externalSnapshot === ""

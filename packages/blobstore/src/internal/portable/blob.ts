@@ -3,7 +3,7 @@ import type { Bdev } from "@effect-spdk/core/Bdev"
 import type { IoError } from "@effect-spdk/core/Bdev"
 import type * as Deferred from "effect/Deferred"
 import type * as Scope from "effect/Scope"
-import type { BlobId, BlobInfo, ClearMethod, Parent } from "../driver.ts"
+import type { BlobId, DriverBlobInfo, ClearMethod, Parent } from "../driver.ts"
 import { decodeText } from "../format/text.ts"
 import * as L from "../format/layout.ts"
 import { encodeIdXattr } from "../format/blobMeta.ts"
@@ -150,7 +150,7 @@ export class BlobState {
     this.allocatedClusters = count
   }
 
-  info(isSnapshot: boolean): BlobInfo {
+  info(isSnapshot: boolean): DriverBlobInfo {
     return {
       id: this.id,
       clusters: this.clusterCount,

@@ -181,7 +181,7 @@ export class PortableBlobIo implements BlobBlockIo {
     const parts = buffers.slice()
     return this.eachPiece(offsetBytes, Check.totalBytes(parts), (piece) => {
       const slices = Check.cut(parts, piece.offsetBytes - offsetBytes, piece.lengthBytes)
-      if (piece.cluster !== 0) return transfer(this.io, "read", this.onDevice(piece), slices)
+      if (piece.cluster !== 0) return transferClusters(this.io, "read", this.onDevice(piece), slices)
       const from = source(this.blob, piece.index)
       let at = piece.offsetBytes
       return Effect.forEach(
@@ -205,8 +205,8 @@ export class PortableBlobIo implements BlobBlockIo {
     return this.eachPiece(offsetBytes, Check.totalBytes(parts), (piece) => {
       const slices = Check.cut(parts, piece.offsetBytes - offsetBytes, piece.lengthBytes)
       return piece.cluster !== 0
-        ? transfer(this.io, "write", this.onDevice(piece), slices)
-        : this.fill(piece, (at) => transfer(this.io, "write", at, slices))
+        ? transferClusters(this.io, "write", this.onDevice(piece), slices)
+        : this.fill(piece, (at) => transferClusters(this.io, "write", at, slices))
     })
   }
 
@@ -279,7 +279,7 @@ export class PortableBlobIo implements BlobBlockIo {
   }
 }
 
-const transfer = (io: BdevIo, kind: "read" | "write", at: number, buffers: ReadonlyArray<DmaBuffer>) => {
+const transferClusters = (io: BdevIo, kind: "read" | "write", at: number, buffers: ReadonlyArray<DmaBuffer>) => {
   const [first] = buffers
   if (buffers.length === 1 && first !== undefined) return kind === "read" ? io.read(at, first) : io.write(at, first)
   return kind === "read" ? io.readv(at, buffers) : io.writev(at, buffers)

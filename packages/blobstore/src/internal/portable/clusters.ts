@@ -10,7 +10,7 @@ import * as Exit from "effect/Exit"
 import * as L from "../format/layout.ts"
 import type { BlobState } from "./blob.ts"
 import { noSpace } from "./errors.ts"
-import { type Change, persist, settle, settleOthers, writeExtentPage } from "./persist.ts"
+import { type MetadataChange, persist, settle, settleOthers, writeExtentPage } from "./persist.ts"
 import { readBacking, source } from "./source.ts"
 import { dropCluster, takeCluster, takePages } from "./space.ts"
 import type { Store } from "./store.ts"
@@ -136,7 +136,7 @@ const insertPage = Effect.fnUntraced(function* (store: Store, blob: BlobState, i
 const insertRoot = (
   store: Store,
   blob: BlobState,
-  change: Change,
+  change: MetadataChange,
   page: number | undefined
 ): Effect.Effect<void, IoError> =>
   Effect.suspend(() => {

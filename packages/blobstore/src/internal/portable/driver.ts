@@ -2,14 +2,14 @@
 import type { Bdev } from "@effect-spdk/core/Bdev"
 import type { SpdkError } from "@effect-spdk/core/SpdkError"
 import * as Effect from "effect/Effect"
-import type { DriverFactory, InitOptions, LoadOptions } from "../driver.ts"
+import type { DriverFactory, DriverInitOptions, DriverLoadOptions } from "../driver.ts"
 import { init, load } from "./load.ts"
 import { PortableStore } from "./portableStore.ts"
 
 export const portableDriver: DriverFactory = {
   kind: "portable",
-  init: (bdev: Bdev, options: InitOptions) => uninterrupted(Effect.map(init(bdev, options), wrap)),
-  load: (bdev: Bdev, options: LoadOptions) => Effect.map(load(bdev, options), wrap)
+  init: (bdev: Bdev, options: DriverInitOptions) => uninterrupted(Effect.map(init(bdev, options), wrap)),
+  load: (bdev: Bdev, options: DriverLoadOptions) => Effect.map(load(bdev, options), wrap)
 }
 
 const wrap = (store: ConstructorParameters<typeof PortableStore>[0]): PortableStore => new PortableStore(store)

@@ -7,7 +7,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
-import type { InitOptions, LoadOptions } from "../driver.ts"
+import type { DriverInitOptions, DriverLoadOptions } from "../driver.ts"
 import type { BitSet } from "../format/bitSet.ts"
 import * as L from "../format/layout.ts"
 import type { MaskType } from "../format/layout.ts"
@@ -24,7 +24,7 @@ import { corrupted, noMemory, noSpace } from "./errors.ts"
 import { grow, hasGrown } from "./grow.ts"
 import { pageOf } from "./open.ts"
 import { fixLeftover, fixResized } from "./recover.ts"
-import { scan, type Scanned } from "./scan.ts"
+import { scan, type ScannedStore } from "./scan.ts"
 import { Store } from "./store.ts"
 
 const maxChunkBytes = 1024 * 1024
@@ -58,7 +58,7 @@ const openDevice = (bdev: Bdev, superBlock: SuperBlock, scope: Scope.Closeable) 
   )
 }
 
-export const init = (bdev: Bdev, options: InitOptions): Effect.Effect<Store, SpdkError, EngineService> =>
+export const init = (bdev: Bdev, options: DriverInitOptions): Effect.Effect<Store, SpdkError, EngineService> =>
   withScope(
     Effect.fnUntraced(function* (scope: Scope.Closeable) {
       const operation = "Blobstore.init"
@@ -99,7 +99,7 @@ export const init = (bdev: Bdev, options: InitOptions): Effect.Effect<Store, Spd
     })
   )
 
-export const load = (bdev: Bdev, options: LoadOptions): Effect.Effect<Store, SpdkError, EngineService> =>
+export const load = (bdev: Bdev, options: DriverLoadOptions): Effect.Effect<Store, SpdkError, EngineService> =>
   withScope(
     Effect.fnUntraced(function* (scope: Scope.Closeable) {
       const operation = "Blobstore.load"
@@ -146,7 +146,7 @@ export const load = (bdev: Bdev, options: LoadOptions): Effect.Effect<Store, Spd
   )
 
 /** Blobs that both have a cluster can be read. Nobody gets it, and each recovery finds it again. */
-const dispute = (store: Store, { sharedClusters, sharedPages }: Scanned): Effect.Effect<void> =>
+const dispute = (store: Store, { sharedClusters, sharedPages }: ScannedStore): Effect.Effect<void> =>
   Effect.suspend(() => {
     store.disputed = sharedClusters
     store.disputedPages = sharedPages

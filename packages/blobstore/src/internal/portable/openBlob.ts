@@ -3,7 +3,7 @@ import type { IoError } from "@effect-spdk/core/Bdev"
 import type { SpdkError } from "@effect-spdk/core/SpdkError"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
-import type { BlobBlockIo, BlobId, BlobInfo, OpenBlob, Xattrs } from "../driver.ts"
+import type { BlobBlockIo, BlobId, DriverBlobInfo, OpenBlob, Xattrs } from "../driver.ts"
 import * as L from "../format/layout.ts"
 import { type Handle, PortableBlobIo } from "./blobIo.ts"
 import type { BlobState } from "./blob.ts"
@@ -23,7 +23,7 @@ export class PortableBlob implements OpenBlob {
   readonly channel: Effect.Effect<BlobBlockIo, SpdkError, Scope.Scope>
   readonly sync: Effect.Effect<void, SpdkError>
   readonly setReadOnly: Effect.Effect<void, SpdkError>
-  readonly info: Effect.Effect<BlobInfo, SpdkError>
+  readonly info: Effect.Effect<DriverBlobInfo, SpdkError>
   readonly xattrs: Effect.Effect<Xattrs, SpdkError>
   readonly close: Effect.Effect<void, SpdkError>
   private readonly store: Store

@@ -22,13 +22,13 @@ import { dropCluster, releaseClusters, takePages } from "./space.ts"
 import type { Store } from "./store.ts"
 
 /** What the device is to have at one place of the blob. The memory follows when it is written. */
-export interface Change {
+export interface MetadataChange {
   readonly index: number
   /** 0: none. */
   readonly cluster: number
 }
 
-const extentPageWrite = (store: Store, blob: BlobState, index: number, change?: Change) => {
+const extentPageWrite = (store: Store, blob: BlobState, index: number, change?: MetadataChange) => {
   const start = index * L.clustersPerExtentPage
   const clusters = blob.clusters.slice(start, Math.min(blob.clusterCount, start + L.clustersPerExtentPage))
   if (change !== undefined && change.index >= start && change.index < start + clusters.length) {
@@ -42,7 +42,7 @@ export const writeExtentPage = (
   store: Store,
   blob: BlobState,
   index: number,
-  change?: Change
+  change?: MetadataChange
 ): Effect.Effect<void, IoError> =>
   Effect.suspend(() => {
     const { bytes, offsetBytes } = extentPageWrite(store, blob, index, change)
@@ -84,7 +84,7 @@ export const settleOthers = (store: Store): Effect.Effect<void, IoError> =>
   Effect.suspend(() => Effect.forEach([...store.unsettled], (blob) => settle(store, blob), { discard: true }))
 
 /** What is in memory becomes what is on the device. Data that was written before it survives a power cut, too. */
-export const persist = (store: Store, blob: BlobState, change?: Change): Effect.Effect<void, IoError> =>
+export const persist = (store: Store, blob: BlobState, change?: MetadataChange): Effect.Effect<void, IoError> =>
   Effect.asVoid(write(store, blob, false, change))
 
 /**
@@ -116,7 +116,7 @@ export const flushLater = (store: Store, blob: BlobState): Effect.Effect<void, I
   }).pipe(Effect.uninterruptible)
 
 /** True when a flush is due for it. */
-const write = Effect.fnUntraced(function* (store: Store, blob: BlobState, isLater: boolean, change?: Change) {
+const write = Effect.fnUntraced(function* (store: Store, blob: BlobState, isLater: boolean, change?: MetadataChange) {
   if (!blob.dirty && !blob.isUnsettled) return blob.unflushed > 0
   yield* store.markDirty
   const isFlushed = blob.dirty || blob.unsure ? yield* writeChain(store, blob, isLater, change) : true
@@ -129,7 +129,7 @@ const writeChain = Effect.fnUntraced(function* (
   store: Store,
   blob: BlobState,
   isLater: boolean,
-  change: Change | undefined
+  change: MetadataChange | undefined
 ) {
   const areas = serialize(blob, change)
   if (areas === undefined) return yield* Effect.fail(noMemory("Blob.sync", "an xattr does not fit into a page"))
@@ -203,7 +203,7 @@ const tidy = Effect.fnUntraced(function* (store: Store, blob: BlobState) {
   }
 })
 
-const serialize = (blob: BlobState, change: Change | undefined): ReadonlyArray<Uint8Array> | undefined => {
+const serialize = (blob: BlobState, change: MetadataChange | undefined): ReadonlyArray<Uint8Array> | undefined => {
   const { dataRoFlags, id, internalXattrs, invalidFlags, mdRoFlags, useExtentTable, xattrs } = blob
   const isChanged = change !== undefined && !useExtentTable
   const clusters = isChanged ? blob.clusters.slice(0, blob.clusterCount) : blob.clusters.subarray(0, blob.clusterCount)

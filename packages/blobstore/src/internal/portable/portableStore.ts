@@ -21,7 +21,7 @@ import type { Store } from "./store.ts"
 export class PortableStore implements D.StoreDriver {
   readonly kind = "portable"
   readonly ids: Effect.Effect<ReadonlyArray<D.BlobId>, SpdkError>
-  readonly info: Effect.Effect<D.StoreInfo, SpdkError>
+  readonly info: Effect.Effect<D.DriverStoreInfo, SpdkError>
   readonly superBlob: Effect.Effect<D.BlobId | undefined, SpdkError>
   readonly grow: Effect.Effect<void, SpdkError>
   readonly unload: Effect.Effect<void, SpdkError>
@@ -48,7 +48,7 @@ export class PortableStore implements D.StoreDriver {
     this.destroy = this.end("Blobstore.destroy", Effect.andThen(store.device.zero(0, L.pageBytes), store.device.flush))
   }
 
-  readonly create = (options: D.CreateOptions): Effect.Effect<D.BlobId, SpdkError> =>
+  readonly create = (options: D.DriverCreateOptions): Effect.Effect<D.BlobId, SpdkError> =>
     Effect.suspend(() => {
       const { externalSnapshot } = options
       const made = createUnflushed(this.store, {

@@ -6,7 +6,7 @@ import * as L from "../format/layout.ts"
 import type { BlobState } from "./blob.ts"
 import { closeBlob, openBlob, withBlob } from "./open.ts"
 import { erase, persist, writeExtentPage } from "./persist.ts"
-import type { Scanned } from "./scan.ts"
+import type { ScannedStore } from "./scan.ts"
 import type { Store } from "./store.ts"
 
 const alone = { backing: false }
@@ -33,7 +33,7 @@ export const fixResized = (store: Store, id: BlobId): Effect.Effect<void, SpdkEr
 export const fixLeftover = Effect.fnUntraced(function* (
   store: Store,
   leftover: { readonly id: BlobId; readonly clone: BlobId },
-  scanned: Scanned
+  scanned: ScannedStore
 ) {
   const opened = yield* Effect.result(openBlob(store, leftover.clone, alone))
   if (opened._tag === "Failure") {
@@ -62,7 +62,7 @@ export const fixLeftover = Effect.fnUntraced(function* (
   return []
 })
 
-const keep = Effect.fnUntraced(function* (store: Store, snapshot: BlobState, clone: BlobState, scanned: Scanned) {
+const keep = Effect.fnUntraced(function* (store: Store, snapshot: BlobState, clone: BlobState, scanned: ScannedStore) {
   // A removal writes the snapshot's clusters into the clone's extent pages before it gives the clone another parent.
   const shared = new Set<number>()
   for (let i = 0; i < Math.min(snapshot.clusterCount, clone.clusterCount); i++) {
@@ -89,7 +89,12 @@ const unmark = (store: Store, snapshot: BlobState) =>
   })
 
 /** What the clone has as well is the clone's, and so it is with others that came to it since. */
-const remove = Effect.fnUntraced(function* (store: Store, snapshot: BlobState, clone: BlobState, scanned: Scanned) {
+const remove = Effect.fnUntraced(function* (
+  store: Store,
+  snapshot: BlobState,
+  clone: BlobState,
+  scanned: ScannedStore
+) {
   // Of two who had it one is left.
   snapshot.clusters = snapshot.clusters.map((cluster) => (scanned.sharedClusters.delete(cluster) ? 0 : cluster))
   snapshot.extentPages = snapshot.extentPages.map((page) => (scanned.sharedPages.delete(page) ? 0 : page))

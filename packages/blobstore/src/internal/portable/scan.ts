@@ -16,7 +16,7 @@ import { applyExtentPages, type Chain, followChain, orFail, readChain, readMeta 
 import type { Store } from "./store.ts"
 
 /** What the load has to know of the blobs. */
-export interface Scanned {
+export interface ScannedStore {
   readonly parents: Array<{ readonly id: BlobId; readonly parent: BlobId }>
   /** Snapshots that were being made or removed, and the blob on top of each. */
   readonly leftovers: Array<{ readonly id: BlobId; readonly clone: BlobId }>
@@ -48,7 +48,7 @@ const pageIn = (store: Store, window: Window, page: number): Uint8Array | undefi
 }
 
 export const scan = Effect.fnUntraced(function* (store: Store, recovers: boolean, onProgress: OnProgress | undefined) {
-  const scanned: Scanned = {
+  const scanned: ScannedStore = {
     parents: [],
     leftovers: [],
     resized: [],
@@ -176,7 +176,7 @@ const readWindow = (store: Store, range: Range, look: (window: Window) => Effect
 /** `none`: no blob begins here. `elsewhere`: it goes on outside of the window. */
 type Found = "none" | "elsewhere" | Decoded<unknown>
 
-const checkRoot = (store: Store, window: Window, page: number, scanned: Scanned): Found => {
+const checkRoot = (store: Store, window: Window, page: number, scanned: ScannedStore): Found => {
   if (!store.usedBlobIds.has(page)) return "none"
   const at = (page - window.first) * store.pageBytes
   if (!isRoot(window.view, at, page)) return damaged(mdPageName(page), "is not the first page of its blob")
@@ -194,7 +194,7 @@ const checkRoot = (store: Store, window: Window, page: number, scanned: Scanned)
   )
 }
 
-const recoverRoot = (store: Store, window: Window, page: number, scanned: Scanned): Found => {
+const recoverRoot = (store: Store, window: Window, page: number, scanned: ScannedStore): Found => {
   const at = (page - window.first) * store.pageBytes
   // What is torn was never a blob.
   if (!isRoot(window.view, at, page) || !hasItsCrc(window, at)) return "none"
@@ -244,7 +244,7 @@ const chainIn = (store: Store, window: Window, root: number): "elsewhere" | Deco
  * A blob whose chain ends in a page that is empty, torn or another's: SPDK deletes the pages of a chain all at once, and a stop may
  * leave the first. As with SPDK the store loads, the blob cannot be opened, and what is known of it stays its own.
  */
-const claimTorn = (store: Store, { pages, torn }: Chain, recovers: boolean, scanned: Scanned): void => {
+const claimTorn = (store: Store, { pages, torn }: Chain, recovers: boolean, scanned: ScannedStore): void => {
   const root = pages[0]?.index ?? 0
   if (torn !== undefined) store.unreadable.set(root, torn.damage)
   // Otherwise the chain would lead into whatever is written there next.
@@ -274,7 +274,7 @@ const claimTorn = (store: Store, { pages, torn }: Chain, recovers: boolean, scan
   }
 }
 
-const note = (meta: ChainMeta, scanned: Scanned): Decoded<void> => {
+const note = (meta: ChainMeta, scanned: ScannedStore): Decoded<void> => {
   const { snapshot, snapshotInProgress, snapshotPendingRemoval } = L.internalXattr
   for (const name of [snapshotPendingRemoval, snapshotInProgress]) {
     const clone = idXattr(meta, name)
@@ -295,7 +295,7 @@ const note = (meta: ChainMeta, scanned: Scanned): Decoded<void> => {
 }
 
 /** Extent pages and clusters may have two owners while a snapshot is being made or removed; pages of a chain never. */
-const claim = (store: Store, meta: ChainMeta, resized: boolean, scanned: Scanned): Decoded<void> => {
+const claim = (store: Store, meta: ChainMeta, resized: boolean, scanned: ScannedStore): Decoded<void> => {
   if (meta.unknownDescriptors.length > 0) {
     return damaged(mdPageName(meta.pages[0] ?? 0), `has descriptors of unknown type ${meta.unknownDescriptors[0]}`)
   }

@@ -6,7 +6,7 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import { blobName } from "../blobName.ts"
-import type { BlobId, StoreInfo } from "../driver.ts"
+import type { BlobId, DriverStoreInfo } from "../driver.ts"
 import { BitSet } from "../format/bitSet.ts"
 import type { StoreLimits } from "../format/blobMeta.ts"
 import type { Damage } from "../format/damage.ts"
@@ -120,7 +120,7 @@ export class Store {
     this.soiled = grown(this.soiled)
   }
 
-  info(): StoreInfo {
+  info(): DriverStoreInfo {
     const { superBlock } = this
     return {
       type: superBlock.type,

@@ -1,4 +1,4 @@
 /**
  * The embedded engine, by its one entrance.
  */
-export { type EmbeddedOptions, make } from "./engine.ts"
+export { type EmbeddedOptions, make } from "./runtime/engine.ts"

@@ -3,7 +3,7 @@
  */
 import type { Host, Reply } from "@effect-spdk/native/Host"
 import * as Effect from "effect/Effect"
-import type { BlobstoreAnswer, Descriptor, DescriptorInfo, EngineBlobstores } from "../engine.ts"
+import type { BlobstoreAnswer, Descriptor, DescriptorInfo, EngineBlobstores } from "../engine/engine.ts"
 
 /** What blobstores need of the host. */
 export type BlobstoreHost = Pick<Host, "blobstoreCall" | "blobOpen" | "bdevClose">

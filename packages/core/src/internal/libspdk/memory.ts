@@ -4,7 +4,7 @@
 import type { Host, Reply } from "@effect-spdk/native/Host"
 import * as Effect from "effect/Effect"
 import { fromErrno, NoMemory, SpdkError } from "../../SpdkError.ts"
-import type { EngineMemory, Slab } from "../engine.ts"
+import type { EngineMemory, Slab } from "../engine/engine.ts"
 
 const operation = "DmaBuffer.make"
 

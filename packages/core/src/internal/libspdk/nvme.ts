@@ -10,22 +10,22 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type { DmaBuffer } from "../../DmaBuffer.ts"
 import { fromCompletion, fromErrno, type SpdkError } from "../../SpdkError.ts"
-import type { Descriptor, DescriptorInfo, Engine, EngineThread } from "../engine.ts"
+import type { Descriptor, DescriptorInfo, Engine, EngineThread } from "../engine/engine.ts"
 import type {
   EngineNvme,
   NvmeConnectSettings,
   NvmeControllerEvent,
   NvmeControllerHandle,
   NvmeTransportIdFields
-} from "../engineNvme.ts"
-import type { DmaBufferImpl } from "../ioMemory.ts"
+} from "../engine/nvme.ts"
+import type { DmaBufferImpl } from "../memory/ioMemory.ts"
 import { formatTransportId } from "../nvme/transportId.ts"
-import * as Outside from "../outside.ts"
+import * as Outside from "../engine/outside.ts"
 import { connectFailure } from "./connectFailure.ts"
 import { discoverTransportIds } from "./nvmeProbe.ts"
 
 /** What the driver needs of the host. */
-export interface NvmeHost extends Pick<Host, "bdevClose"> {
+export interface LibspdkNvmeHost extends Pick<Host, "bdevClose"> {
   readonly nvme: HostNvme
 }
 
@@ -46,7 +46,7 @@ const succeeded = (
   )
 
 /** `engine` is the one that this is a part of, once it is made. */
-export const makeNvme = (host: NvmeHost, engine: () => Engine): EngineNvme => {
+export const makeNvme = (host: LibspdkNvmeHost, engine: () => Engine): EngineNvme => {
   const nvme: EngineNvme = {
     probe: (transportId, settings) =>
       transportId.trtype === "PCIe"

@@ -1,13 +1,13 @@
 /** What a discovery controller knows, over a connection of its own that ends with the answer. */
 import * as Effect from "effect/Effect"
 import type { SpdkError } from "../../SpdkError.ts"
-import { bouncePoolOf } from "../bouncePool.ts"
-import type { Engine } from "../engine.ts"
-import type { EngineNvme, NvmeConnectSettings, NvmeTransportIdFields } from "../engineNvme.ts"
+import { bouncePoolOf } from "../memory/bouncePool.ts"
+import type { Engine } from "../engine/engine.ts"
+import type { EngineNvme, NvmeConnectSettings, NvmeTransportIdFields } from "../engine/nvme.ts"
 import { AdminQueue } from "../nvme/adminQueue.ts"
 import { readDiscovery } from "../nvme/logReader.ts"
 import { formatTransportId } from "../nvme/transportId.ts"
-import { withinLimit } from "../release.ts"
+import { withinLimit } from "../common/release.ts"
 
 const operation = "Nvme.probe"
 

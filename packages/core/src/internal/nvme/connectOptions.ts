@@ -10,9 +10,9 @@ import * as Result from "effect/Result"
 import type { ConnectOptions } from "../../Nvme.ts"
 import type { Input } from "../../NvmeTransportId.ts"
 import { failInvalid, type SpdkErrorOf } from "../../SpdkError.ts"
-import type { NvmeConnectSettings, NvmeTransportIdFields } from "../engineNvme.ts"
-import { parseUuid } from "./identify.ts"
-import { isUuid, nqnOfUuid, nqnRule } from "./nqn.ts"
+import type { NvmeConnectSettings, NvmeTransportIdFields } from "../engine/nvme.ts"
+import { parseUuid } from "./wire/identify.ts"
+import { isUuid, nqnOfUuid, nqnRule } from "./wire/nqn.ts"
 import { parseTransportId, resolveTransportId } from "./transportId.ts"
 
 type Checked<A> = Effect.Effect<A, SpdkErrorOf<"InvalidArgument">>

@@ -31,26 +31,26 @@ import {
   SpdkError,
   type SpdkErrorOf
 } from "../../SpdkError.ts"
-import { bouncePoolOf } from "../bouncePool.ts"
-import type { Engine } from "../engine.ts"
+import { bouncePoolOf } from "../memory/bouncePool.ts"
+import type { Engine } from "../engine/engine.ts"
 import type {
   EngineNvme,
   NvmeConnectSettings,
   NvmeControllerEvent,
   NvmeControllerHandle,
   NvmeTransportIdFields
-} from "../engineNvme.ts"
-import { openDescriptor } from "../openBlocks.ts"
-import { onlyReasons } from "../reasons.ts"
-import { withinLimit } from "../release.ts"
+} from "../engine/nvme.ts"
+import { openDescriptor } from "../io/openBlocks.ts"
+import { onlyReasons } from "../common/reasons.ts"
+import { withinLimit } from "../common/release.ts"
 import { refusedCommand } from "./passthruCommand.ts"
 import { AdminQueue, decodedOr, ioReasons } from "./adminQueue.ts"
-import { decodeAsyncEvent } from "./asyncEvent.ts"
-import { AdminOpcode } from "./command.ts"
+import { decodeAsyncEvent } from "./wire/asyncEvent.ts"
+import { AdminOpcode } from "./wire/command.ts"
 import { adminDataBytes, refusedDataLength } from "./dataLength.ts"
 import { ControllerEvents } from "./controllerEvents.ts"
 import { makeFeatures, refusedFeature } from "./featureAccess.ts"
-import { Cns, identifyBytes, identifyController } from "./identify.ts"
+import { Cns, identifyBytes, identifyController } from "./wire/identify.ts"
 import { makeLogPages } from "./logReader.ts"
 import { isNsid, namespaceInfo, NvmeNamespaceImpl } from "./namespaceHandle.ts"
 import { formatTransportId } from "./transportId.ts"

@@ -5,9 +5,9 @@
  */
 import type { PassthruCommand } from "../../NvmeController.ts"
 import { invalid, type InvalidArgument, type SpdkError } from "../../SpdkError.ts"
-import { AdminOpcode, IoOpcode } from "./command.ts"
-import { FeatureId, FeatureSelect } from "./features.ts"
-import { identifyBytes } from "./identifyController.ts"
+import { AdminOpcode, IoOpcode } from "./wire/command.ts"
+import { FeatureId, FeatureSelect } from "./wire/features.ts"
+import { identifyBytes } from "./wire/identifyController.ts"
 
 /** A number of dwords that counts from 0. All 32 bits of a dword count, whatever sign they are given with. */
 const dwords = (fromZero: number): number => 4 * ((fromZero >>> 0) + 1)

@@ -3,8 +3,8 @@
  */
 import * as Result from "effect/Result"
 import type { DiscoveredSubsystem, DiscoveryEntry } from "../../NvmeData.ts"
-import type { NvmeTransportIdFields } from "../engineNvme.ts"
-import { DiscoveryAddressFamily, DiscoverySubsystemType, DiscoveryTransport } from "./logPages.ts"
+import type { NvmeTransportIdFields } from "../engine/nvme.ts"
+import { DiscoveryAddressFamily, DiscoverySubsystemType, DiscoveryTransport } from "./wire/logPages.ts"
 import { resolveTransportId } from "./transportId.ts"
 
 const nameOf = <Names extends Readonly<Record<string, number>>>(names: Names, code: number): string | undefined =>

@@ -10,8 +10,8 @@ import {
   type DiscoveryEntry,
   discoveryEntryBytes,
   discoveryHeaderBytes
-} from "./logPages.ts"
-import type { Malformed } from "./struct.ts"
+} from "./wire/logPages.ts"
+import type { Malformed } from "./wire/struct.ts"
 
 /** How often the log may change while it is read. */
 const maxGenerations = 16

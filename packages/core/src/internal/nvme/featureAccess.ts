@@ -14,9 +14,16 @@ import type {
 import type { FeatureInput, FeatureName, FeatureValue } from "../../NvmeData.ts"
 import { failInvalid, invalid, type InvalidArgument, type SpdkError } from "../../SpdkError.ts"
 import { type AdminQueue, decodedOr } from "./adminQueue.ts"
-import { AdminOpcode } from "./command.ts"
-import { decodeTimestamp, encodeTimestamp, FeatureId, FeatureSelect, featureWords, timestampBytes } from "./features.ts"
-import { formatUuid } from "./identify.ts"
+import { AdminOpcode } from "./wire/command.ts"
+import {
+  decodeTimestamp,
+  encodeTimestamp,
+  FeatureId,
+  FeatureSelect,
+  featureWords,
+  timestampBytes
+} from "./wire/features.ts"
+import { formatUuid } from "./wire/identify.ts"
 
 const of = "NvmeController.features"
 /** Data of a feature is short: the longest that the specification has is 4 KiB. */

@@ -8,22 +8,22 @@ import type { PassthruResult } from "../../NvmeController.ts"
 import type { DatasetOptions, NamespaceCommand } from "../../NvmeNamespace.ts"
 import type { DmaBuffer } from "../../DmaBuffer.ts"
 import { invalid } from "../../SpdkError.ts"
-import { maxBounceBytes } from "../bouncePool.ts"
-import type { EngineNvme } from "../engineNvme.ts"
-import { channelOf, type IoTarget, openFor } from "../io.ts"
-import { refusedBuffer, refusedRange } from "../ioCheck.ts"
-import type { IoError } from "../ioCompletion.ts"
-import type { DmaBufferImpl } from "../ioMemory.ts"
-import { removedOrClosed } from "../ioCheck.ts"
+import { maxBounceBytes } from "../memory/bouncePool.ts"
+import type { EngineNvme } from "../engine/nvme.ts"
+import { channelOf, type IoRoute, openFor } from "../io/io.ts"
+import { refusedBuffer, refusedRange } from "../io/ioCheck.ts"
+import type { IoError } from "../io/ioCompletion.ts"
+import type { DmaBufferImpl } from "../memory/ioMemory.ts"
+import { removedOrClosed } from "../io/ioCheck.ts"
 import { completionOf, encodeCommand, refusedCommand } from "./passthruCommand.ts"
 import { ioReasons, pinned, withData } from "./adminQueue.ts"
-import { Cqe, cqeBytes, IoOpcode, sqeBytes } from "./command.ts"
+import { Cqe, cqeBytes, IoOpcode, sqeBytes } from "./wire/command.ts"
 import { type BlockBytes, ioDataBytes, refusedDataLength } from "./dataLength.ts"
-import type { IdentifyNamespace } from "./identify.ts"
-import { viewOf } from "./struct.ts"
+import type { IdentifyNamespace } from "./wire/identify.ts"
+import { viewOf } from "./wire/struct.ts"
 
 /** What a namespace's commands need to know. */
-export interface NamespaceTarget extends IoTarget {
+export interface NamespaceTarget extends IoRoute {
   readonly nvme: EngineNvme
   readonly nsid: number
   readonly maxTransferBytes: number

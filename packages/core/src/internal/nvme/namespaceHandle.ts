@@ -17,11 +17,11 @@ import type {
   NvmeNamespace
 } from "../../NvmeNamespace.ts"
 import type { SpdkThread } from "../../SpdkThread.ts"
-import { BdevIoImpl, eventsOf, scopedChannel } from "../bdevHandle.ts"
-import type { Channel } from "../channels.ts"
-import type { OpenBdev } from "../openBdev.ts"
+import { BdevIoImpl, eventsOf, scopedChannel } from "../io/bdevHandle.ts"
+import type { Channel } from "../io/channels.ts"
+import type { OpenTarget } from "../io/openTarget.ts"
 import { type AdminQueue, decodedOr } from "./adminQueue.ts"
-import { AdminOpcode } from "./command.ts"
+import { AdminOpcode } from "./wire/command.ts"
 import type { BlockBytes } from "./dataLength.ts"
 import {
   Cns,
@@ -30,7 +30,7 @@ import {
   identifyNamespace,
   type NamespaceDescriptors,
   namespaceFormat
-} from "./identify.ts"
+} from "./wire/identify.ts"
 import { compare, copy, datasetManagement, ioCommand, type NamespaceTarget } from "./ioCommands.ts"
 import { NvmeNamespaceTypeId } from "./typeIds.ts"
 
@@ -113,7 +113,7 @@ export class NvmeNamespaceImpl extends NvmeIoImpl implements NvmeNamespace {
   readonly info: NamespaceInfo
   private readonly queue: AdminQueue
 
-  constructor(blocks: OpenBdev, queue: AdminQueue, info: NamespaceInfo) {
+  constructor(blocks: OpenTarget, queue: AdminQueue, info: NamespaceInfo) {
     super({
       bdev: blocks,
       channel: undefined,

@@ -5,11 +5,11 @@ import * as Effect from "effect/Effect"
 import type { PassthruCommand } from "../../NvmeController.ts"
 import { isDmaBuffer } from "../../DmaBuffer.ts"
 import { fromNvme, invalid, type InvalidArgument, type Released, released, type SpdkError } from "../../SpdkError.ts"
-import type { IoError } from "../ioCompletion.ts"
-import { Cqe, Direction, directionOf, Sqe, sqeBytes } from "./command.ts"
-import { getU16, getU32 } from "./bytes.ts"
-import { isDnr, scOf, sctOf, statusOfField } from "./nvmeStatus.ts"
-import { viewOf } from "./struct.ts"
+import type { IoError } from "../io/ioCompletion.ts"
+import { Cqe, Direction, directionOf, Sqe, sqeBytes } from "./wire/command.ts"
+import { getU16, getU32 } from "./wire/bytes.ts"
+import { isDnr, scOf, sctOf, statusOfField } from "./wire/nvmeStatus.ts"
+import { viewOf } from "./wire/struct.ts"
 
 /** All that a command says but its id and where its data is. */
 export interface CommandFields {

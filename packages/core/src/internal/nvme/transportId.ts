@@ -4,8 +4,8 @@
  */
 import * as net from "node:net"
 import * as Result from "effect/Result"
-import type { NvmeTransportIdFields } from "../engineNvme.ts"
-import { dialedNqnRule, discoveryNqn } from "./nqn.ts"
+import type { NvmeTransportIdFields } from "../engine/nvme.ts"
+import { dialedNqnRule, discoveryNqn } from "./wire/nqn.ts"
 
 /** The field at fault, and the rule that goes on after field and value. */
 export interface FieldIssue {

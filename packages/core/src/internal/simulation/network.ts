@@ -3,7 +3,7 @@
  * otherwise, events come later and never inside of a call, and what is closed is silent.
  */
 import type { CutKind, Faults, Passage, Side, SimulatedNetwork } from "../../SimulatedNetwork.ts"
-import type { ConnectOptions, Listening, ListenOptions, Network, Socket } from "../network.ts"
+import type { DialOptions, Listening, ListenOptions, Network, Socket } from "../engine/network.ts"
 import type { Chance } from "./chance.ts"
 import type { Loop } from "./loop.ts"
 
@@ -48,7 +48,7 @@ export class SimulatedSockets implements SimulatedNetwork, Network {
     for (const link of this.links) if (port === undefined || link.port === port) link.cut(kind)
   }
 
-  readonly connect = (options: ConnectOptions): Socket => {
+  readonly connect = (options: DialOptions): Socket => {
     const link = new Connected(this, options, ++this.made)
     this.links.add(link)
     const isRefused = this.chance.is(this.faults.refuse)
@@ -157,7 +157,7 @@ class Connected {
   readonly cutKind: CutKind
   private readonly network: SimulatedSockets
 
-  constructor(network: SimulatedSockets, options: ConnectOptions, number: number) {
+  constructor(network: SimulatedSockets, options: DialOptions, number: number) {
     const { chance, faults } = network
     this.network = network
     this.number = number
@@ -358,7 +358,7 @@ class SimulatedSocket implements Socket {
   private readonly link: Connected
   private out: Pipe | undefined = undefined
   private in: Pipe | undefined = undefined
-  private options: ConnectOptions | undefined = undefined
+  private options: DialOptions | undefined = undefined
   private readonly listeners: Listeners = {}
   private unread: Array<Buffer> = []
   private isStopped = false
@@ -374,7 +374,7 @@ class SimulatedSocket implements Socket {
     this.remotePort = port
   }
 
-  joined(out: Pipe, into: Pipe, options: ConnectOptions | undefined): void {
+  joined(out: Pipe, into: Pipe, options: DialOptions | undefined): void {
     this.out = out
     this.in = into
     this.options = options

@@ -4,7 +4,7 @@
 import * as Effect from "effect/Effect"
 import * as net from "node:net"
 import { invalid, NotSupported, SpdkError } from "../../../SpdkError.ts"
-import type { NvmeConnectSettings, NvmeTransportIdFields } from "../../engineNvme.ts"
+import type { NvmeConnectSettings, NvmeTransportIdFields } from "../../engine/nvme.ts"
 import type { LinkAddress } from "./link.ts"
 
 const unsupported = (operation: string, detail: string): Effect.Effect<never, SpdkError> =>

@@ -3,18 +3,18 @@
  */
 import * as Effect from "effect/Effect"
 import { fromNvme, type SpdkError } from "../../../SpdkError.ts"
-import { setU32 } from "../../nvme/bytes.ts"
-import { AdminOpcode, Sqe } from "../../nvme/command.ts"
-import { encodePropertyGet, encodePropertySet, Property } from "../../nvme/fabrics.ts"
-import { identifyBytes } from "../../nvme/identify.ts"
-import { isDnr, scOf, sctOf, Status } from "../../nvme/nvmeStatus.ts"
-import { Deadline } from "../deadline.ts"
-import type { Timers } from "../timers.ts"
+import { setU32 } from "../../nvme/wire/bytes.ts"
+import { AdminOpcode, Sqe } from "../../nvme/wire/command.ts"
+import { encodePropertyGet, encodePropertySet, Property } from "../../nvme/wire/fabrics.ts"
+import { identifyBytes } from "../../nvme/wire/identify.ts"
+import { isDnr, scOf, sctOf, Status } from "../../nvme/wire/nvmeStatus.ts"
+import { Deadline } from "../runtime/deadline.ts"
+import type { Timers } from "../runtime/timers.ts"
 import type { HostCommand } from "./hostCommand.ts"
 import { limited, lost } from "./hostErrors.ts"
 import type { QueuePair } from "./queuePair.ts"
 
-export interface AdminAnswer {
+export interface AdminCompletion {
   readonly dword0: number
   readonly dword1: number
   readonly status: number
@@ -77,8 +77,8 @@ export class AdminCommands {
     sqe: Uint8Array,
     prepare: (command: HostCommand) => void,
     options: { readonly first?: boolean; readonly onInterrupt?: (command: HostCommand) => void } = {}
-  ): Effect.Effect<AdminAnswer> {
-    return Effect.callback<AdminAnswer>((resume) => {
+  ): Effect.Effect<AdminCompletion> {
+    return Effect.callback<AdminCompletion>((resume) => {
       const deadline = this.startDeadline()
       let isDone = false
       let whenDone: (() => void) | undefined
@@ -105,7 +105,7 @@ export class AdminCommands {
   }
 
   /** One of the host's own, whose failure is an error, and which always ends. */
-  command(operation: string, sqe: Uint8Array, data?: Uint8Array): Effect.Effect<AdminAnswer, SpdkError> {
+  command(operation: string, sqe: Uint8Array, data?: Uint8Array): Effect.Effect<AdminCompletion, SpdkError> {
     const { resource } = this.options
     const run = this.run(sqe, (command) => {
       command.plain = data
@@ -134,7 +134,7 @@ export class AdminCommands {
     return Effect.as(this.command(operation, sqe, data), data)
   }
 
-  setFeature(operation: string, id: number, value: number): Effect.Effect<AdminAnswer, SpdkError> {
+  setFeature(operation: string, id: number, value: number): Effect.Effect<AdminCompletion, SpdkError> {
     const sqe = commandOf(AdminOpcode.SetFeatures, 0, id)
     setU32(sqe, Sqe.cdw11, value)
     return this.command(operation, sqe)
@@ -167,8 +167,8 @@ export const commandOf = (opcode: number, nsid: number, cdw10: number): Uint8Arr
 export const checked = (
   operation: string,
   resource: string,
-  answer: AdminAnswer
-): Effect.Effect<AdminAnswer, SpdkError> => {
+  answer: AdminCompletion
+): Effect.Effect<AdminCompletion, SpdkError> => {
   const { status } = answer
   if (status === 0) return Effect.succeed(answer)
   if (status === Status.AbortedSqDeletion) {

@@ -1,7 +1,7 @@
 /** Work that others ask for faster than it may be done: a controller sends as many notices as it likes. */
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import type { Host } from "../../host.ts"
+import type { Host } from "../../engine/host.ts"
 
 /** Runs the Effect when it is called, one run at a time. However often it is called meanwhile, that is one run more. */
 export const coalesced = (host: () => Host, run: Effect.Effect<void>): (() => void) => {

@@ -6,20 +6,20 @@
  */
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
-import * as Outside from "../../outside.ts"
+import * as Outside from "../../engine/outside.ts"
 import type { SpdkError } from "../../../SpdkError.ts"
-import type { NvmeConnectSettings, NvmeControllerEvent, NvmeTransportIdFields } from "../../engineNvme.ts"
-import { decodeAsyncEvent } from "../../nvme/asyncEvent.ts"
-import { AdminOpcode, Sqe } from "../../nvme/command.ts"
-import { setU16 } from "../../nvme/bytes.ts"
-import { Cc, Csts, dynamicControllerId } from "../../nvme/fabrics.ts"
-import { type AnaState, changedNamespacesBytes, LogPageId } from "../../nvme/logPages.ts"
-import { discoveryNqn } from "../../nvme/nqn.ts"
-import { Status } from "../../nvme/nvmeStatus.ts"
-import type { ChannelThread } from "../bdev.ts"
-import { Deadline } from "../deadline.ts"
-import type { Reactor } from "../reactor.ts"
-import type { Timer, Timers } from "../timers.ts"
+import type { NvmeConnectSettings, NvmeControllerEvent, NvmeTransportIdFields } from "../../engine/nvme.ts"
+import { decodeAsyncEvent } from "../../nvme/wire/asyncEvent.ts"
+import { AdminOpcode, Sqe } from "../../nvme/wire/command.ts"
+import { setU16 } from "../../nvme/wire/bytes.ts"
+import { Cc, Csts, dynamicControllerId } from "../../nvme/wire/fabrics.ts"
+import { type AnaState, changedNamespacesBytes, LogPageId } from "../../nvme/wire/logPages.ts"
+import { discoveryNqn } from "../../nvme/wire/nqn.ts"
+import { Status } from "../../nvme/wire/nvmeStatus.ts"
+import type { ChannelThread } from "../bdev/bdev.ts"
+import { Deadline } from "../runtime/deadline.ts"
+import type { EmbeddedReactor } from "../runtime/reactor.ts"
+import type { Timer, Timers } from "../runtime/timers.ts"
 import { AdminCommands } from "./adminCommands.ts"
 import { connectQueue } from "./connectQueue.ts"
 import { coalesced } from "./coalesced.ts"
@@ -30,7 +30,7 @@ import type { LinkAddress } from "./link.ts"
 import { type ConnectionFailure, type QueueOwner, QueuePair } from "./queuePair.ts"
 
 export interface HostContext {
-  readonly reactor: Reactor
+  readonly reactor: EmbeddedReactor
   readonly timers: Timers
 }
 
@@ -43,14 +43,14 @@ const shutdownPolls = 200
 const roundsPerLimit = 8
 const leastRoundMicros = 10_000
 
-export type ControllerState = "connecting" | "ready" | "failed" | "closed"
+export type ConnectionState = "connecting" | "ready" | "failed" | "closed"
 
 export class HostController implements QueueOwner {
   readonly context: HostContext
   readonly settings: NvmeConnectSettings
   transportId: NvmeTransportIdFields
   address: LinkAddress
-  state: ControllerState = "connecting"
+  state: ConnectionState = "connecting"
   readonly admin: AdminCommands
   /** Of the last connection. */
   facts: ControllerFacts | undefined = undefined

@@ -3,10 +3,10 @@
  */
 import type * as Effect from "effect/Effect"
 import type { SpdkError } from "../../../SpdkError.ts"
-import type { NvmeTransportIdFields } from "../../engineNvme.ts"
+import type { NvmeTransportIdFields } from "../../engine/nvme.ts"
 import { subsystemOf } from "../../nvme/discovered.ts"
 import { readDiscoveryLog } from "../../nvme/discoveryLog.ts"
-import { type DiscoveryEntry, DiscoverySubsystemType, LogPageId } from "../../nvme/logPages.ts"
+import { type DiscoveryEntry, DiscoverySubsystemType, LogPageId } from "../../nvme/wire/logPages.ts"
 import type { HostController } from "./controller.ts"
 
 /** Every controller takes commands that carry so much. */

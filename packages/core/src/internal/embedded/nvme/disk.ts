@@ -5,12 +5,12 @@
  * Everything here runs on the JS thread.
  */
 import { Opcode } from "@effect-spdk/native/Layout"
-import { setU16, setU32, setU64Number } from "../../nvme/bytes.ts"
-import { IoOpcode, Sqe, sqeBytes } from "../../nvme/command.ts"
-import { isDnr, scOf, sctOf, Status, wordOfStatus } from "../../nvme/nvmeStatus.ts"
-import { Bdev, BdevChannel, type BdevProperties, type ChannelThread, type IoType } from "../bdev.ts"
-import type { BdevIo } from "../io.ts"
-import { aborted, EIO, ENODEV, failed, type IoStatus, nvmeFailure, success } from "../status.ts"
+import { setU16, setU32, setU64Number } from "../../nvme/wire/bytes.ts"
+import { IoOpcode, Sqe, sqeBytes } from "../../nvme/wire/command.ts"
+import { isDnr, scOf, sctOf, Status, wordOfStatus } from "../../nvme/wire/nvmeStatus.ts"
+import { EmbeddedBdev, EmbeddedChannel, type BdevProperties, type ChannelThread, type IoType } from "../bdev/bdev.ts"
+import type { EmbeddedIo } from "../bdev/io.ts"
+import { aborted, EIO, ENODEV, failed, type IoStatus, nvmeFailure, success } from "../queue/status.ts"
 import type { HostController } from "./controller.ts"
 import type { CommandOwner, HostCommand, SplitIo } from "./hostCommand.ts"
 import { completionBytes } from "./hostConnection.ts"
@@ -28,7 +28,7 @@ const maxPieces = 16
 /** Status word: do not retry. */
 const dnrWord = 0x2_0000
 
-export class NvmeChannel extends BdevChannel {
+export class DiskChannel extends EmbeddedChannel {
   readonly queue: QueuePair
   private readonly controller: HostController
 
@@ -54,7 +54,7 @@ export const ioStatusOf = (status: number): IoStatus => {
 /** What ends I/O of a disk that is gone. */
 export const removed: IoStatus = { errno: -ENODEV, nvme: 0, counter: "failed" }
 
-export class NvmeDisk extends Bdev implements CommandOwner {
+export class NvmeDisk extends EmbeddedBdev implements CommandOwner {
   readonly moduleName: string = "nvme"
   readonly moduleIoTypes: ReadonlySet<IoType>
   readonly isImmediate = false
@@ -77,8 +77,8 @@ export class NvmeDisk extends Bdev implements CommandOwner {
     this.moduleIoTypes = ioTypes
   }
 
-  override makeChannel(thread: ChannelThread): BdevChannel {
-    return new NvmeChannel(this, thread)
+  override makeChannel(thread: ChannelThread): EmbeddedChannel {
+    return new DiskChannel(this, thread)
   }
 
   /** Another volume, or none, has its place: nothing of this one is sent from now on. */
@@ -87,7 +87,7 @@ export class NvmeDisk extends Bdev implements CommandOwner {
     this.controller.endWaiting((command) => command.owner === this)
   }
 
-  submit(io: BdevIo): void {
+  submit(io: EmbeddedIo): void {
     if (this.isGone) return io.finish(removed)
     switch (io.opcode) {
       case Opcode.Read:
@@ -119,14 +119,14 @@ export class NvmeDisk extends Bdev implements CommandOwner {
     this.pieces(split)
   }
 
-  override abort(io: BdevIo): boolean {
+  override abort(io: EmbeddedIo): boolean {
     const { queue } = channelOf(io)
     this.controller.abort(queue, (command) => command.io === io)
     return true
   }
 
   /** An I/O has ended, as the device says. */
-  protected ended(io: BdevIo, status: number): void {
+  protected ended(io: EmbeddedIo, status: number): void {
     io.finish(this.isGone && status !== 0 ? removed : ioStatusOf(status))
   }
 
@@ -134,14 +134,14 @@ export class NvmeDisk extends Bdev implements CommandOwner {
     // The controller holds what there is to give back.
   }
 
-  private mostBlocks(io: BdevIo): number {
+  private mostBlocks(io: EmbeddedIo): number {
     if (io.opcode === Opcode.WriteZeroes) return maxBlocks
     if (io.opcode === Opcode.Unmap) return maxRangeBlocks
     const most = this.controller.facts?.maxTransferBytes ?? this.blockSize
     return Math.max(1, Math.min(maxBlocks, Math.floor(most / this.blockSize)))
   }
 
-  private split(io: BdevIo): void {
+  private split(io: EmbeddedIo): void {
     this.pieces({ io, nextBlock: 0, outstanding: 0, status: 0 })
   }
 
@@ -159,7 +159,7 @@ export class NvmeDisk extends Bdev implements CommandOwner {
     if (split.outstanding === 0) this.ended(io, split.status)
   }
 
-  private piece(io: BdevIo, split: SplitIo | undefined, fromBlock: number, blocks: number): void {
+  private piece(io: EmbeddedIo, split: SplitIo | undefined, fromBlock: number, blocks: number): void {
     const { queue } = channelOf(io)
     const command = queue.take(this)
     const { sqe } = command
@@ -204,7 +204,7 @@ export class NvmeDisk extends Bdev implements CommandOwner {
   }
 
   /** The first segment holds the command, the rest its data. */
-  private passthru(io: BdevIo): void {
+  private passthru(io: EmbeddedIo): void {
     const [head, ...data] = io.segments ?? []
     if (head === undefined || head.lengthBytes !== sqeBytes || data.length > 1) return io.finish(failed)
     const { queue } = channelOf(io)
@@ -218,7 +218,7 @@ export class NvmeDisk extends Bdev implements CommandOwner {
   }
 
   /** A status of the device is an answer. Without an answer the I/O has failed. */
-  private passthruDone(io: BdevIo, command: HostCommand): void {
+  private passthruDone(io: EmbeddedIo, command: HostCommand): void {
     const head = io.segments?.[0]
     const { queue } = channelOf(io)
     const { status } = command
@@ -230,7 +230,7 @@ export class NvmeDisk extends Bdev implements CommandOwner {
 }
 
 // makeChannel of this class makes nothing else, and I/O is submitted by a channel of its bdev.
-const channelOf = (io: BdevIo | undefined): NvmeChannel => io?.channel as NvmeChannel
+const channelOf = (io: EmbeddedIo | undefined): DiskChannel => io?.channel as DiskChannel
 
 const range = (sqe: Uint8Array, block: number, blocks: number): void => {
   setU64Number(sqe, Sqe.cdw10, block)

@@ -6,14 +6,14 @@ import { makeEntry } from "@effect-spdk/native/Queue"
 import * as Effect from "effect/Effect"
 import type { DmaBuffer } from "../../../DmaBuffer.ts"
 import { fromCompletion, invalid, NotFound, NotSupported, released, SpdkError } from "../../../SpdkError.ts"
-import type { Descriptor } from "../../engine.ts"
-import type { EngineNvme, NvmeControllerHandle } from "../../engineNvme.ts"
-import { type DmaBufferImpl, unpin } from "../../ioMemory.ts"
-import { cqeBytes, sqeBytes } from "../../nvme/command.ts"
-import { discoveryNqn } from "../../nvme/nqn.ts"
-import type { EngineState } from "../engineState.ts"
-import type { Host } from "../../host.ts"
-import { SlotTable } from "../slots.ts"
+import type { Descriptor } from "../../engine/engine.ts"
+import type { EngineNvme, NvmeControllerHandle } from "../../engine/nvme.ts"
+import { type DmaBufferImpl, unpin } from "../../memory/ioMemory.ts"
+import { cqeBytes, sqeBytes } from "../../nvme/wire/command.ts"
+import { discoveryNqn } from "../../nvme/wire/nqn.ts"
+import type { EngineState } from "../runtime/engineState.ts"
+import type { Host } from "../../engine/host.ts"
+import { SlotTable } from "../queue/slots.ts"
 import { addressOf } from "./address.ts"
 import { coalesced } from "./coalesced.ts"
 import { HostController } from "./controller.ts"
@@ -46,7 +46,7 @@ const entry = makeEntry()
 // Every DmaBuffer is made by this package.
 const implOf = (buffer: DmaBuffer): DmaBufferImpl => buffer as DmaBufferImpl
 
-export class NvmeHost implements EngineNvme {
+export class EmbeddedNvmeHost implements EngineNvme {
   private readonly state: EngineState
   private readonly controllers: SlotTable<OpenController>
 

@@ -2,10 +2,10 @@
  * A command on its way through a queue pair of the host, with the memory that it reads or writes. Records of the I/O path are
  * used again and again.
  */
-import type { BdevIo, IoSegment } from "../io.ts"
-import { isMoved, type SlabMemory } from "../memory.ts"
-import { crc32c } from "../../nvme/bytes.ts"
-import { AdminOpcode, Direction, directionOf, Sqe, sqeBytes } from "../../nvme/command.ts"
+import type { EmbeddedIo, IoSegment } from "../bdev/io.ts"
+import { isMoved, type SlabMemory } from "../queue/memory.ts"
+import { crc32c } from "../../nvme/wire/bytes.ts"
+import { AdminOpcode, Direction, directionOf, Sqe, sqeBytes } from "../../nvme/wire/command.ts"
 import type { Link } from "./link.ts"
 
 /** Whoever sent a command. Called exactly once, in a drain of the reactor. */
@@ -19,7 +19,7 @@ const nobody: CommandOwner = { commandDone: () => {} }
 
 /** A large I/O that several commands carry. */
 export interface SplitIo {
-  readonly io: BdevIo
+  readonly io: EmbeddedIo
   nextBlock: number
   outstanding: number
   /** The first failure. */
@@ -34,7 +34,7 @@ export class HostCommand {
   owner: CommandOwner = nobody
   /** When it was sent, in rounds of its queue pair. */
   sentRound = 0
-  io: BdevIo | undefined = undefined
+  io: EmbeddedIo | undefined = undefined
   split: SplitIo | undefined = undefined
   /** The data: one of the three, from `dataOffset` on. */
   memory: SlabMemory | undefined = undefined

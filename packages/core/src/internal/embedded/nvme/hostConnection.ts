@@ -4,9 +4,9 @@
  *
  * Everything here runs on the JS thread.
  */
-import { setU32, getU16, getU32 } from "../../nvme/bytes.ts"
-import { Cqe, cqeBytes, SglType, writeSgl } from "../../nvme/command.ts"
-import { Status, statusOfField } from "../../nvme/nvmeStatus.ts"
+import { setU32, getU16, getU32 } from "../../nvme/wire/bytes.ts"
+import { Cqe, cqeBytes, SglType, writeSgl } from "../../nvme/wire/command.ts"
+import { Status, statusOfField } from "../../nvme/wire/nvmeStatus.ts"
 import {
   capsuleCmdBytes,
   commonHeaderBytes,
@@ -31,9 +31,9 @@ import {
   transferTag,
   writeCapsuleCmd,
   writeDataHeader
-} from "../../nvme/pdu.ts"
-import { PduReader, type PduOwner } from "../../nvme/pduReader.ts"
-import type { Reactor } from "../reactor.ts"
+} from "../../nvme/wire/pdu.ts"
+import { PduReader, type PduOwner } from "../../nvme/wire/pduReader.ts"
+import type { EmbeddedReactor } from "../runtime/reactor.ts"
 import { CommandList, type HostCommand } from "./hostCommand.ts"
 import { Link, type LinkOwner } from "./link.ts"
 import type { QueueConnect } from "./queuePair.ts"
@@ -78,7 +78,7 @@ export class HostConnection implements LinkOwner, PduOwner {
   private dataAt = 0
   private isLast = false
 
-  constructor(owner: ConnectionOwner, reactor: Reactor, connect: QueueConnect) {
+  constructor(owner: ConnectionOwner, reactor: EmbeddedReactor, connect: QueueConnect) {
     this.owner = owner
     this.connect = connect
     this.reader = new PduReader("host", this)

@@ -3,9 +3,9 @@
  */
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
-import * as Outside from "../../outside.ts"
+import * as Outside from "../../engine/outside.ts"
 import { Corrupted, IoFailed, SpdkError, TimedOut } from "../../../SpdkError.ts"
-import type { Malformed } from "../../nvme/struct.ts"
+import type { Malformed } from "../../nvme/wire/struct.ts"
 
 /** No connection, or none any more. */
 export const lost = (operation: string, resource: string, detail: string): SpdkError =>

@@ -2,11 +2,11 @@
  * What happens between the first Connect and a controller that is ready: properties, enable, identify, features.
  */
 import * as Effect from "effect/Effect"
-import * as Outside from "../../outside.ts"
+import * as Outside from "../../engine/outside.ts"
 import { Corrupted, IoFailed, SpdkError, TimedOut } from "../../../SpdkError.ts"
-import { Cc, Csts, Property } from "../../nvme/fabrics.ts"
-import { FeatureId } from "../../nvme/features.ts"
-import { type AnaState, anaGroupBytes, anaHeaderBytes, decodeAnaLog, LogPageId } from "../../nvme/logPages.ts"
+import { Cc, Csts, Property } from "../../nvme/wire/fabrics.ts"
+import { FeatureId } from "../../nvme/wire/features.ts"
+import { type AnaState, anaGroupBytes, anaHeaderBytes, decodeAnaLog, LogPageId } from "../../nvme/wire/logPages.ts"
 import {
   Cns,
   decodeDescriptors,
@@ -16,7 +16,7 @@ import {
   identifyNamespace,
   namespaceFormat,
   namespaceListEntries
-} from "../../nvme/identify.ts"
+} from "../../nvme/wire/identify.ts"
 import type { HostController } from "./controller.ts"
 import { decodedOr } from "./hostErrors.ts"
 

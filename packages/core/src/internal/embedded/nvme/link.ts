@@ -4,8 +4,8 @@
  *
  * Everything here runs on the JS thread.
  */
-import type { Socket } from "../../network.ts"
-import type { Reactor } from "../reactor.ts"
+import type { Socket } from "../../engine/network.ts"
+import type { EmbeddedReactor } from "../runtime/reactor.ts"
 
 /** Room for some hundred commands, or for a large piece of data. */
 const chunkBytes = 128 * 1024
@@ -53,7 +53,7 @@ export class Link {
   private chunk = new Chunk()
   private at = 0
   private readonly owner: LinkOwner
-  private readonly reactor: Reactor
+  private readonly reactor: EmbeddedReactor
   private readonly socket: Socket
   private readonly free: Array<Chunk> = []
   private full: Array<Chunk> = []
@@ -63,7 +63,7 @@ export class Link {
   private isClosed = false
   private error: Error | undefined = undefined
 
-  constructor(owner: LinkOwner, reactor: Reactor, address: LinkAddress) {
+  constructor(owner: LinkOwner, reactor: EmbeddedReactor, address: LinkAddress) {
     this.owner = owner
     this.reactor = reactor
     this.socket = reactor.host.network.connect({

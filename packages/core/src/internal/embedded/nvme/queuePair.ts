@@ -4,10 +4,10 @@
  *
  * Everything here runs on the JS thread. Commands end in a drain of the reactor, each exactly once.
  */
-import { isDnr, Status } from "../../nvme/nvmeStatus.ts"
-import { setU16 } from "../../nvme/bytes.ts"
-import { Sqe } from "../../nvme/command.ts"
-import { type Reactor, type Runnable, runsPerSlice } from "../reactor.ts"
+import { isDnr, Status } from "../../nvme/wire/nvmeStatus.ts"
+import { setU16 } from "../../nvme/wire/bytes.ts"
+import { Sqe } from "../../nvme/wire/command.ts"
+import { type EmbeddedReactor, type Runnable, runsPerSlice } from "../runtime/reactor.ts"
 import { CommandList, type CommandOwner, HostCommand } from "./hostCommand.ts"
 import { HostConnection, type ConnectionFailure } from "./hostConnection.ts"
 import type { LinkAddress } from "./link.ts"
@@ -44,7 +44,7 @@ export class QueuePair implements Runnable {
   state: State = "down"
   /** How many share it. */
   refs = 0
-  private readonly reactor: Reactor
+  private readonly reactor: EmbeddedReactor
   private readonly owner: QueueOwner
   private readonly retries: number
   /** By command id. */
@@ -65,7 +65,7 @@ export class QueuePair implements Runnable {
     readonly id: number
     readonly depth: number
     readonly retries: number
-    readonly reactor: Reactor
+    readonly reactor: EmbeddedReactor
     readonly owner: QueueOwner
   }) {
     this.id = options.id

@@ -1,10 +1,10 @@
 /**
  * The commands of the admin queue, but those of fabrics. What they tell is in adminIdentify.ts, adminLogPages.ts and adminFeatures.ts.
  */
-import { getU16, getU32 } from "../../nvme/bytes.ts"
-import { AdminOpcode, fuseOf, nsidOf, Sqe } from "../../nvme/command.ts"
-import { identifyBytes } from "../../nvme/identify.ts"
-import { dnr, Status } from "../../nvme/nvmeStatus.ts"
+import { getU16, getU32 } from "../../nvme/wire/bytes.ts"
+import { AdminOpcode, fuseOf, nsidOf, Sqe } from "../../nvme/wire/command.ts"
+import { identifyBytes } from "../../nvme/wire/identify.ts"
+import { dnr, Status } from "../../nvme/wire/nvmeStatus.ts"
 import type { AdminAnswer } from "./adminAnswer.ts"
 import { getFeatures, setFeatures } from "./adminFeatures.ts"
 import { identify } from "./adminIdentify.ts"

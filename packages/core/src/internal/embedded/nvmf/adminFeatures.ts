@@ -1,11 +1,11 @@
 /**
  * Get Features and Set Features of the target.
  */
-import { getU32 } from "../../nvme/bytes.ts"
-import { nsidOf, Sqe } from "../../nvme/command.ts"
-import { FeatureId } from "../../nvme/features.ts"
-import { allNamespaces } from "../../nvme/logPages.ts"
-import { dnr, Status } from "../../nvme/nvmeStatus.ts"
+import { getU32 } from "../../nvme/wire/bytes.ts"
+import { nsidOf, Sqe } from "../../nvme/wire/command.ts"
+import { FeatureId } from "../../nvme/wire/features.ts"
+import { allNamespaces } from "../../nvme/wire/logPages.ts"
+import { dnr, Status } from "../../nvme/wire/nvmeStatus.ts"
 import type { AdminAnswer } from "./adminAnswer.ts"
 import type { Controller } from "./controller.ts"
 

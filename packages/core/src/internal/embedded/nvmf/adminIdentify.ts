@@ -1,7 +1,7 @@
 /**
  * What the target's Identify command tells: of the controller, its namespaces, and the command sets there are.
  */
-import { nsidOf, Sqe } from "../../nvme/command.ts"
+import { nsidOf, Sqe } from "../../nvme/wire/command.ts"
 import {
   Cns,
   encodeDescriptors,
@@ -9,8 +9,8 @@ import {
   identifyBytes,
   identifyController,
   identifyNamespace
-} from "../../nvme/identify.ts"
-import { dnr, Status } from "../../nvme/nvmeStatus.ts"
+} from "../../nvme/wire/identify.ts"
+import { dnr, Status } from "../../nvme/wire/nvmeStatus.ts"
 import { type AdminAnswer, firmwareRevision, zeroes } from "./adminAnswer.ts"
 import { type Controller, maxAsyncEvents, version } from "./controller.ts"
 import type { Namespace } from "./target.ts"

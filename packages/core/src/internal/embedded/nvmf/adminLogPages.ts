@@ -1,8 +1,8 @@
 /**
  * The log pages of the target.
  */
-import { getU32, getU64Number } from "../../nvme/bytes.ts"
-import { nsidOf, Sqe } from "../../nvme/command.ts"
+import { getU32, getU64Number } from "../../nvme/wire/bytes.ts"
+import { nsidOf, Sqe } from "../../nvme/wire/command.ts"
 import {
   allNamespaces,
   commandEffectsLog,
@@ -12,8 +12,8 @@ import {
   firmwareLog,
   healthLog,
   LogPageId
-} from "../../nvme/logPages.ts"
-import { dnr, Status } from "../../nvme/nvmeStatus.ts"
+} from "../../nvme/wire/logPages.ts"
+import { dnr, Status } from "../../nvme/wire/nvmeStatus.ts"
 import { type AdminAnswer, firmwareRevision, zeroes } from "./adminAnswer.ts"
 import { hasUnmap } from "./adminIdentify.ts"
 import type { Controller } from "./controller.ts"

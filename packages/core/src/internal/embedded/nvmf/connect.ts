@@ -1,8 +1,8 @@
 /**
  * The commands of fabrics: connect, properties, disconnect.
  */
-import { getU64 } from "../../nvme/bytes.ts"
-import { Sqe } from "../../nvme/command.ts"
+import { getU64 } from "../../nvme/wire/bytes.ts"
+import { Sqe } from "../../nvme/wire/command.ts"
 import {
   connectDataBytes,
   ConnectField,
@@ -14,8 +14,8 @@ import {
   Property,
   propertyOffsetOf,
   propertySizeOf
-} from "../../nvme/fabrics.ts"
-import { dnr, Status } from "../../nvme/nvmeStatus.ts"
+} from "../../nvme/wire/fabrics.ts"
+import { dnr, Status } from "../../nvme/wire/nvmeStatus.ts"
 import type { Connection } from "./connection.ts"
 import { Controller } from "./controller.ts"
 

@@ -2,9 +2,9 @@
  * One connection of a host, which is one queue of a controller: PDUs become commands, commands go to where they are carried out, and
  * their ends become responses. The socket is in targetLink.ts, the places of commands in submissionQueue.ts.
  */
-import type { Socket } from "../../network.ts"
-import { AdminOpcode, IoOpcode, Sqe, sqeBytes } from "../../nvme/command.ts"
-import { dnr, Status } from "../../nvme/nvmeStatus.ts"
+import type { Socket } from "../../engine/network.ts"
+import { AdminOpcode, IoOpcode, Sqe, sqeBytes } from "../../nvme/wire/command.ts"
+import { dnr, Status } from "../../nvme/wire/nvmeStatus.ts"
 import {
   commonHeaderBytes,
   decodeIcReq,
@@ -23,10 +23,10 @@ import {
   type Transfer,
   transferTag,
   writeR2t
-} from "../../nvme/pdu.ts"
-import type { PduReader } from "../../nvme/pduReader.ts"
-import { Deadline } from "../deadline.ts"
-import type { BdevIo, IoOwner } from "../io.ts"
+} from "../../nvme/wire/pdu.ts"
+import type { PduReader } from "../../nvme/wire/pduReader.ts"
+import { Deadline } from "../runtime/deadline.ts"
+import type { EmbeddedIo, IoOwner } from "../bdev/io.ts"
 import { adminCommand } from "./admin.ts"
 import { fabricsCommand } from "./connect.ts"
 import { type Controller, maxAsyncEvents } from "./controller.ts"
@@ -162,7 +162,7 @@ export class Connection implements TargetLinkOwner, IoOwner, RequestOwner {
 
   // ----- the bdev has ended an I/O -----
 
-  ioDone(io: BdevIo): void {
+  ioDone(io: EmbeddedIo): void {
     // A connection submits nothing else.
     const request = io as NvmfRequest
     const { namespace } = request

@@ -1,12 +1,12 @@
 /**
  * A controller: what one host has of one subsystem, from the connect of its admin queue until that queue is gone.
  */
-import { AsyncEventType, AsyncNotice, encodeAsyncEvent } from "../../nvme/asyncEvent.ts"
-import { Cc, Csts, Property } from "../../nvme/fabrics.ts"
-import { FeatureId } from "../../nvme/features.ts"
-import { LogPageId } from "../../nvme/logPages.ts"
-import { dnr, Status } from "../../nvme/nvmeStatus.ts"
-import { Deadline } from "../deadline.ts"
+import { AsyncEventType, AsyncNotice, encodeAsyncEvent } from "../../nvme/wire/asyncEvent.ts"
+import { Cc, Csts, Property } from "../../nvme/wire/fabrics.ts"
+import { FeatureId } from "../../nvme/wire/features.ts"
+import { LogPageId } from "../../nvme/wire/logPages.ts"
+import { dnr, Status } from "../../nvme/wire/nvmeStatus.ts"
+import { Deadline } from "../runtime/deadline.ts"
 import type { Connection } from "./connection.ts"
 import type { Namespace, Subsystem, SubsystemListener, Target, TransportOptions } from "./target.ts"
 

@@ -6,9 +6,9 @@
  * Data that comes with a command is on its way whether there is memory or not. It takes memory beyond the bound, and is bounded by the
  * depth of its queue.
  */
-import type { Reactor } from "../reactor.ts"
-import { SlabMemory } from "../memory.ts"
-import type { Timer, Timers } from "../timers.ts"
+import type { EmbeddedReactor } from "../runtime/reactor.ts"
+import { SlabMemory } from "../queue/memory.ts"
+import type { Timer, Timers } from "../runtime/timers.ts"
 
 /** For all connections of a target. As much as the large buffers of SPDK's transports had. */
 export const dataPoolBytes = 64 * 1024 * 1024
@@ -37,7 +37,7 @@ export class DataPool {
   /** Counts the looks. */
   look = 0
   private readonly limitBytes: number
-  private readonly reactor: Reactor
+  private readonly reactor: EmbeddedReactor
   private readonly timers: Timers
   private readonly waiting = new Set<DataWaiter>()
   private readonly transfers = new Set<DataTransfer>()
@@ -47,7 +47,7 @@ export class DataPool {
   private isGrantPosted = false
   private timer: Timer | undefined = undefined
 
-  constructor(reactor: Reactor, timers: Timers, limitBytes: number) {
+  constructor(reactor: EmbeddedReactor, timers: Timers, limitBytes: number) {
     this.reactor = reactor
     this.timers = timers
     this.limitBytes = limitBytes

@@ -2,10 +2,10 @@
  * The commands of I/O queues: checked here, done by the namespace's bdev.
  */
 import { type DeviceOpcode, Opcode } from "@effect-spdk/native/Layout"
-import { getU32, getU64Number } from "../../nvme/bytes.ts"
-import { IoOpcode } from "../../nvme/command.ts"
-import { dnr, Status, statusOfWord } from "../../nvme/nvmeStatus.ts"
-import type { IoStatus } from "../status.ts"
+import { getU32, getU64Number } from "../../nvme/wire/bytes.ts"
+import { IoOpcode } from "../../nvme/wire/command.ts"
+import { dnr, Status, statusOfWord } from "../../nvme/wire/nvmeStatus.ts"
+import type { IoStatus } from "../queue/status.ts"
 import type { Connection } from "./connection.ts"
 import type { Controller } from "./controller.ts"
 import { Phase, type NvmfRequest } from "./request.ts"

@@ -1,7 +1,7 @@
 /**
  * A listening socket. Subsystems that listen on the same address share it.
  */
-import type { Listening } from "../../network.ts"
+import type { Listening } from "../../engine/network.ts"
 import { Connection } from "./connection.ts"
 import type { Address, Target } from "./target.ts"
 

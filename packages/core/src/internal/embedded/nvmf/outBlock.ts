@@ -1,7 +1,7 @@
 /**
  * Memory that responses are written into. Connections share the blocks: one that has nothing to say holds none.
  */
-import { SlabMemory } from "../memory.ts"
+import { SlabMemory } from "../queue/memory.ts"
 
 /** Two reads of 128 KiB with what is around them. */
 export const blockBytes = 256 * 1024 + 512

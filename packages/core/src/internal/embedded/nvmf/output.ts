@@ -2,8 +2,8 @@
  * What a connection sends: responses are written one after the other into a block, and go to the socket together, once per
  * drain. Blocks come back when the socket has taken them.
  */
-import type { Socket } from "../../network.ts"
-import { crc32c, setU32 } from "../../nvme/bytes.ts"
+import type { Socket } from "../../engine/network.ts"
+import { crc32c, setU32 } from "../../nvme/wire/bytes.ts"
 import {
   digestBytes,
   type PduFormat,
@@ -12,9 +12,9 @@ import {
   type Transfer,
   writeCapsuleResp,
   writeDataHeader
-} from "../../nvme/pdu.ts"
-import { writeCqe } from "../../nvme/command.ts"
-import { commonHeaderBytes, shortHeaderBytes } from "../../nvme/pdu.ts"
+} from "../../nvme/wire/pdu.ts"
+import { writeCqe } from "../../nvme/wire/command.ts"
+import { commonHeaderBytes, shortHeaderBytes } from "../../nvme/wire/pdu.ts"
 import type { BlockPool, OutBlock } from "./outBlock.ts"
 
 /** No more commands are read while blocks of this size wait for the socket: small answers hold large blocks. */

@@ -1,10 +1,10 @@
 /**
  * A command of a queue, from its capsule to its response. Records are used again and again; a queue has as many as its depth.
  */
-import { getU32, getU64Number } from "../../nvme/bytes.ts"
-import { commandIdOf, nsidOf, Sqe, sglLengthOf, sglOffsetOf, sglTypeOf } from "../../nvme/command.ts"
-import { BdevIo } from "../io.ts"
-import type { SlabMemory } from "../memory.ts"
+import { getU32, getU64Number } from "../../nvme/wire/bytes.ts"
+import { commandIdOf, nsidOf, Sqe, sglLengthOf, sglOffsetOf, sglTypeOf } from "../../nvme/wire/command.ts"
+import { EmbeddedIo } from "../bdev/io.ts"
+import type { SlabMemory } from "../queue/memory.ts"
 import type { DataTransfer, DataWaiter } from "./dataPool.ts"
 import type { Namespace } from "./target.ts"
 
@@ -18,7 +18,7 @@ export interface RequestOwner {
   stalled(): void
 }
 
-export class NvmfRequest extends BdevIo implements DataWaiter, DataTransfer {
+export class NvmfRequest extends EmbeddedIo implements DataWaiter, DataTransfer {
   readonly slot: number
   private readonly queueOwner: RequestOwner
   phase: number = Phase.Free

@@ -2,12 +2,12 @@
  * What the NVMe-oF target exports, and to whom: subsystems, their namespaces, hosts and listeners, and the discovery log.
  * Who is told of a change is decided here; how the commands are answered is in controller.ts and connection.ts.
  */
-import type { AnaState, DiscoveryEntryInput } from "../../nvme/logPages.ts"
-import { discoveryNqn } from "../../nvme/nqn.ts"
-import type { Bdev, BdevChannel, ChannelThread } from "../bdev.ts"
-import type { BdevDescriptor } from "../bdevDescriptor.ts"
-import type { BdevRegistry } from "../bdevRegistry.ts"
-import { callAll } from "../uncaught.ts"
+import type { AnaState, DiscoveryEntryInput } from "../../nvme/wire/logPages.ts"
+import { discoveryNqn } from "../../nvme/wire/nqn.ts"
+import type { EmbeddedBdev, EmbeddedChannel, ChannelThread } from "../bdev/bdev.ts"
+import type { BdevDescriptor } from "../bdev/descriptor.ts"
+import type { BdevRegistry } from "../bdev/registry.ts"
+import { callAll } from "../runtime/uncaught.ts"
 import type { Connection } from "./connection.ts"
 import type { Controller } from "./controller.ts"
 import { DataPool, dataPoolBytes } from "./dataPool.ts"
@@ -65,8 +65,8 @@ export interface NamespaceIds {
 export class Namespace {
   readonly nsid: number
   readonly ids: NamespaceIds
-  readonly bdev: Bdev
-  readonly channel: BdevChannel
+  readonly bdev: EmbeddedBdev
+  readonly channel: EmbeddedChannel
   readonly isVisibleToAll: boolean
   readonly hosts = new Set<string>()
   anaGroup: number

@@ -4,11 +4,11 @@
  *
  * A peer that breaks the protocol is told why by a termination request, and loses this connection only.
  */
-import type { Socket } from "../../network.ts"
-import { encodeTermReq, type PduFault, PduType } from "../../nvme/pdu.ts"
-import { type PduOwner, PduReader } from "../../nvme/pduReader.ts"
-import { type Runnable, runsPerSlice } from "../reactor.ts"
-import type { Timer } from "../timers.ts"
+import type { Socket } from "../../engine/network.ts"
+import { encodeTermReq, type PduFault, PduType } from "../../nvme/wire/pdu.ts"
+import { type PduOwner, PduReader } from "../../nvme/wire/pduReader.ts"
+import { type Runnable, runsPerSlice } from "../runtime/reactor.ts"
+import type { Timer } from "../runtime/timers.ts"
 import { Output } from "./output.ts"
 import type { Target } from "./target.ts"
 

@@ -1,8 +1,8 @@
 /**
  * Which way the data of a command goes, and the checks of what its host says about it: in the command, and in the PDUs that bring it.
  */
-import { AdminOpcode, Direction, directionOf, SglType } from "../../nvme/command.ts"
-import { dnr, Status } from "../../nvme/nvmeStatus.ts"
+import { AdminOpcode, Direction, directionOf, SglType } from "../../nvme/wire/command.ts"
+import { dnr, Status } from "../../nvme/wire/nvmeStatus.ts"
 import {
   FatalError,
   HeaderField,
@@ -12,7 +12,7 @@ import {
   TransferField,
   transferLength,
   transferOffset
-} from "../../nvme/pdu.ts"
+} from "../../nvme/wire/pdu.ts"
 import type { NvmfRequest } from "./request.ts"
 import { Phase } from "./request.ts"
 
