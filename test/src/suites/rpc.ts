@@ -327,6 +327,30 @@ export const suite = (name: string, layer: EngineLayer, capabilities: Capabiliti
         })
       )
 
+      // SPDK writes the store first and claims then. It keeps the bdev open for good when the claim fails.
+      check("no store of logical volumes is written to a bdev that is open for writing", () =>
+        Effect.gen(function* () {
+          const client = yield* Rpc.RpcClient
+          const disk = fresh("disk")
+          yield* client.call("bdev_malloc_create", { name: disk, block_size: 512, num_blocks: 16_384 })
+          const params = { bdev_name: disk, lvs_name: fresh("store"), cluster_sz: 65_536 }
+          const make = client.call("bdev_lvol_create_lvstore", params)
+          const data = new Uint8Array(65_536).fill(7)
+          yield* Effect.scoped(
+            Effect.gen(function* () {
+              const bdev = yield* Bdev.open(disk, { write: true })
+              yield* bdev.writeBytes(0, data)
+              yield* failsWith(make, "Busy", { resource: disk, detail: "open for writing" })
+              assert.deepStrictEqual(yield* bdev.readBytes(0, data.length), data)
+            })
+          )
+          // Who only reads is no obstacle, and what was refused has left nothing behind.
+          yield* Effect.scoped(Effect.andThen(Bdev.open(disk), make))
+          yield* client.call("bdev_lvol_delete_lvstore", { lvs_name: params.lvs_name })
+          yield* client.call("bdev_malloc_delete", { name: disk })
+        })
+      )
+
       // SPDK asks for the end of the volume again and again, until its stack is full.
       check("a store of logical volumes stays while one of them is on its way out", () =>
         Effect.gen(function* () {

@@ -138,8 +138,11 @@ void BdevClaimOf(const Napi::CallbackInfo& info) {
   std::string name = arguments.String(1);
   if (environment == nullptr || !arguments.ok()) return;
   const auto holdings = environment->shared_holdings();
-  const bool posted = Runtime::Get().PostToApp(
-      [holdings, request, name = std::move(name)] { holdings->Reply(request, {.text = ClaimOf(name)}); });
+  const bool posted = Runtime::Get().PostToApp([holdings, request, name = std::move(name)] {
+    std::string text = ClaimOf(name);
+    if (text.empty() && HasWriter(name)) text = "open for writing";
+    holdings->Reply(request, {.text = std::move(text)});
+  });
   if (!posted) holdings->Reply(request, -ESHUTDOWN);
 }
 

@@ -47,6 +47,15 @@ std::string ClaimOf(const std::string& name) {
   return text;
 }
 
+bool HasWriter(const std::string& name) {
+  spdk_bdev_desc* desc = nullptr;
+  if (spdk_bdev_open_ext(name.c_str(), false, IgnoreEvent, nullptr, &desc) != 0) return false;
+  // The claim that a store of logical volumes makes. The close ends it.
+  const int rc = spdk_bdev_module_claim_bdev_desc(desc, SPDK_BDEV_CLAIM_READ_MANY_WRITE_ONE, nullptr, Module());
+  spdk_bdev_close(desc);
+  return rc == -EPERM;
+}
+
 int ClaimBdev(spdk_bdev* bdev) {
   const int rc = spdk_bdev_module_claim_bdev(bdev, nullptr, Module());
   if (rc == 0) Holders()[bdev] = 1;

@@ -10,6 +10,8 @@ namespace effect_spdk {
 
 // Who has claimed the bdev, in words: empty when nobody has, or there is no such bdev.
 std::string ClaimOf(const std::string& name);
+// Whether somebody has the bdev, which nobody has claimed, open for writing: then SPDK's newer kinds of claims fail.
+bool HasWriter(const std::string& name);
 
 // A holder has the bdev open. The claim ends with the last of them; a descriptor that is closed does not end it.
 // Whoever has the bdev open for writing already goes on writing: SPDK's newer kinds of claims do not allow that.

@@ -6,7 +6,7 @@ import * as Effect from "effect/Effect"
 import type * as Schema from "effect/Schema"
 import { Busy, type RpcReason, SpdkError } from "../../SpdkError.ts"
 
-/** Who has claimed a bdev, in words; undefined when nobody has, or it cannot be known. */
+/** Who has claimed a bdev, in words, or that it is open for writing; undefined when it is neither, or it cannot be known. */
 export type ClaimOf = (bdev: string) => Effect.Effect<string | undefined>
 
 type Params = { readonly [name: string]: unknown }
@@ -36,6 +36,9 @@ const ownClaims: { readonly [method: string]: string } = {
 
 /** That a bdev is exported already, or a namespace's id is taken, is SPDK's to find first. */
 const onlyAfterwards: ReadonlySet<string> = new Set(["nvmf_subsystem_add_ns"])
+
+/** These write first and claim then: with a writer beside them, what was on the bdev is lost, and the bdev is never let go of. */
+const needsNoWriter: ReadonlySet<string> = new Set(["bdev_lvol_create_lvstore"])
 
 /** What SPDK's answer to a claimed bdev becomes. */
 const refusals: ReadonlySet<string> = new Set(["InvalidArgument", "IoFailed", "PermissionDenied", "RpcFailed"])
@@ -77,8 +80,13 @@ export const refuseClaimed = <A>(
       // Whatever else is wrong, the call itself finds.
       Effect.flatMap(Effect.option(ask("bdev_get_bdevs", { name })), (answer) => {
         const found = answer._tag === "Some" ? claimTypeOf(answer.value) : { claimed: false, type: undefined }
-        if (!found.claimed) return Effect.void
         const by = claimOf === undefined ? Effect.succeed(undefined) : claimOf(name)
+        if (!found.claimed) {
+          if (answer._tag === "None" || !needsNoWriter.has(method)) return Effect.void
+          return Effect.flatMap(by, (text) =>
+            text === undefined ? Effect.void : Effect.fail(claimedBusy(method, name, text))
+          )
+        }
         const own = ownClaims[method]
         return Effect.flatMap(by, (text) =>
           own !== undefined && text?.startsWith(own) === true
