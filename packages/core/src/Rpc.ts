@@ -72,7 +72,7 @@ export class RpcClient extends Context.Service<
      * parts than blocks, an NVMe command that moves more than its buffer has; `AlreadyExists` for a name or UUID that is taken
      * where a module does not survive that (split, passthru, zone_block); `Busy` for the store of a volume that is being deleted,
      * and for a bdev on a base that is claimed, of which several of SPDK's modules would make their bdev later all the same, and
-     * for a store of logical volumes on a bdev that is open for writing, where `claimOf` is there: SPDK overwrites it first;
+     * for a store of logical volumes on a bdev that is open for writing, with libspdk in this process: SPDK overwrites it first;
      * `NotSupported` for `iobuf_get_stats` after this client deleted a target whose transport another target has too.
      * `InvalidArgument` too for what SPDK could delete no bdev after: a histogram of an unknown type of I/O, and blocks above 4096
      * bytes with an I/O boundary, below a striped RAID or, when they are no divisor of it, below a store of logical volumes.
@@ -85,9 +85,8 @@ export class RpcClient extends Context.Service<
       options?: RpcCallOptions
     ) => Effect.Effect<Schema.Json, SpdkError<RpcReason>>
     /**
-     * Who has claimed a bdev, in words, `claimed by module raid (exclusive_write)`; undefined when nobody has. With
-     * libspdk, `open for writing` when somebody has an unclaimed bdev open so. Of the engines in this process: SPDK's RPC says
-     * that a bdev is claimed, and not by whom.
+     * Who has claimed a bdev, in words, `claimed by module raid (exclusive_write)`; undefined when nobody has. Of the engines in
+     * this process: SPDK's RPC says that a bdev is claimed, and not by whom.
      */
     readonly claimOf?: (bdev: string) => Effect.Effect<string | undefined>
   }

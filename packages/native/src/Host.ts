@@ -168,7 +168,7 @@ export class Host {
     this.addon.bdevClaim(request, name)
   }
 
-  /** reply.text: who has claimed the bdev, in words; that it is open for writing; empty when it is neither. */
+  /** reply.text: who has claimed the bdev, in words; empty when nobody has. reply.a: 1 when nobody has, and it is open for writing. */
   bdevClaimOf(name: string, onReply: OnReply): void {
     this.addon.bdevClaimOf(this.ask(onReply), name)
   }

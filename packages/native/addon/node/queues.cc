@@ -140,8 +140,8 @@ void BdevClaimOf(const Napi::CallbackInfo& info) {
   const auto holdings = environment->shared_holdings();
   const bool posted = Runtime::Get().PostToApp([holdings, request, name = std::move(name)] {
     std::string text = ClaimOf(name);
-    if (text.empty() && HasWriter(name)) text = "open for writing";
-    holdings->Reply(request, {.text = std::move(text)});
+    const bool has_writer = text.empty() && HasWriter(name);
+    holdings->Reply(request, {.a = has_writer ? 1.0 : 0.0, .text = std::move(text)});
   });
   if (!posted) holdings->Reply(request, -ESHUTDOWN);
 }

@@ -17,7 +17,7 @@ void Kick(const Napi::CallbackInfo& info);
 void BdevOpen(const Napi::CallbackInfo& info);
 // bdevClaim(request, name) -> reply a: the id that bdevClose gives it back by; with a status, text: who has claimed it
 void BdevClaim(const Napi::CallbackInfo& info);
-// bdevClaimOf(request, name) -> reply text: who has claimed it; "open for writing", when somebody has that without a claim; or nothing
+// bdevClaimOf(request, name) -> reply text: who has claimed it, or nothing; a: 1 when nobody has, and it is open for writing
 void BdevClaimOf(const Napi::CallbackInfo& info);
 // bdevClose(request, target) - a bdev, a blob or a namespace; waits for its channels.
 void BdevClose(const Napi::CallbackInfo& info);

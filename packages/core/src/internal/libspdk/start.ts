@@ -97,8 +97,11 @@ export const start = Effect.fnUntraced(function* <E = never>(
 
   // A fresh SPDK that waits for its configuration is there as soon as its socket answers; a running one says so.
   const rpcSocket = configure === undefined ? yield* ready : yield* Effect.raceFirst(ready, waitForSocket(socket))
-  const rpc = yield* makeRpc({ address: { path: rpcSocket } }, (bdev) =>
-    Effect.callback((resume) => host.bdevClaimOf(bdev, ({ text }) => resume(Effect.succeed(text || undefined))))
+  const rpc = yield* makeRpc(
+    { address: { path: rpcSocket } },
+    (bdev) =>
+      Effect.callback((resume) => host.bdevClaimOf(bdev, ({ text }) => resume(Effect.succeed(text || undefined)))),
+    (bdev) => Effect.callback((resume) => host.bdevClaimOf(bdev, ({ a }) => resume(Effect.succeed(a === 1))))
   )
   hasLog(rpc, (listener) => host.watchLog((lines) => listener(lines.map(({ message }) => message))))
   if (configure !== undefined) {

@@ -6,8 +6,11 @@ import * as Effect from "effect/Effect"
 import type * as Schema from "effect/Schema"
 import { Busy, type RpcReason, SpdkError } from "../../SpdkError.ts"
 
-/** Who has claimed a bdev, in words, or that it is open for writing; undefined when it is neither, or it cannot be known. */
+/** Who has claimed a bdev, in words; undefined when nobody has, or it cannot be known. */
 export type ClaimOf = (bdev: string) => Effect.Effect<string | undefined>
+
+/** Whether somebody has a bdev, which nobody has claimed, open for writing. */
+export type HasWriter = (bdev: string) => Effect.Effect<boolean>
 
 type Params = { readonly [name: string]: unknown }
 
@@ -69,6 +72,7 @@ export const refuseClaimed = <A>(
   params: Params | undefined,
   ask: Ask,
   claimOf: ClaimOf | undefined,
+  hasWriter: HasWriter | undefined,
   call: Effect.Effect<A, SpdkError<RpcReason>>
 ): Effect.Effect<A, SpdkError<RpcReason>> => {
   const wanted = Object.hasOwn(wantedBy, method) ? wantedBy[method] : undefined
@@ -80,13 +84,13 @@ export const refuseClaimed = <A>(
       // Whatever else is wrong, the call itself finds.
       Effect.flatMap(Effect.option(ask("bdev_get_bdevs", { name })), (answer) => {
         const found = answer._tag === "Some" ? claimTypeOf(answer.value) : { claimed: false, type: undefined }
-        const by = claimOf === undefined ? Effect.succeed(undefined) : claimOf(name)
         if (!found.claimed) {
-          if (answer._tag === "None" || !needsNoWriter.has(method)) return Effect.void
-          return Effect.flatMap(by, (text) =>
-            text === undefined ? Effect.void : Effect.fail(claimedBusy(method, name, text))
+          if (answer._tag === "None" || !needsNoWriter.has(method) || hasWriter === undefined) return Effect.void
+          return Effect.flatMap(hasWriter(name), (has) =>
+            has ? Effect.fail(claimedBusy(method, name, "open for writing")) : Effect.void
           )
         }
+        const by = claimOf === undefined ? Effect.succeed(undefined) : claimOf(name)
         const own = ownClaims[method]
         return Effect.flatMap(by, (text) =>
           own !== undefined && text?.startsWith(own) === true

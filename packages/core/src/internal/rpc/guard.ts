@@ -16,7 +16,7 @@ import {
   type RpcReason,
   type SpdkError
 } from "../../SpdkError.ts"
-import { type ClaimOf, refuseClaimed } from "./claimed.ts"
+import { type ClaimOf, type HasWriter, refuseClaimed } from "./claimed.ts"
 import { sqeBytes } from "../nvme/wire/command.ts"
 import { adminDataBytes, ioDataBytes } from "../nvme/dataLength.ts"
 import { viewOf } from "../nvme/wire/struct.ts"
@@ -345,7 +345,7 @@ type Guarded = <A>(
 ) => Effect.Effect<A, SpdkError<RpcReason>>
 
 /** For one client: `call` runs when nothing speaks against it. */
-export const makeGuard = (claimOf?: ClaimOf): Guarded => {
+export const makeGuard = (claimOf?: ClaimOf, hasWriter?: HasWriter): Guarded => {
   const lvstores = Semaphore.makeUnsafe(1)
   const inTurn = <A>(operation: string, call: Effect.Effect<A, SpdkError<RpcReason>>) =>
     Effect.acquireUseRelease(
@@ -392,7 +392,7 @@ export const makeGuard = (claimOf?: ClaimOf): Guarded => {
       return fail(new NotSupported({ operation: "iobuf_get_stats", detail, errno: "ENOTSUP", errnoCode: 95 }))
     })
   return (method, params, ask, sent) => {
-    const call = refuseClaimed(method, params, ask, claimOf, sent)
+    const call = refuseClaimed(method, params, ask, claimOf, hasWriter, sent)
     if (method === "iobuf_get_stats") return statistics(call)
     if (method === "nvmf_delete_target") return deletedTarget(params ?? {}, ask, call)
     const guard = Object.hasOwn(guards, method) ? guards[method] : undefined

@@ -7,7 +7,7 @@ import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import type { RpcClient, RpcOptions } from "../../Rpc.ts"
 import { failInvalid, type InvalidArgument, type SpdkError } from "../../SpdkError.ts"
-import type { ClaimOf } from "./claimed.ts"
+import type { ClaimOf, HasWriter } from "./claimed.ts"
 import { defaultLimits } from "./jsonFrames.ts"
 import { type RpcAddress, RpcConnection } from "./connection.ts"
 import { makeGuard } from "./guard.ts"
@@ -17,7 +17,8 @@ export const socketPathBytes = 107
 
 export const makeRpc = Effect.fnUntraced(function* (
   options: RpcOptions & { readonly address: RpcAddress },
-  claimOf?: ClaimOf
+  claimOf?: ClaimOf,
+  hasWriter?: HasWriter
 ): Effect.fn.Return<RpcClient["Service"], SpdkError<InvalidArgument>, Scope.Scope> {
   yield* checkAddress(options.address)
   const maxMessageBytes = options.maxMessageBytes ?? defaultLimits.maxMessageBytes
@@ -43,7 +44,7 @@ export const makeRpc = Effect.fnUntraced(function* (
   )
   const call: RpcClient["Service"]["call"] = (method, params, callOptions) =>
     connection.call(method, params, callOptions?.timeout)
-  const guarded = makeGuard(claimOf)
+  const guarded = makeGuard(claimOf, hasWriter)
   return {
     address: connection.address,
     call: (method, params, callOptions) => guarded(method, params, call, call(method, params, callOptions)),
