@@ -6,6 +6,7 @@ import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import type { Capabilities, EngineLayer } from "../support/engines.ts"
 import { contract, expectInterrupted, failsWith, fresh, until, within } from "../support/harness.ts"
+import { needsResume } from "../support/held.ts"
 import { seeded } from "../support/random.ts"
 
 const nullBdev = (client: Rpc.RpcClient["Service"], name: string, numBlocks = 64) =>
@@ -354,6 +355,7 @@ export const suite = (name: string, layer: EngineLayer, capabilities: Capabiliti
       // SPDK asks for the end of the volume again and again, until its stack is full.
       check("a store of logical volumes stays while one of them is on its way out", () =>
         Effect.gen(function* () {
+          yield* needsResume
           const client = yield* Rpc.RpcClient
           const base = yield* Bdev.createMalloc({ blockSize: 512, size: "8 MiB" })
           const held = yield* Bdev.createError({ base })
