@@ -21,7 +21,8 @@ export class ModelBlob {
   id: BlobId | undefined = undefined
   readonly exists: Model.Register<boolean>
   readonly size: Model.Register<number>
-  readonly thin: boolean
+  /** An inflation ends that: what a thick blob grows by is not cleared. */
+  thin: boolean
   readonly readOnly: Model.Register<boolean>
   /** It has, or has had, one. */
   hasParent = false
@@ -56,10 +57,24 @@ export class ModelBlob {
     return [this.size, this.readOnly, ...Object.values(this.xattrs)]
   }
 
+  /** A close could not write it. */
+  loseUnsynced(): void {
+    const isInUse = this.calls > 1
+    loses(this.size, isInUse)
+    loses(this.readOnly, isInUse)
+    for (const xattr of Object.values(this.xattrs)) loses(xattr, isInUse)
+  }
+
   /** Nobody can write it any more. */
   get isSurelyReadOnly(): boolean {
     return this.readOnly.possible().every(Boolean)
   }
+}
+
+/** What was not synced is gone. A change that others have under way may come after that, so that it keeps its register. */
+const loses = <A>(register: Model.Register<A>, isInUse: boolean): void => {
+  if (!isInUse) return register.crash()
+  for (const value of register.afterCrash()) register.begin(value).fail()
 }
 
 export class BlobModel {

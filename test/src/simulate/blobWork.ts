@@ -143,7 +143,7 @@ export class BlobWork {
   /** A close that cannot write the blob loses what was not synced, and says so. */
   private closed(blob: ModelBlob, exit: Exit.Exit<unknown, unknown>): void {
     if (Exit.isSuccess(exit) || !endOf(exit.cause).startsWith("unclosed")) return
-    for (const register of blob.metadata()) register.crash()
+    blob.loseUnsynced()
     this.hasLost = true
   }
 
@@ -268,11 +268,13 @@ export class BlobWork {
       const wasReadOnly = blob.isSurelyReadOnly
       blob.writing++
       const mine = ++blob.writes
-      const end = (done: () => void, isWhole: boolean) => () => {
+      const end = (done: () => void, how: "succeeded" | "failed" | "refused") => () => {
         blob.writing--
+        if (how === "failed" || !isAlone || mine !== blob.writes) mixed?.fail()
+        else if (how === "refused") mixed?.refuse()
+        // First one half, then both: a power cut may take back the second.
+        else mixed?.succeed()
         done()
-        if (isWhole && isAlone && mine === blob.writes) mixed?.refuse()
-        else mixed?.fail()
       }
       // A snapshot that came in between has taken the clusters, and unmapping what is not the blob's own does nothing.
       const succeed = () => (kind === "Unmap" && blob.hasParent ? change.fail() : change.succeed())
@@ -287,7 +289,11 @@ export class BlobWork {
               ? open.unmap(offset, length)
               : Ways.write(open, way, offset, Model.stamped(length, stamp))
         ),
-        { succeed: end(succeed, true), fail: end(change.fail, false), refuse: end(change.refuse, true) },
+        {
+          succeed: end(succeed, "succeeded"),
+          fail: end(change.fail, "failed"),
+          refuse: end(change.refuse, "refused")
+        },
         {
           partial: true,
           needsDisk: kind !== "Unmap",
@@ -316,11 +322,12 @@ export class BlobWork {
       const registers = blob.sectors.slice(first, first + count)
       const way = action.way ?? (action.vectored ? "vectored" : "bytes")
       const text = `read ${blob.label} sectors ${first}+${count} by ${way}`
+      const joint = way === "halves" ? Ways.middleOf(count) : undefined
       return this.attempt(
         text,
         Effect.map(
           this.opened(blob, (open) => Ways.read(open, way, first * sector, count)),
-          (bytes) => this.compare(text, blob, first, registers, bytes, begin)
+          (bytes) => this.compare(text, blob, first, registers, bytes, begin, joint)
         )
       )
     })
@@ -333,12 +340,16 @@ export class BlobWork {
     first: number,
     registers: ReadonlyArray<Model.Register<number>>,
     bytes: Uint8Array,
-    begin: number
+    begin: number,
+    /** The sector, from the first, that was read in two halves. */
+    joint?: number
   ): void {
     Model.stampsOf(bytes).forEach((stamp, index) => {
       const register = registers[index]
       if (register === undefined || blob.sectors[first + index] !== register) return
       const allowed = register.possible(begin)
+      // One half from before a change, and one from after it.
+      if (index === joint && stamp === Model.foreignStamp && allowed.length > 1) return
       if (register.found(stamp, begin)) return
       this.watch.violated(`${text}: sector ${first + index} has ${stamp}, and not one of ${[...allowed].join(", ")}`)
     })
@@ -464,6 +475,8 @@ export class BlobWork {
     return Effect.suspend(() => {
       blob.calls++
       const lineage = this.model.lineage.begin()
+      // Also when it fails: half of it may have been done.
+      if (kind === "Inflate") blob.thin = false
       return this.attempt(
         `${kind} ${blob.label}`,
         kind === "Inflate" ? this.store.inflate(blob.id ?? 0) : this.store.decouple(blob.id ?? 0),
@@ -471,7 +484,8 @@ export class BlobWork {
         {
           onSuccess: () =>
             lineage(() => {
-              if (kind === "Inflate") blob.parent = noParent
+              // A snapshot that failed may be there after a load: the store did not know, and had nothing to do.
+              if (kind === "Inflate") blob.parent = blob.parent === undefined ? undefined : noParent
               // Nobody knows what the parent's is where nobody knows the parent. A bdev has none.
               else if (blob.parent !== undefined) {
                 const below = this.model.blobs.get(blob.parent)

@@ -26,5 +26,14 @@ export const failedSeeds: ReadonlyArray<FailedSeed> = [
     fault: "stall",
     found: "after a reconnection the host asked for its volumes again, and went on writing meanwhile"
   },
-  { seed: 2384, work: "fabrics", found: "the simulation read before the host knew that its volume was back" }
+  { seed: 2384, work: "fabrics", found: "the simulation read before the host knew that its volume was back" },
+  { seed: 30_001_612, found: "two segments of a key-value store had one number after a failed clear" },
+  { seed: 30_006_222, found: "a value whose set had failed came back after a clear" },
+  { seed: 30_009_160, found: "a second removal of a key ended before the first was durable" },
+  { seed: 30_008_916, found: "a blob took writes after the sync of its read-only flag, which another had written" },
+  { seed: 30_008_439, found: "a discovery service did not try again what it could not attach" },
+  { seed: 50_000_468, plain: true, found: "a blob that was lost in its deletion was a clone still" },
+  { seed: 30_008_382, found: "the simulation took an inflated blob for a thin one" },
+  { seed: 30_010_684, found: "the simulation did not know a sector that was read in two halves" },
+  { seed: 30_012_185, found: "the simulation forgot changes that were under way when another close failed" }
 ]

@@ -125,7 +125,8 @@ const number = (log: Log, group: ReadonlyArray<LogChange>): ReadonlyArray<Number
     const { draft, expected } = change
     const before = inBatch.get(draft.key)
     const current = before?.sequence ?? log.index.find(draft.key)?.sequence
-    const isThere = before === undefined ? log.index.mayBeThere(draft.key) : before.draft.kind !== Kind.Tombstone
+    // What the batch itself removes is there until the batch is durable: a second removal ends no earlier than the first.
+    const isThere = before !== undefined || log.index.mayBeThere(draft.key)
     if (expected !== undefined && expected !== current) Deferred.doneUnsafe(change.done, Effect.succeed("stale"))
     else if (draft.kind === Kind.Tombstone && !isThere) Deferred.doneUnsafe(change.done, Effect.succeed("done"))
     else {

@@ -176,6 +176,12 @@ const checkValues = Effect.fnUntraced(function* (log: Log, found: Found, resolve
   for (const id of found.values.keys()) if (!used.has(id)) yield* log.blobs.delete(id)
 })
 
+const hasBatchBehindEnd = (segment: Segment): Effect.Effect<boolean, SpdkError> =>
+  Effect.map(segment.blob.read(0, segment.capacityBytes), (bytes) => {
+    const scanned = scanSegment(bytes, segment, undefined)
+    return Result.isFailure(scanned) || scanned.success.endBytes > segment.endBytes
+  })
+
 /** The segment that was written to last goes on being written, when there is room and the device can. */
 const resume = Effect.fnUntraced(function* (log: Log, last: Segment, wasSealed: boolean) {
   const hasRoom = last.endBytes + 2 * last.alignmentBytes <= last.capacityBytes
@@ -184,6 +190,8 @@ const resume = Effect.fnUntraced(function* (log: Log, last: Segment, wasSealed: 
     return
   }
   if (wasSealed) {
+    // A batch behind the end is one whose write failed: without the end it would be there again.
+    if (yield* hasBatchBehindEnd(last)) return
     yield* last.blob.removeXattr(endXattr)
     yield* last.blob.sync
   }

@@ -114,24 +114,27 @@ const useSpare = (log: Log, id: number, mark: Uint8Array): Effect.Effect<KvBlob,
 /** An empty segment, durable. `mayUseSpare` when its use will free space. */
 export const createSegment = Effect.fnUntraced(function* (log: Log, mayUseSpare: boolean) {
   const { randomBytes } = yield* Host
-  const mark = {
+  /** Each with a number of its own: a blob whose creation failed, and its deletion too, is a segment to the next load. */
+  const nextMark = () => ({
     number: log.nextNumber++,
     salt: randomBytes(saltBytes),
     baseSequence: log.baseSequence,
     alignmentBytes: Math.max(512, log.blobs.blockBytes)
-  }
-  const encoded = encodeSegmentMark(mark)
+  })
   const { spare } = log
-  const blob = yield* log.blobs.create(log.limits.segmentBytes, [storeMark(log.name), [segmentXattr, encoded]]).pipe(
+  const mark = nextMark()
+  const xattrs = [storeMark(log.name), [segmentXattr, encodeSegmentMark(mark)]] as const
+  const segment = yield* log.blobs.create(log.limits.segmentBytes, xattrs).pipe(
     // What nobody has open stays until the next load.
     Effect.flatMap((id) => Effect.onError(log.blobs.open(id), () => Effect.ignore(log.blobs.delete(id)))),
+    Effect.map((blob) => openedSegment(blob, mark)),
     Effect.catch((error) => {
       if (!isNoSpace(error) || !mayUseSpare || spare === undefined) return Effect.fail(error)
       log.spare = undefined
-      return useSpare(log, spare, encoded)
+      const another = nextMark()
+      return Effect.map(useSpare(log, spare, encodeSegmentMark(another)), (blob) => openedSegment(blob, another))
     })
   )
-  const segment = openedSegment(blob, mark)
   log.segments.add(segment)
   return segment
 }, Effect.uninterruptible)

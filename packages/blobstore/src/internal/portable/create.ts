@@ -71,6 +71,8 @@ export const lose = (
   Effect.suspend(() => {
     store.usedBlobIds.delete(blob.rootPage)
     store.unsettled.delete(blob)
+    // Nobody finds it any more, by its snapshot neither.
+    store.removeClone(blob)
     store.doomed.set(blob.rootPage, { before, after: Effect.ignore(erased(store, blob)) })
     const text =
       "could not be taken from the device; what it has stays claimed until the device takes it, or the next load"

@@ -118,7 +118,8 @@ const syncNow = (store: Store, blob: BlobState): Effect.Effect<void, IoError> =>
     // In turn even when there is nothing to write: somebody else's sync may be half way.
     const written = store.change(
       Effect.suspend(() => {
-        becomesReadOnly = blob.dirty && (blob.dataRoFlags & L.dataRoFlag.readOnly) !== 0
+        // Also when the first write to a cluster, or a close, has written the flag already.
+        becomesReadOnly = (blob.dataRoFlags & L.dataRoFlag.readOnly) !== 0
         return persistUnflushed(store, blob)
       })
     )

@@ -204,7 +204,7 @@ export class DiscoveryService {
     })
   }
 
-  /** What cannot be attached is tried again when the log changes. */
+  /** A failed attach is tried again a little later: the log need not change for its reason to go away. */
   private attach(transportId: NvmeTransportIdFields): Effect.Effect<void> {
     return Effect.suspend(() => {
       const { loss, settings } = this.options
@@ -221,6 +221,7 @@ export class DiscoveryService {
       const failed = (why: string) =>
         Effect.sync(() => {
           this.found = this.found.filter((one) => one !== found)
+          registry.context.timers.after(retryMicros, () => this.signal("changed"))
           registry.context.log("error", `${operation}: ${transportId.subnqn} is not attached: ${why}`)
         })
       if (other !== undefined) return failed(`there is a controller ${name}`)
