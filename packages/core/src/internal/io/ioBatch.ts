@@ -56,6 +56,8 @@ class BatchRun extends Effectable.Class<void> implements Completion {
   private readonly ids: Array<RequestId>
   private channel: Channel | undefined
   private resume: Resume | undefined
+  /** A prepared batch runs again and again. */
+  private runs = 0
 
   constructor(
     target: IoRoute,
@@ -81,6 +83,7 @@ class BatchRun extends Effectable.Class<void> implements Completion {
     const { buffers, lengthsBlocks, memories, offsetsBlocks } = this.requests
     const { ids } = this
     const { queue } = channel
+    this.runs++
     this.channel = channel
     this.resume = resume
     if (this.failures !== undefined) this.statuses?.fill(0)
@@ -123,9 +126,11 @@ class BatchRun extends Effectable.Class<void> implements Completion {
 
   /** The interruption. */
   asEffect(): Effect.Effect<void> {
-    const queue = this.channel?.queue
-    if (this.pending === 0 || queue === undefined) return Effect.void
+    const { runs } = this
     return Effect.callback<void>((resume) => {
+      // Looked at here: the fiber may yield before, the last request complete, and another run begin.
+      const queue = this.channel?.queue
+      if (this.pending === 0 || this.runs !== runs || queue === undefined) return resume(Effect.void)
       // How it ends does not matter any more.
       this.resume = () => resume(Effect.void)
       // A copy: what completes now may start the next run.

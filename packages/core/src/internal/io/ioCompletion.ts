@@ -45,8 +45,9 @@ export class IoCompletion extends Effectable.Class<void> implements Completion {
 
   /** The interruption: asks for an abort, and holds the fiber until the device has let go of the memory. */
   asEffect(): Effect.Effect<void> {
-    if (this.id === noRequest) return Effect.void
     return Effect.callback<void>((resume) => {
+      // Looked at here: the fiber may yield before, and the device let go meanwhile.
+      if (this.id === noRequest) return resume(Effect.void)
       // How it ends does not matter any more.
       this.resume = () => resume(Effect.void)
       this.channel.queue.abort(this.id)

@@ -219,8 +219,9 @@ class PassthruCompletion implements Completion {
 
   /** Asks for an abort, and holds the fiber until the device has let go of the memory. */
   abort(thread: EngineThread): Effect.Effect<void> {
-    if (this.id === noRequest) return Effect.void
     return Effect.callback<void>((done) => {
+      // Looked at here: the fiber may yield before, and the device let go meanwhile.
+      if (this.id === noRequest) return done(Effect.void)
       this.resume = () => done(Effect.void)
       thread.queue.abort(this.id)
     })
