@@ -9,7 +9,7 @@ import * as Model from "@effect-spdk/core/SimulationModel"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
-import { externalParent, type ModelBlob, together } from "./blobModel.ts"
+import { externalParent, type ModelBlob, together, sectorMatches } from "./blobModel.ts"
 import type { BlobWork } from "./blobWork.ts"
 import type { Action, BdevRole } from "./plan.ts"
 import { endOf } from "./violation.ts"
@@ -198,7 +198,7 @@ export class StoreWork {
       const blob = model.add(label, clusters, true)
       blob.hasParent = true
       blob.parent = externalParent
-      blob.sectors = blob.sectors.map((_, i) => Model.makeRegister(model.time, this.outerAt(i)))
+      blob.sectors = blob.sectors.map((_, i) => Model.makeRegister(model.time, [this.outerAt(i)], sectorMatches))
       return this.work.attempt(
         `create ${label} of ${clusters} over a bdev`,
         Effect.map(store.createId({ clusters, externalSnapshot: "outer", xattrs: { label: String(label) } }), (id) => {
