@@ -106,6 +106,12 @@ export const suite: NvmeSuite = (name, layer, capabilities, factory) => {
           for (const fiber of waiting) {
             expectReasonIn(yield* within("an answer", Fiber.await(fiber)), removed)
           }
+          // SPDK may still be detaching the controller.
+          expectReasonIn(yield* Effect.exit(bdev.writeBytes(0, pattern(4096, 7))), removed)
+          yield* until(
+            "the removal",
+            Effect.sync(() => bdev.isRemoved)
+          )
           yield* failsWith(bdev.writeBytes(0, pattern(4096, 7)), "DeviceRemoved")
           yield* failsWith(bdev.readBytes(0, 4096), "DeviceRemoved")
           sameBytes(yield* contents(subsystem, 32_768), new Uint8Array(32_768), "the other volume")
