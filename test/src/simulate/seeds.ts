@@ -36,5 +36,6 @@ export const failedSeeds: ReadonlyArray<FailedSeed> = [
   { seed: 30_008_382, found: "the simulation took an inflated blob for a thin one" },
   { seed: 30_010_684, found: "the simulation did not know a sector that was read in two halves" },
   { seed: 30_012_185, found: "the simulation forgot changes that were under way when another close failed" },
-  { seed: 80_003_227, found: "an interrupted I/O that completed before its fiber went on never ended" }
+  { seed: 80_003_227, found: "an interrupted I/O that completed before its fiber went on never ended" },
+  { seed: 110_004_728, found: "a simulated disk took writes between its removal and the news of it" }
 ]

@@ -11,7 +11,7 @@ import { EmbeddedBdev, type IoType, type Json } from "../bdev.ts"
 import type { BdevRegistry } from "../registry.ts"
 import type { EmbeddedIo } from "../io.ts"
 import { isMoved } from "../../queue/memory.ts"
-import { aborted, errnoFailure, failed, success } from "../../queue/status.ts"
+import { aborted, ENODEV, errnoFailure, failed, success } from "../../queue/status.ts"
 
 export const moduleName = "device"
 
@@ -108,6 +108,7 @@ class DeviceBdev extends EmbeddedBdev {
   readonly moduleIoTypes = moduleIoTypes
   readonly isImmediate = false
   private readonly device: EngineDevice
+  private isDetached = false
   private readonly requests = new Map<EmbeddedIo, Request>()
 
   constructor(registry: BdevRegistry, name: string, device: EngineDevice) {
@@ -124,6 +125,8 @@ class DeviceBdev extends EmbeddedBdev {
   }
 
   submit(io: EmbeddedIo): void {
+    // Users hear of the removal a turn later.
+    if (this.isDetached) return io.finish(errnoFailure(ENODEV))
     const operation = operations[io.opcode]
     if (operation === undefined) return io.finish(failed)
     const request = new Request(this, operation, io)
@@ -139,6 +142,7 @@ class DeviceBdev extends EmbeddedBdev {
   }
 
   override onUnregister(): void {
+    this.isDetached = true
     this.device.detached([...this.requests.values()])
   }
 
