@@ -5,14 +5,14 @@ import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 
-// An image of a Ceph cluster as a bdev. SPDK must be built with RBD, and find the cluster's configuration and a keyring.
+// An image of a Ceph cluster as a bdev. SPDK must be built with RBD and must find the cluster's configuration and a keyring.
 const image = Bdev.create({
   method: "bdev_rbd_create",
   params: { name: "image", pool_name: "rbd", rbd_name: "volume", block_size: 4096 },
   deleteMethod: "bdev_rbd_delete"
 })
 
-// Exported as one of two gateways: the other one has the same nqn, serial number and uuid, and other controller ids.
+// One of two gateways. The other one has the same nqn, serial number and uuid, and a different range of controller ids.
 const program = Effect.gen(function* () {
   const target = yield* NvmfTarget.NvmfTarget
   const subsystem = yield* target.subsystem({

@@ -4,7 +4,7 @@ import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
 
-// Whatever the discovery service of the gateways tells of is attached, and followed: new volumes come, old ones go.
+// The discovery service of the gateways reports volumes. The program attaches them, and follows new and removed volumes.
 const program = Effect.gen(function* () {
   const discovery = yield* NvmeBdev.discover({
     traddr: "192.0.2.1",

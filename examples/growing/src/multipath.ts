@@ -6,7 +6,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Stream from "effect/Stream"
 
-// While a path is lost, connect again every two seconds. I/O waits for a minute at most, and after ten the path is given up.
+// Reconnect a lost path every two seconds. I/O waits at most one minute. After ten minutes the path is given up.
 const patience = { lossTimeout: "10 minutes", reconnectDelay: "2 seconds", fastIoFailTimeout: "1 minute" } as const
 
 const Volume = Layer.effect(

@@ -2,7 +2,7 @@
  * Documents over HTTP, kept in a blobstore in a file: `node main.js [PORT] [FILE]`, then
  * `curl -T letter.txt localhost:3000/documents/letter` and `curl localhost:3000/documents/letter`.
  *
- * Storage is built before the server and ends after it: no request finds it closed.
+ * Storage is built before the server and released after the server, so no request finds it closed.
  */
 import * as Blobstore from "@effect-spdk/blobstore/Blobstore"
 import * as Bdev from "@effect-spdk/core/Bdev"
@@ -23,7 +23,7 @@ const Storage = Documents.layer.pipe(
   Layer.provide(Spdk.layerAuto)
 )
 
-// What is provided last is built first, and released last.
+// The layer that is provided last is built first and released last.
 const Server = HttpRouter.serve(Routes).pipe(
   Layer.provide(NodeHttpServer.layer(() => createServer(), { port: Number(port), host: "127.0.0.1" })),
   Layer.provide(Storage)

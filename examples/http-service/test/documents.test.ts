@@ -1,6 +1,6 @@
 /**
- * How a service that stands on this SDK is tested: on the embedded engine, in memory, with a device that fails on demand, that is full,
- * and that is taken away. docs/testing.md shows this file.
+ * Tests of a service that uses this SDK. They run on the embedded engine, in memory. The device fails on demand, is full, or is removed.
+ * docs/testing.md shows this file.
  */
 import * as Blobstore from "@effect-spdk/blobstore/Blobstore"
 import * as Bdev from "@effect-spdk/core/Bdev"
@@ -12,7 +12,7 @@ import * as Layer from "effect/Layer"
 import { expect, it } from "vitest"
 import { Documents } from "../src/Documents.ts"
 
-/** The device under test, and how it is made to fail. */
+/** The device under test, and the error bdev that makes it fail. */
 class Device extends Context.Service<Device, { readonly bdev: string; readonly disk: Bdev.ErrorBdev }>()("Device") {
   static readonly layer = Layer.effect(
     Device,
@@ -41,7 +41,7 @@ const run = <A, E>(
 
 const document = (length: number) => new Uint8Array(length).fill(7)
 
-it("gives back what was put", () =>
+it("returns a document after a put", () =>
   run(
     Effect.gen(function* () {
       const documents = yield* Documents
@@ -51,7 +51,7 @@ it("gives back what was put", () =>
     })
   ))
 
-it("keeps the old document when the device fails a write, and works when it is well again", () =>
+it("keeps the old document when the device fails a write, and works after the device recovers", () =>
   run(
     Effect.gen(function* () {
       const documents = yield* Documents
@@ -67,7 +67,7 @@ it("keeps the old document when the device fails a write, and works when it is w
     })
   ))
 
-it("says that it is full, and loses nothing", () =>
+it("fails with Full when the device is full, and keeps the old document", () =>
   run(
     Effect.gen(function* () {
       const documents = yield* Documents
@@ -78,7 +78,7 @@ it("says that it is full, and loses nothing", () =>
     })
   ))
 
-it("is unavailable once the device is gone", () =>
+it("fails with Unavailable after the device is removed", () =>
   run(
     Effect.gen(function* () {
       const documents = yield* Documents

@@ -169,11 +169,11 @@ export interface BlobIo {
   /** Reads any range into new plain memory. At most 2 GiB. A range above 256 KiB takes several requests. */
   readBytes(offsetBytes: number, lengthBytes: number): Effect.Effect<Uint8Array, IoError>
   /**
-   * Writes plain memory to any range. Where the bytes start or end inside an io unit, the call reads that io unit,
-   * merges the bytes and writes the io unit back. Concurrent writes to different bytes of one io unit keep each other's
-   * bytes, if all of them use `writeBytes` or `sink`. The result of concurrent writes to the same bytes is undefined. A
-   * range above 256 KiB takes several requests, so a failure can leave a part written. Do not change the bytes before
-   * the Effect has ended.
+   * Writes plain memory to any range. Where the bytes start or end inside an io unit, the call reads that unit, merges
+   * the bytes and writes the unit back. Concurrent writes to different bytes of one io unit keep each other's bytes, if
+   * all of them use `writeBytes` or `sink`. The result of concurrent writes to the same bytes is undefined. A range
+   * above 256 KiB takes several requests, so a failure can leave a part written. Do not change the bytes before the
+   * Effect has ended.
    */
   writeBytes(offsetBytes: number, bytes: Uint8Array): Effect.Effect<void, IoError>
   /**

@@ -89,8 +89,11 @@ export type KeyInfo = typeof KeyInfo.Type
 
 /**
  * Adds a key that is in a file (`keyring_file_add_key`). The end of the scope removes the key from the keyring. A
- * current user of the key keeps it until that use ends. The file stays. Fails with `AlreadyExists` when the name is
- * taken, with `PermissionDenied` when other users may read the file, and with `NotFound` when there is no file.
+ * current user of the key keeps it until that use ends. The file stays. Fails with:
+ *
+ * - `AlreadyExists` when the name is taken,
+ * - `PermissionDenied` when other users may read the file,
+ * - `NotFound` when there is no file.
  *
  * @since 0.1.0
  * @category constructors

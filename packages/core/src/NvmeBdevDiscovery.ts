@@ -57,8 +57,8 @@ export interface Discovery {
  * The discovery controller must be in another process. SPDK connects to the controller, and reads from it, without
  * running a target on the same reactor.
  *
- * On libspdk, set `lossTimeout` to "never". SPDK v26.05 crashes when two connections are down at once: that to a found
- * controller which SPDK gives up, and that to the discovery controller. This happens when the machine of both dies.
+ * On libspdk, set `lossTimeout` to "never". SPDK v26.05 crashes when it gives up a found controller while the
+ * connection to the discovery controller is down too. This happens when the machine of both dies.
  *
  * Without `attachTimeout`, the call returns before any subsystem is attached. The service keeps trying when the address
  * does not answer.

@@ -86,8 +86,11 @@ export interface AttachOptions extends PathOptions, ControllerOptions {
   /** The NQN of the host. Default: a UUID-based name of SPDK's choice, the same for the whole process. */
   readonly hostnqn?: string | undefined
   /**
-   * The use of a second path. "multipath", the default: one bdev with several paths, chosen by ANA state and policy.
-   * "failover": further addresses are alternatives for the one connection. "disable": further paths are refused.
+   * The use of a second path. Default "multipath".
+   *
+   * - "multipath": one bdev with several paths, chosen by ANA state and policy.
+   * - "failover": further addresses are alternatives for the one connection.
+   * - "disable": further paths are refused.
    */
   readonly multipath?: BdevNvmeMultipathMode | undefined
   readonly policy?: PolicyOptions | undefined

@@ -1,6 +1,6 @@
 /**
- * SPDK's JSON-RPC as Effects. Every engine has an `RpcClient`; a program that controls somebody's `spdk_tgt` makes
- * one with `layerUnix` or `layerTcp`.
+ * SPDK's JSON-RPC as Effects. Every engine provides an `RpcClient`. `layerUnix` and `layerTcp` make a client of an
+ * `spdk_tgt` that runs elsewhere.
  *
  * @since 0.1.0
  */
@@ -30,25 +30,26 @@ export type { RpcAddress, RpcMethods }
 /** The longest path that fits into `sockaddr_un`. @since 0.1.0 @category constants */
 export const maxSocketPathBytes: number = socketPathBytes
 
-/** What `params` of a call may be, before it is known to fit the method. @since 0.1.0 @category models */
+/** The type of a call's `params` before they are checked against the method. @since 0.1.0 @category models */
 export type RpcParams = { readonly [name: string]: unknown } | undefined
 
 /** @since 0.1.0 @category models */
 export interface RpcCallOptions {
-  /** How long to wait for the answer, the wait for a connection included. Replaces the client's own limit. */
+  /** The time limit for the answer, including the wait for a connection. Overrides the limit of the client. */
   readonly timeout?: Duration.Input | undefined
 }
 
 /** @since 0.1.0 @category models */
 export interface RpcOptions {
-  /** The limit of a call that names none. 60 seconds when absent, which is rpc.py's; `Duration.infinity` for none. */
+  /** The time limit of calls that set none. Default 60 seconds, as in rpc.py. `Duration.infinity`: no limit. */
   readonly timeout?: Duration.Input | undefined
   /**
-   * When to try again while the server cannot be reached. When absent: after 50, 100, 200 and 400 milliseconds.
-   * A connection that breaks is made anew by the next call; what was in flight fails, and is not sent again.
+   * The schedule of attempts to connect while the server is unreachable. Default: after 50, 100, 200 and 400
+   * milliseconds. After a connection breaks, the next call reconnects. Calls in flight on the broken connection fail
+   * and are not resent.
    */
   readonly reconnect?: Schedule.Schedule<unknown, SpdkError<RpcUnreachable>> | undefined
-  /** The largest answer that is taken in. 64 MiB when absent. */
+  /** The maximum size of an answer in bytes. Default 64 MiB. */
   readonly maxMessageBytes?: number | undefined
 }
 
@@ -93,8 +94,8 @@ export class RpcClient extends Context.Service<
 >()("@effect-spdk/core/RpcClient") {}
 
 /**
- * A client of the server at this address. Connects when the first call needs it; the end of the scope closes the
- * connection and fails what is in flight with `Released`.
+ * Makes a client of the server at this address. The first call connects. The end of the scope closes the connection and
+ * fails calls in flight with `Released`.
  *
  * @since 0.1.0
  * @category constructors
@@ -103,14 +104,14 @@ export const make = (
   options: RpcOptions & { readonly address: RpcAddress }
 ): Effect.Effect<RpcClient["Service"], SpdkError<InvalidArgument>, Scope.Scope> => makeRpc(options)
 
-/** A client on a Unix socket, `/var/tmp/spdk.sock` by SPDK's own default. @since 0.1.0 @category layers */
+/** A client on a Unix socket. SPDK's default path is `/var/tmp/spdk.sock`. @since 0.1.0 @category layers */
 export const layerUnix = (
   options: RpcOptions & { readonly path: string }
 ): Layer.Layer<RpcClient, SpdkError<InvalidArgument>> =>
   Layer.effect(RpcClient, make({ ...options, address: { path: options.path } }))
 
 /**
- * A client over TCP. SPDK itself listens on Unix sockets only; this is for what forwards to one, socat or ssh.
+ * A client over TCP. SPDK itself listens only on Unix sockets. Use this client with a forwarder such as socat or ssh.
  *
  * @since 0.1.0
  * @category layers
@@ -123,18 +124,18 @@ export const layerTcp = (
 /** The methods of SPDK v26.05. @since 0.1.0 @category models */
 export type RpcMethod = keyof RpcMethods
 
-/** What a method answers: decoded where RpcResults has a Schema, JSON otherwise. @since 0.1.0 @category models */
+/** The result of a method: decoded when RpcResults has its Schema, otherwise JSON. @since 0.1.0 @category models */
 export type RpcResult<Method extends RpcMethod> = Method extends keyof typeof rpcResults
   ? (typeof rpcResults)[Method]["Type"]
   : Schema.Json
 
-/** Parameters may be left out when none is required. @since 0.1.0 @category models */
+/** Parameters are optional when the method requires none. @since 0.1.0 @category models */
 export type RpcArguments<Method extends RpcMethod> = {} extends RpcMethods[Method]
   ? [params?: RpcMethods[Method] | undefined, options?: RpcCallOptions | undefined]
   : [params: RpcMethods[Method], options?: RpcCallOptions | undefined]
 
 /**
- * The Schema of a method's parameters, built when it is first asked for.
+ * The Schema of a method's parameters, built at the first use.
  *
  * @since 0.1.0
  * @category schemas
@@ -143,10 +144,10 @@ export const paramsSchema = <Method extends RpcMethod>(method: Method): Schema.C
   rpcMethods[method]()
 
 /**
- * Calls a method of SPDK. Parameters that do not fit it fail with `InvalidArgument`, which names the parameter,
- * before anything is sent; an answer in another shape than SPDK's fails with `RpcProtocol`.
+ * Calls a method of SPDK. Parameters are checked before the call is sent. Invalid parameters fail with
+ * `InvalidArgument`, which names the parameter. A result of the wrong shape fails with `RpcProtocol`.
  *
- * A method or parameter that SPDK v26.05 does not have goes through `RpcClient`'s own `call`.
+ * For a method or parameter that SPDK v26.05 does not have, use `call` of the `RpcClient`.
  *
  * @since 0.1.0
  * @category calls
@@ -157,7 +158,7 @@ export const call = <Method extends RpcMethod>(
 ): Effect.Effect<RpcResult<Method>, SpdkError<RpcReason>, RpcClient> =>
   Effect.flatMap(RpcClient, (client) => callWith(client, method, ...args))
 
-/** `call` on this client. @since 0.1.0 @category calls */
+/** `call` on the given client. @since 0.1.0 @category calls */
 export const callWith = <Method extends RpcMethod>(
   client: RpcClient["Service"],
   method: Method,

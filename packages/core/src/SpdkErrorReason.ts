@@ -69,9 +69,9 @@ const describe = (reason: Common, words: string): string => {
 const mayRetry = (status: NvmeStatus | undefined): boolean => status === undefined || !status.dnr
 
 /**
- * NVMe statuses of conditions that end by themselves: transport and path errors, a namespace or medium that is not
- * ready yet, an interrupted command. 0/0x06, internal device error, does not count: SPDK uses it when a bdev module has
- * no more precise status.
+ * NVMe statuses of transient conditions: transport and path errors, a namespace or medium that is not ready yet, an
+ * interrupted command. Status 0/0x06, internal device error, does not count. SPDK uses it when a bdev module has no
+ * more precise status.
  */
 const isTransient = ({ dnr, sc, sct }: NvmeStatus): boolean => {
   if (dnr) return false

@@ -1,7 +1,6 @@
 /**
- * SPDK threads, and the fibers that are on them. JavaScript has one thread, and no closure runs on a reactor. An
- * SpdkThread therefore decides two things for the Effects on it: the thread of their channels and pollers, and the
- * order of messages to the thread.
+ * SPDK threads, and the fibers that are on them. JavaScript has one thread, and no closure runs on a reactor. For the
+ * Effects on it, an SpdkThread decides two things: the thread of their channels and pollers, and the order of messages.
  *
  * ```ts
  * import * as Effect from "effect/Effect"

@@ -33,8 +33,8 @@ export class HostNvme {
   }
 
   /**
-   * Returns the controller's number, with which the caller can give the connection up before its answer. reply.text:
-   * the description as JSON, or the reason of the failure.
+   * Returns the controller's number. `call` with "giveUp" takes it even before the answer. reply.text: the description
+   * as JSON, or the reason of the failure.
    */
   connect(options: NvmeConnectOptions, onEvent: (event: NvmeEvent) => void, onReply: OnReply): number {
     let id = 0

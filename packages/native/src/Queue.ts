@@ -89,7 +89,8 @@ export interface ImmediateTransfers {
   /**
    * Performs the `Read` or `Write` of an entry without `segments`, before the call returns. The transfer may overtake
    * waiting requests, because requests in flight have no order. Returns false, without any effect, when the entry must
-   * be submitted: for another device, for an entry to be refused, or when other requests are due first.
+   * be submitted. This is the case for another device, for an entry to be refused, and when other requests are due
+   * first.
    */
   transfer(entry: Entry): boolean
 }

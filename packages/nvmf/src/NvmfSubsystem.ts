@@ -71,8 +71,11 @@ export interface SubsystemAccess {
   readonly listeners: Effect.Effect<ReadonlyArray<Info.ListenerInfo>, NvmfError>
   /**
    * Adds a listener until the end of the scope (`nvmf_subsystem_add_listener`). The end of the scope disconnects the
-   * hosts that use the listener. Fails with `Busy` when another program uses the address, with `AlreadyExists` when the
-   * subsystem has the listener, and with `NotFound` when the target lacks the transport.
+   * hosts that use the listener. Fails with:
+   *
+   * - `Busy` when another program uses the address,
+   * - `AlreadyExists` when the subsystem has the listener,
+   * - `NotFound` when the target lacks the transport.
    */
   addListener(options?: ListenerOptions): Effect.Effect<Listener, NvmfError, Scope.Scope>
   /**

@@ -1,11 +1,11 @@
 /**
- * The waist of this package: what a driver must offer so that everything else in it works. Two fulfil it: `libspdk`
- * (the real library, by way of the engine) and `portable` (TypeScript over any bdev), both on SPDK's on-disk format
- * version 3. Public modules know nothing below it; it knows nothing above it.
+ * The waist of this package: the interface of a driver. Two drivers implement it: `libspdk` (SPDK's library, through
+ * the engine) and `portable` (TypeScript over any bdev). Both use SPDK's on-disk format version 3. Public modules use a
+ * driver only through this interface.
  *
- * All sizes in bytes unless a name says clusters or io units. Whatever a driver is handed has been checked for type and
- * range against what is known without the driver; what only the driver can know (a name that is taken, a device that
- * is full) it answers as SPDK's errno would say.
+ * Sizes are in bytes unless a name says clusters or io units. Arguments of a driver have been checked as far as
+ * possible without the driver. For other faults (a name that is taken, a device that is full) the driver fails like
+ * SPDK's errno.
  */
 import type { BdevIo } from "@effect-spdk/core/Bdev"
 import type { Bdev } from "@effect-spdk/core/Bdev"
@@ -24,13 +24,13 @@ export type Xattrs = ReadonlyMap<string, Uint8Array>
 
 export interface DriverInitOptions {
   readonly clusterSizeBytes: number
-  /** undefined: one per cluster, as SPDK does. */
+  /** `undefined`: one per cluster, as in SPDK. */
   readonly metadataPages: number | undefined
-  /** At most 16 bytes; "" is any. */
+  /** At most 16 bytes. "" is no type. */
   readonly type: string
-  /** What becomes of the old content of the device. Default of SPDK: unmap. */
+  /** The treatment of the device's old content. SPDK's default: unmap. */
   readonly clearMethod: Exclude<ClearMethod, "default">
-  /** See `LoadOptions`. */
+  /** See `DriverLoadOptions`. */
   readonly zeroFreed?: boolean
 }
 
@@ -39,26 +39,26 @@ export interface DriverLoadOptions {
   readonly type: string
   /** Rebuilds the masks even after a clean unload (SPDK's force_recover). */
   readonly forceRecover: boolean
-  /** Takes the space that the device has gained since, while loading (spdk_bs_grow). */
+  /** Adds the space that the device has gained since, during the load (spdk_bs_grow). */
   readonly grow: boolean
-  /** Called on the JS thread while blobs are read; `total` is the number of metadata pages that are in use, where known. */
+  /** Called on the JS thread while blobs are read. `total` is the number of used metadata pages, when known. */
   readonly onProgress: ((done: number, total: number | undefined) => void) | undefined
   /**
-   * What a thin blob gets reads as zeroes where it has not written, on whichever device. Default false: where unmapping takes
-   * content away. The portable driver fills clusters at their first write, and needs no telling.
+   * Whether unwritten parts of new clusters of a thin blob read as zeroes on every device. Default false: only where
+   * unmap erases content. The portable driver fills clusters at their first write and does not need this.
    */
   readonly zeroFreed?: boolean
 }
 
-/** As of now. */
+/** The current state. */
 export interface DriverStoreInfo {
   readonly type: string
   readonly clusterSizeBytes: number
-  /** Clusters that can hold data: those of the metadata do not count. */
+  /** The number of clusters for data. Clusters of the metadata do not count. */
   readonly totalClusters: number
   readonly freeClusters: number
   readonly ioUnitBytes: number
-  /** Of a metadata page. */
+  /** The size of a metadata page. */
   readonly pageBytes: number
 }
 
@@ -66,10 +66,10 @@ export interface DriverCreateOptions {
   readonly clusters: number
   readonly thin: boolean
   readonly clearMethod: ClearMethod
-  /** Extent pages (the default of SPDK's lvol) or, when false, run-length extents in the chain. Default true. */
+  /** Extent pages (the default of SPDK's lvol), or, when false, run-length extents in the chain. Default true. */
   readonly extentTable: boolean
   readonly xattrs: Xattrs
-  /** An external snapshot: the name or UUID of a bdev under the blob, kept in its metadata. */
+  /** An external snapshot: the name or UUID of the bdev under the blob. The blob's metadata stores it. */
   readonly externalSnapshot: string | undefined
 }
 
@@ -78,7 +78,7 @@ export type Parent =
   | { readonly _tag: "Snapshot"; readonly id: BlobId }
   | { readonly _tag: "External"; readonly bdev: string }
 
-/** As of now: what is in memory, synced or not. */
+/** The current state in memory, whether synced or not. */
 export interface DriverBlobInfo {
   readonly id: BlobId
   readonly clusters: number
@@ -90,7 +90,10 @@ export interface DriverBlobInfo {
   readonly parent: Parent
 }
 
-/** The I/O of one open blob. Offsets and lengths are whole io units inside the blob; the driver checks and refuses as `Bdev` does. */
+/**
+ * The I/O of one open blob. Offsets and lengths are whole io units inside the blob. The driver checks and refuses as
+ * `Bdev` does.
+ */
 export type BlobBlockIo = Pick<
   BdevIo,
   | "read"
@@ -106,14 +109,14 @@ export type BlobBlockIo = Pick<
 >
 
 /**
- * One open of a blob. The layer above opens each blob once and counts its users, so a driver sees one at a time per id
- * (except where it opens by itself, as for snapshots).
+ * One opened blob. The layer above opens each blob once and counts its users. A driver thus sees one open per id,
+ * except when the driver itself opens blobs, as for snapshots.
  */
 export interface OpenBlob {
   readonly id: BlobId
-  /** By the channel of the fiber's SpdkThread. */
+  /** I/O through the channel of the fiber's current SpdkThread. */
   readonly io: BlobBlockIo
-  /** A channel of one's own on the fiber's SpdkThread. */
+  /** An explicit channel on the fiber's current SpdkThread. */
   readonly channel: Effect.Effect<BlobBlockIo, SpdkError, Scope.Scope>
   readonly info: Effect.Effect<DriverBlobInfo, SpdkError>
   /** In clusters, in memory; `sync` makes it durable (a smaller size may be written at once). NoSpace changes nothing. */

@@ -1,6 +1,6 @@
 /**
- * What `Check.check` can find. Each kind is a class of its own, so that a program can match on `_tag`; `message` is a line for
- * people. Import all of this from `Check`.
+ * The findings of `Check.check`. Each kind is a class, so a program can match on `_tag`. `message` is one line for
+ * people. Import these names from `Check`.
  *
  * @since 0.1.0
  */
@@ -8,8 +8,8 @@ import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 
 /**
- * `error`: data or metadata is lost, or will be when the store is used. `warning`: something is left over or wasted, and a load or
- * a repair puts it right. `info`: as it may well be.
+ * `error`: data or metadata is lost, or will be lost when the store is used. `warning`: space is left over or wasted,
+ * and a load or a repair recovers it. `info`: not a fault.
  *
  * @since 0.1.0
  * @category models
@@ -17,7 +17,7 @@ import * as Schema from "effect/Schema"
 export const Severity = Schema.Literals(["error", "warning", "info"])
 export type Severity = typeof Severity.Type
 
-/** The three masks by name. @since 0.1.0 @category models */
+/** The names of the three masks. @since 0.1.0 @category models */
 export const Mask = Schema.Literals(["used pages", "used clusters", "used blob ids"])
 export type Mask = typeof Mask.Type
 
@@ -28,7 +28,12 @@ const id = (prefix: string) => `@effect-spdk/blobstore/Check/${prefix}`
 const hex = (blob: number): string => `0x${blob.toString(16)}`
 const run = (first: number, count: number): string => (count === 1 ? `${first}` : `${first} to ${first + count - 1}`)
 
-/** There is no blobstore here, or its super block cannot be believed: nothing else is checked. @since 0.1.0 @category findings */
+/**
+ * The device holds no blobstore, or the super block is not valid. Nothing else is checked.
+ *
+ * @since 0.1.0
+ * @category findings
+ */
 export class SuperBlockDamaged extends Schema.TaggedClass<SuperBlockDamaged>(id("SuperBlockDamaged"))(
   "SuperBlockDamaged",
   { severity: always("error"), rule: Schema.String, offsetBytes: Schema.optional(Schema.Int) }
@@ -39,8 +44,8 @@ export class SuperBlockDamaged extends Schema.TaggedClass<SuperBlockDamaged>(id(
 }
 
 /**
- * The next load recovers the store: it was not unloaded, or it is of a version that is always recovered. The masks on disk mean
- * nothing then and are not compared.
+ * The next load recovers the store. The store was not unloaded, or it has a version that is always recovered. The masks
+ * on disk are then not valid and are not compared.
  *
  * @since 0.1.0
  * @category findings
@@ -75,7 +80,7 @@ export class MaskDamaged extends Schema.TaggedClass<MaskDamaged>(id("MaskDamaged
   }
 }
 
-/** Marked as used, and nothing refers to it: space that nobody gets. @since 0.1.0 @category findings */
+/** Marked as used although nothing refers to it. The space is not available. @since 0.1.0 @category findings */
 export class Lost extends Schema.TaggedClass<Lost>(id("Lost"))("Lost", {
   severity: always("warning"),
   mask: Mask,
@@ -87,7 +92,7 @@ export class Lost extends Schema.TaggedClass<Lost>(id("Lost"))("Lost", {
   }
 }
 
-/** In use, and marked as free: the next allocation overwrites it. @since 0.1.0 @category findings */
+/** In use although marked as free. The next allocation overwrites it. @since 0.1.0 @category findings */
 export class Missing extends Schema.TaggedClass<Missing>(id("Missing"))("Missing", {
   severity: always("error"),
   mask: Mask,
@@ -103,7 +108,7 @@ export class Missing extends Schema.TaggedClass<Missing>(id("Missing"))("Missing
 export class PageDamaged extends Schema.TaggedClass<PageDamaged>(id("PageDamaged"))("PageDamaged", {
   severity: always("error"),
   page: Schema.Int,
-  /** Whose chain it is; undefined: the chain does not begin anywhere. */
+  /** The blob of the chain. `undefined`: no blob starts the chain. */
   blob: Schema.optional(Schema.Int),
   rule: Schema.String
 }) {
@@ -113,8 +118,8 @@ export class PageDamaged extends Schema.TaggedClass<PageDamaged>(id("PageDamaged
 }
 
 /**
- * The store was not unloaded, and this blob was there at its last unload. Its first page is neither empty, as after a deletion, nor
- * another's: a recovery takes it for nothing, and gives what it had to others.
+ * The store was not unloaded, and this blob existed at its last unload. The blob's first page is neither empty, as
+ * after a deletion, nor a page of another blob. A recovery ignores the blob and gives its clusters to others.
  *
  * @since 0.1.0
  * @category findings
@@ -130,7 +135,12 @@ export class BlobLost extends Schema.TaggedClass<BlobLost>(id("BlobLost"))("Blob
   }
 }
 
-/** The pages are sound each, and contradict each other: a broken chain, contradicting extents, unknown flags. @since 0.1.0 @category findings */
+/**
+ * Each page is valid, but the pages contradict each other: a broken chain, contradicting extents, unknown flags.
+ *
+ * @since 0.1.0
+ * @category findings
+ */
 export class BlobDamaged extends Schema.TaggedClass<BlobDamaged>(id("BlobDamaged"))("BlobDamaged", {
   severity: always("error"),
   blob: Schema.Int,
@@ -151,7 +161,12 @@ export class ExtentPageDamaged extends Schema.TaggedClass<ExtentPageDamaged>(id(
   }
 }
 
-/** A resize was cut between the extent page and the chain. SPDK goes by the page. @since 0.1.0 @category findings */
+/**
+ * A resize stopped between the extent page and the chain. SPDK uses the extent page.
+ *
+ * @since 0.1.0
+ * @category findings
+ */
 export class SizeDiffers extends Schema.TaggedClass<SizeDiffers>(id("SizeDiffers"))("SizeDiffers", {
   severity: always("warning"),
   blob: Schema.Int,
@@ -168,9 +183,9 @@ export class SizeDiffers extends Schema.TaggedClass<SizeDiffers>(id("SizeDiffers
 export class UsedTwice extends Schema.TaggedClass<UsedTwice>(id("UsedTwice"))("UsedTwice", {
   severity: always("error"),
   what: Schema.Literals(["pages", "clusters"]),
-  /** The same twice: within one blob. */
+  /** The same id twice: the clash is within one blob. */
   blobs: Schema.Tuple([Schema.Int, Schema.Int]),
-  /** The lowest that was met. */
+  /** The lowest number that both use. */
   first: Schema.Int,
   count: Schema.Int
 }) {
@@ -180,7 +195,12 @@ export class UsedTwice extends Schema.TaggedClass<UsedTwice>(id("UsedTwice"))("U
   }
 }
 
-/** Pages that hold something, and nobody refers to: harmless, they are written before they are used. @since 0.1.0 @category findings */
+/**
+ * Pages with content that nothing refers to. They are harmless: pages are written before they are used.
+ *
+ * @since 0.1.0
+ * @category findings
+ */
 export class StalePages extends Schema.TaggedClass<StalePages>(id("StalePages"))("StalePages", {
   severity: always("info"),
   first: Schema.Int,
@@ -191,7 +211,7 @@ export class StalePages extends Schema.TaggedClass<StalePages>(id("StalePages"))
   }
 }
 
-/** Only the first one counts. @since 0.1.0 @category findings */
+/** Only the first xattr of this name counts. @since 0.1.0 @category findings */
 export class XattrRepeated extends Schema.TaggedClass<XattrRepeated>(id("XattrRepeated"))("XattrRepeated", {
   severity: always("warning"),
   blob: Schema.Int,
@@ -202,7 +222,7 @@ export class XattrRepeated extends Schema.TaggedClass<XattrRepeated>(id("XattrRe
   }
 }
 
-/** SPDK opens such a blob, but fails to recover a store that has one. @since 0.1.0 @category findings */
+/** SPDK opens such a blob, but fails to recover a store with one. @since 0.1.0 @category findings */
 export class DescriptorUnknown extends Schema.TaggedClass<DescriptorUnknown>(id("DescriptorUnknown"))(
   "DescriptorUnknown",
   { severity: always("warning"), blob: Schema.Int, type: Schema.Int }
@@ -212,7 +232,7 @@ export class DescriptorUnknown extends Schema.TaggedClass<DescriptorUnknown>(id(
   }
 }
 
-/** `error` where SPDK does not open the blob. @since 0.1.0 @category findings */
+/** `error` when SPDK does not open the blob. @since 0.1.0 @category findings */
 export class FlagsContradict extends Schema.TaggedClass<FlagsContradict>(id("FlagsContradict"))("FlagsContradict", {
   severity: Severity,
   blob: Schema.Int,
@@ -223,7 +243,7 @@ export class FlagsContradict extends Schema.TaggedClass<FlagsContradict>(id("Fla
   }
 }
 
-/** A clone whose snapshot is gone cannot be opened. @since 0.1.0 @category findings */
+/** The snapshot of a clone is missing. The clone cannot be opened. @since 0.1.0 @category findings */
 export class ParentMissing extends Schema.TaggedClass<ParentMissing>(id("ParentMissing"))("ParentMissing", {
   severity: always("error"),
   blob: Schema.Int,
@@ -244,7 +264,7 @@ export class ParentCycle extends Schema.TaggedClass<ParentCycle>(id("ParentCycle
   }
 }
 
-/** Who writes to a parent changes its clones. @since 0.1.0 @category findings */
+/** A parent is writable. A write to the parent changes its clones. @since 0.1.0 @category findings */
 export class ParentWritable extends Schema.TaggedClass<ParentWritable>(id("ParentWritable"))("ParentWritable", {
   severity: always("error"),
   blob: Schema.Int,
@@ -256,8 +276,8 @@ export class ParentWritable extends Schema.TaggedClass<ParentWritable>(id("Paren
 }
 
 /**
- * A snapshot that was being made or deleted when the store stopped. With `drop` its clone does not know it (any more) and it is an
- * orphan, which a load deletes; with `keep` a load takes the mark off.
+ * A snapshot whose creation or deletion was in progress when the store stopped. `drop`: its clone does not refer to it,
+ * and a load deletes the orphan. `keep`: a load removes the mark.
  *
  * @since 0.1.0
  * @category findings
@@ -268,7 +288,10 @@ export class Leftover extends Schema.TaggedClass<Leftover>(id("Leftover"))("Left
   clone: Schema.Int,
   of: Schema.Literals(["snapshot", "delete"]),
   recovery: Schema.Literals(["keep", "drop"]),
-  /** What both have in their maps. With `keep` SPDK leaves them there, and deleting the snapshot then frees the clone's data. */
+  /**
+   * The number of clusters that both maps contain. With `keep`, SPDK leaves them in both, and deleting the snapshot
+   * then frees the clone's data.
+   */
   sharedClusters: Schema.Int
 }) {
   get message(): string {
@@ -277,7 +300,12 @@ export class Leftover extends Schema.TaggedClass<Leftover>(id("Leftover"))("Left
   }
 }
 
-/** The mark of a leftover that names no blob. SPDK's load leaves the snapshot as it is. @since 0.1.0 @category findings */
+/**
+ * The mark of a leftover snapshot names no blob. SPDK's load leaves the snapshot unchanged.
+ *
+ * @since 0.1.0
+ * @category findings
+ */
 export class LeftoverDamaged extends Schema.TaggedClass<LeftoverDamaged>(id("LeftoverDamaged"))("LeftoverDamaged", {
   severity: always("error"),
   blob: Schema.Int,

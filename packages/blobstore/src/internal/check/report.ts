@@ -1,5 +1,5 @@
 /**
- * The results of `Check`, as schemas. Import all of this from `Check`.
+ * The results of `Check`, as schemas. Import these names from `Check`.
  *
  * @since 0.1.0
  */
@@ -13,7 +13,7 @@ import type { Survey } from "./survey.ts"
 /** A blob id as SPDK prints it, as a number here: safe, since SPDK's ids are below 2^33. */
 const Id = Schema.Int
 
-/** What the metadata says; the masks may say otherwise. @since 0.1.0 @category models */
+/** The store by its metadata. The masks may differ. @since 0.1.0 @category models */
 export class StoreSummary extends Schema.Class<StoreSummary>("@effect-spdk/blobstore/Check/StoreSummary")({
   version: Schema.Int,
   clean: Schema.Boolean,
@@ -25,9 +25,9 @@ export class StoreSummary extends Schema.Class<StoreSummary>("@effect-spdk/blobs
   superBlob: Schema.optional(Id),
   blobs: Schema.Int,
   clusters: Schema.Int,
-  /** Those at the front that hold the metadata. */
+  /** The clusters at the start of the device that hold metadata. */
   metadataClusters: Schema.Int,
-  /** With those of the metadata. */
+  /** Including the clusters of the metadata. */
   usedClusters: Schema.Int,
   pages: Schema.Int,
   usedPages: Schema.Int
@@ -35,16 +35,16 @@ export class StoreSummary extends Schema.Class<StoreSummary>("@effect-spdk/blobs
 
 /** @since 0.1.0 @category models */
 export class Report extends Schema.Class<Report>("@effect-spdk/blobstore/Check/Report")({
-  /** The bdev's name. */
+  /** The name of the bdev. */
   device: Schema.String,
   deviceBytes: Schema.Int,
-  /** undefined: the super block cannot be believed. */
+  /** `undefined` when the super block is not valid. */
   store: Schema.optional(StoreSummary),
   findings: Schema.Array(Finding),
-  /** How many more there are than the thousand that a report holds. */
+  /** The number of findings beyond the thousand that a report holds. */
   omitted: Schema.Int
 }) {
-  /** Nothing is damaged, lost or left over. A store that was not unloaded can be clean in this sense. */
+  /** Whether nothing is damaged, lost or left over. A store that was not unloaded can be clean in this sense. */
   get isClean(): boolean {
     return this.omitted === 0 && this.findings.every((finding) => finding.severity === "info")
   }
@@ -54,7 +54,7 @@ export class Report extends Schema.Class<Report>("@effect-spdk/blobstore/Check/R
   }
 }
 
-/** One thing that `repair` did. @since 0.1.0 @category models */
+/** One action of `repair`. @since 0.1.0 @category models */
 export const Action = Schema.Struct({
   kind: Schema.Literals([
     "leftover dropped",
@@ -71,24 +71,24 @@ export type Action = typeof Action.Type
 
 /** @since 0.1.0 @category models */
 export class Repaired extends Schema.Class<Repaired>("@effect-spdk/blobstore/Check/Repaired")({
-  /** In the order they were done; empty: nothing was written. */
+  /** The actions in order. Empty when nothing was written. */
   actions: Schema.Array(Action),
   before: Report,
-  /** The same as `before` when nothing was written. */
+  /** Equal to `before` when nothing was written. */
   after: Report
 }) {}
 
 const Run = Schema.Struct({
-  /** In the blob. */
+  /** The first cluster in the blob. */
   start: Schema.Int,
-  /** On the device; 0: not allocated. */
+  /** The first cluster on the device. 0: not allocated. */
   cluster: Schema.Int,
   length: Schema.Int
 })
 
 const Xattrs = Schema.Record(Schema.String, Schema.Uint8ArrayFromHex)
 
-/** A blob as it is on disk. @since 0.1.0 @category models */
+/** A blob as stored on the device. @since 0.1.0 @category models */
 export class DumpedBlob extends Schema.Class<DumpedBlob>("@effect-spdk/blobstore/Check/DumpedBlob")({
   id: Id,
   thin: Schema.Boolean,
@@ -97,9 +97,9 @@ export class DumpedBlob extends Schema.Class<DumpedBlob>("@effect-spdk/blobstore
   clearMethod: Schema.Literals(["default", "none", "unmap", "write_zeroes"]),
   clusters: Schema.Int,
   allocatedClusters: Schema.Int,
-  /** Clusters in a row on the device, and rows of none. */
+  /** Runs of consecutive clusters on the device, and runs without clusters. */
   extents: Schema.Array(Run),
-  /** The metadata pages of the chain, and of the extent table: 0 is a page that does not exist. */
+  /** The metadata pages of the chain, and of the extent table. 0 is a missing page. */
   chain: Schema.Array(Schema.Int),
   extentPages: Schema.optional(Schema.Array(Schema.Int)),
   /** In JSON the values are hexadecimal. */
@@ -107,10 +107,10 @@ export class DumpedBlob extends Schema.Class<DumpedBlob>("@effect-spdk/blobstore
   internalXattrs: Xattrs
 }) {}
 
-/** The decoded store; `Schema.encodeSync(Check.Dump)` makes JSON of it. @since 0.1.0 @category models */
+/** The decoded store. `Schema.encodeSync(Check.Dump)` converts it to JSON. @since 0.1.0 @category models */
 export class Dump extends Schema.Class<Dump>("@effect-spdk/blobstore/Check/Dump")({
   report: Report,
-  /** Those whose chain can be read. */
+  /** The blobs whose chain is readable. */
   blobs: Schema.Array(DumpedBlob)
 }) {}
 
@@ -134,7 +134,7 @@ export const summaryOf = (sb: SuperBlock, survey: Survey): StoreSummary =>
 
 const clearMethods = ["default", "none", "unmap", "write_zeroes"] as const
 
-/** undefined when the chain cannot be read. */
+/** `undefined` when the chain is not readable. */
 export const dumpBlob = ({ id, meta }: BlobRead): DumpedBlob | undefined => {
   if (meta === undefined) return undefined
   const extents: Array<{ start: number; cluster: number; length: number }> = []

@@ -32,7 +32,7 @@ export interface EngineMemory {
   readonly renew: (slab: Slab) => Slab
 }
 
-/** What opening a descriptor tells, all in SPDK's terms. */
+/** The properties of an open descriptor, in SPDK's terms. */
 export interface DescriptorInfo {
   readonly name: string
   readonly productName: string
@@ -43,7 +43,7 @@ export interface DescriptorInfo {
   readonly writeUnitBlocks: number
   readonly optimalIoBoundaryBlocks: number
   readonly hasWriteCache: boolean
-  /** The operations spdk_bdev_io_type_supported answers yes to, by their SPDK names: read, write, unmap, flush, reset, write_zeroes, abort, ... */
+  /** The supported operations (`spdk_bdev_io_type_supported`), by SPDK's names: read, write, unmap, flush, reset, write_zeroes, abort, ... */
   readonly supportedIoTypes: ReadonlyArray<string>
 }
 
@@ -156,7 +156,7 @@ export interface LoadedInTypeScript {
   readonly openBlobs: number
 }
 
-/** What is held right now; every number is back at its start when everything is released. */
+/** The resources that are currently held. Every number is back at its initial value when all resources are released. */
 export interface EngineUsage {
   readonly threads: number
   readonly descriptors: number
@@ -164,7 +164,7 @@ export interface EngineUsage {
   readonly pollers: number
   /** Of both drivers. */
   readonly blobstores: number
-  /** Open ones, once however many handles there are. */
+  /** Open blobs. A blob with several handles counts once. */
   readonly blobs: number
   /** Connected ones, and those that connect or disconnect. */
   readonly nvmeControllers: number

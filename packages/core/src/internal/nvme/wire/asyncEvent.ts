@@ -2,7 +2,7 @@
  * Dword 0 of the completion of an asynchronous event request: NVMe Base specification 2.1, section 5.1.2.
  */
 
-/** What a controller reports by itself. Numbers that have no name here are `Other`. */
+/** An event that a controller reports. Numbers without a name here are `Other`. */
 export type AsyncEvent =
   /** One or more namespaces were added, removed or changed; the log of changed namespaces says which. */
   | { readonly _tag: "NamespaceAttributeChanged" }

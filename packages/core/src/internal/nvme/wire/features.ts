@@ -1,6 +1,6 @@
 /**
- * Features: NVMe Base specification 2.1, section 5.1.25. Those that live in one dword are tables; the host identifier and the
- * timestamp come as data.
+ * Features: NVMe Base specification 2.1, section 5.1.25. Features of one dword are tables. The host identifier and the
+ * timestamp are data.
  */
 import * as Result from "effect/Result"
 import {
@@ -64,20 +64,20 @@ const numbers = <const B extends RangeNames>(names: B): WordOf<Ranges<B>, Ranges
 
 interface WordOf<A, In> {
   readonly decode: (dword: number) => A
-  /** Throws a RangeError on what does not fit. */
+  /** Throws a RangeError when a value does not fit. */
   readonly encode: (value: In) => number
 }
 
-/** What dword 11 of Set Features takes, and dword 0 of the completion of Get Features answers. */
+/** The value of dword 11 of Set Features, and of dword 0 in the completion of Get Features. */
 export const featureWords = {
-  /** `burst` is a power of two, 7 no limit; weights count from 0. */
+  /** `burst` is a power of two, and 7 means no limit. Weights count from 0. */
   arbitration: numbers({ burst: [0, 3], lowWeight: [8, 8], mediumWeight: [16, 8], highWeight: [24, 8] }),
   powerManagement: numbers({ powerState: [0, 5], workloadHint: [5, 3] }),
-  /** `sensor` 0 is the composite temperature; `under` 1 makes it the lower threshold. */
+  /** `sensor` 0 is the composite temperature. `under` 1 is the lower threshold. */
   temperatureThreshold: numbers({ kelvin: [0, 16], sensor: [16, 4], under: [20, 2] }),
   errorRecovery: numbers({ timeLimit100Millis: [0, 16], deallocatedError: [16, 1] }),
   volatileWriteCache: word(flags(u32(0), { enabled: 0 })),
-  /** From 0, as on the wire. */
+  /** Counted from 0, as on the wire. */
   numberOfQueues: numbers({ submission: [0, 16], completion: [16, 16] }),
   interruptCoalescing: numbers({ threshold: [0, 8], time100Micros: [8, 8] }),
   writeAtomicity: word(flags(u32(0), { disableNormal: 0 })),
@@ -109,7 +109,7 @@ export interface Timestamp {
   /** Since 1970, or since the last reset when `fromHost` is false. */
   readonly millis: number
   readonly fromHost: boolean
-  /** Whether the clock may have stopped meanwhile. */
+  /** Whether the clock may have stopped since. */
   readonly mayHaveStopped: boolean
 }
 

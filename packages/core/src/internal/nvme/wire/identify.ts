@@ -62,7 +62,7 @@ export const identifyNamespace = struct("the identify data of the namespace", id
     guidNeverReused: 3,
     optimalPerformance: 4
   }),
-  /** NLBAF, from 0. */
+  /** NLBAF, counted from 0. */
   lbaFormats: u8(25),
   /** FLBAS */
   formatted: ranges(u8(26), { formatLow: [0, 4], extendedMetadata: [4, 1], formatHigh: [5, 2] }),
@@ -87,9 +87,9 @@ export const identifyNamespace = struct("the identify data of the namespace", id
   }),
   /** FPI */
   formatProgress: ranges(u8(32), { percentLeft: [0, 7], supported: [7, 1] }),
-  /** DLFEAT. `read`: 0 not told, 1 zeroes, 2 ones. */
+  /** DLFEAT. `read`: 0 not reported, 1 zeroes, 2 ones. */
   deallocated: ranges(u8(33), { read: [0, 3], inWriteZeroes: [3, 1], guardOfRead: [4, 1] }),
-  /** NAWUN, NAWUPF, NACWU: in blocks, from 0. */
+  /** NAWUN, NAWUPF, NACWU: in blocks, counted from 0. */
   atomicWriteBlocks: u16(34),
   atomicWritePowerFailBlocks: u16(36),
   atomicCompareWriteBlocks: u16(38),
@@ -101,13 +101,13 @@ export const identifyNamespace = struct("the identify data of the namespace", id
   optimalIoBoundaryBlocks: u16(46),
   /** NVMCAP */
   capacityBytes: u128(48),
-  /** NPWG, NPWA, NPDG, NPDA, NOWS: in blocks, from 0; they mean something with `features.optimalPerformance`. */
+  /** NPWG, NPWA, NPDG, NPDA, NOWS: in blocks, counted from 0. Valid only with `features.optimalPerformance`. */
   preferredWriteGranularity: u16(64),
   preferredWriteAlignment: u16(66),
   preferredDeallocateGranularity: u16(68),
   preferredDeallocateAlignment: u16(70),
   optimalWriteSize: u16(72),
-  /** MSSRL and MCL in blocks, MSRC from 0: limits of the Copy command. */
+  /** Limits of the Copy command: MSSRL and MCL in blocks, MSRC counted from 0. */
   maxCopySourceBlocks: u16(74),
   maxCopyBlocks: u32(76),
   maxCopySources: u8(80),
@@ -123,22 +123,22 @@ export const identifyNamespace = struct("the identify data of the namespace", id
   nguid: identifier(104, 16),
   /** EUI64: 16 hexadecimal digits. */
   eui64: identifier(120, 8),
-  /** LBAF. The first `lbaFormats` + 1 mean something. */
+  /** LBAF. Only the first `lbaFormats` + 1 entries are valid. */
   lbaFormatDescriptors: array(64, lbaFormat.at(128))
 })
 
 export type IdentifyNamespace = DecodedOf<typeof identifyNamespace>
 
-/** The block format in use, checked. */
+/** The current block format, checked. */
 export interface NamespaceFormat {
   readonly blockSizeBytes: number
   readonly metadataBytes: number
-  /** Whether metadata follows each block in the same memory. */
+  /** Whether the metadata of each block follows its data in the same memory. */
   readonly extendedMetadata: boolean
   readonly numBlocks: number
 }
 
-/** Fails when the numbers cannot be those of a disk: a format that does not exist, blocks below 512 bytes, 2^53 bytes and more. */
+/** Fails when the numbers are not possible for a disk: a missing format, blocks below 512 bytes, 2^53 bytes or more. */
 export const namespaceFormat = (namespace: IdentifyNamespace): Result.Result<NamespaceFormat, Malformed> => {
   const { formatHigh, formatLow, extendedMetadata } = namespace.formatted
   // The high bits mean something only when there are more formats than the low ones can name.
@@ -164,10 +164,10 @@ export const namespaceFormat = (namespace: IdentifyNamespace): Result.Result<Nam
   })
 }
 
-/** How many ids one list holds. A full list is continued by asking for those above its last id. */
+/** The number of ids in one list. A full list continues with a request for the ids above its last one. */
 export const namespaceListEntries = 1024
 
-/** Ids in rising order, up to the first 0. Any other order is refused: paging by the last id would never end. */
+/** Ids in ascending order, up to the first 0. Another order is refused: paging by the last id would never end. */
 export const decodeNamespaceList = (bytes: Uint8Array): Result.Result<ReadonlyArray<number>, Malformed> => {
   const where = "the list of namespaces"
   if (bytes.byteLength < identifyBytes)
@@ -191,7 +191,7 @@ export const encodeNamespaceList = (ids: ReadonlyArray<number>): Uint8Array<Arra
   return bytes
 }
 
-/** What identifies a namespace for good. */
+/** The permanent identifiers of a namespace. */
 export interface NamespaceDescriptors {
   /** 16 hexadecimal digits. */
   readonly eui64?: string | undefined
@@ -211,7 +211,7 @@ export const formatUuid = (bytes: Uint8Array): string =>
 
 export const parseUuid = (uuid: string): Uint8Array<ArrayBuffer> => fromHex(uuid.replaceAll("-", ""))
 
-/** The Namespace Identification Descriptor list. Types that are not known are passed over. */
+/** The Namespace Identification Descriptor list. Unknown types are skipped. */
 export const decodeDescriptors = (bytes: Uint8Array): Result.Result<NamespaceDescriptors, Malformed> => {
   const where = "the descriptors of the namespace"
   const view = viewOf(bytes)

@@ -37,17 +37,17 @@ export const LogPageId = {
   reservation: 0x80
 } as const
 
-/** NSID of what concerns no namespace or all of them. */
+/** The NSID for no namespace, or for all namespaces. */
 export const allNamespaces = 0xffff_ffff
 
 const errorEntry = struct("an entry of the error log", 64, {
-  /** Counts all errors ever; 0 marks an entry that is not in use. */
+  /** Counts all errors of the controller's life. 0 marks an unused entry. */
   errorCount: u64(0),
   submissionQueueId: u16(8),
   commandId: u16(10),
-  /** As in the completion: bit 0 the phase, then SC, SCT, CRD, more, do not retry. */
+  /** As in the completion: bit 0 is the phase, then SC, SCT, CRD, more, do not retry. */
   status: ranges(u16(12), { phase: [0, 1], sc: [1, 8], sct: [9, 3], retryDelay: [12, 2], more: [14, 1], dnr: [15, 1] }),
-  /** Byte and bit of the command; 0xffff when it is none. */
+  /** Byte and bit of the command. 0xffff when there is none. */
   parameterLocation: u16(14),
   lba: u64(16),
   nsid: u32(24),
@@ -60,7 +60,7 @@ const errorEntry = struct("an entry of the error log", 64, {
 export const errorEntryBytes = errorEntry.lengthBytes
 export type ErrorLogEntry = DecodedOf<typeof errorEntry>
 
-/** All entries in use, newest first. */
+/** All used entries, newest first. */
 export const decodeErrorLog = (bytes: Uint8Array): Result.Result<ReadonlyArray<ErrorLogEntry>, Malformed> => {
   const entries: Array<ErrorLogEntry> = []
   for (let at = 0; at + errorEntryBytes <= bytes.byteLength; at += errorEntryBytes) {
@@ -81,11 +81,11 @@ export const healthLog = struct("the health log page", 512, {
     volatileMemoryBackupFailed: 4,
     persistentMemoryReadOnly: 5
   }),
-  /** 0 is no sensor. */
+  /** 0: no sensor. */
   temperatureKelvin: u16(1),
   availableSparePercent: u8(3),
   availableSpareThresholdPercent: u8(4),
-  /** Of the life that the vendor expects; may pass 100. */
+  /** Percentage of the life that the vendor expects. May exceed 100. */
   percentageUsed: u8(5),
   /** In thousands of 512 bytes, rounded up. */
   dataUnitsRead: u128(32),
@@ -100,24 +100,24 @@ export const healthLog = struct("the health log page", 512, {
   errorLogEntries: u128(176),
   warningTemperatureMinutes: u32(192),
   criticalTemperatureMinutes: u32(196),
-  /** 0 is no sensor. */
+  /** 0: no sensor. */
   temperatureSensorsKelvin: array(8, u16(200))
 })
 export type HealthLog = DecodedOf<typeof healthLog>
 
 export const firmwareLog = struct("the firmware slot log page", 512, {
-  /** AFI: slots count from 1; `nextReset` 0 is no change. */
+  /** AFI. Slots count from 1. `nextReset` 0: no change. */
   slots: ranges(u8(0), { active: [0, 3], nextReset: [4, 3] }),
-  /** Of slots 1 to 7; empty where there is none. */
+  /** The revisions in slots 1 to 7. Empty for an unused slot. */
   revisions: array(7, ascii(8, 8))
 })
 export type FirmwareLog = DecodedOf<typeof firmwareLog>
 
-/** What has changed since the log was read last. */
+/** The namespaces that changed since the last read of the log. */
 export interface ChangedNamespaces {
   /** Empty with `overflow`. */
   readonly namespaceIds: ReadonlyArray<number>
-  /** More than 1,024 have changed: look at all. */
+  /** More than 1,024 namespaces have changed. Read all of them. */
   readonly overflow: boolean
 }
 
@@ -148,9 +148,9 @@ export const encodeChangedNamespaces = (namespaceIds: ReadonlyArray<number>): Ui
 
 const commandEffect = (offset: number) =>
   ranges(u32(offset), {
-    /** CSUPP: the command is known. */
+    /** CSUPP: the command is supported. */
     supported: [0, 1],
-    /** LBCC: it may change what blocks hold. */
+    /** LBCC: the command may change the content of blocks. */
     changesBlocks: [1, 1],
     /** NCC */
     changesNamespace: [2, 1],
@@ -158,11 +158,11 @@ const commandEffect = (offset: number) =>
     changesNamespaceInventory: [3, 1],
     /** CCC */
     changesController: [4, 1],
-    /** CSE: 0 no rule, 1 alone on its namespace, 2 alone on the controller. */
+    /** CSE: 0 no restriction, 1 alone on its namespace, 2 alone on the controller. */
     submission: [16, 3],
     /** USS */
     uuidSelection: [19, 1],
-    /** CSP: what the command may touch. */
+    /** CSP: the scope of the command. */
     namespaceScope: [20, 1],
     controllerScope: [21, 1],
     nvmSetScope: [22, 1],
@@ -178,7 +178,7 @@ export const commandEffectsLog = struct("the log page of command effects", 4096,
 })
 export type CommandEffectsLog = DecodedOf<typeof commandEffectsLog>
 
-/** Asymmetric Namespace Access: how this controller reaches a group of namespaces. */
+/** Asymmetric Namespace Access: the state of the access from this controller to a group of namespaces. */
 export type AnaState = "optimized" | "nonOptimized" | "inaccessible" | "persistentLoss" | "change"
 
 const anaStates: Readonly<Record<AnaState, number>> = {
@@ -261,10 +261,10 @@ const discoveryEntry = struct("an entry of the discovery log page", 1024, {
   trtype: u8(0),
   adrfam: u8(1),
   subtype: u8(2),
-  /** TREQ. `secureChannel`: 0 not told, 1 required, 2 not required. */
+  /** TREQ. `secureChannel`: 0 not reported, 1 required, 2 not required. */
   requirements: ranges(u8(3), { secureChannel: [0, 2], sqFlowControlOff: [2, 1] }),
   portId: u16(4),
-  /** 0xffff: given out by the controller when it is connected to. */
+  /** 0xffff: the controller assigns the id at the connection. */
   controllerId: u16(6),
   /** ASQSZ */
   adminQueueSize: u16(8),
@@ -281,11 +281,11 @@ export type DiscoveryEntryInput = InputOf<typeof discoveryEntry>
 
 export const discoveryHeaderBytes = 1024
 export const discoveryEntryBytes = 1024
-/** More than this is taken for a lie: 64 MiB of entries. */
+/** A larger log is refused: 64 MiB of entries. */
 export const maxDiscoveryEntries = 65_536
 
 export interface DiscoveryHeader {
-  /** GENCTR: another one means that the log has changed. */
+  /** GENCTR: a different number means that the log has changed. */
   readonly generation: bigint
   /** NUMREC */
   readonly records: number
@@ -305,7 +305,7 @@ export const decodeDiscoveryHeader = (bytes: Uint8Array): Result.Result<Discover
 export const decodeDiscoveryEntry = (bytes: Uint8Array): Result.Result<DiscoveryEntry, Malformed> =>
   discoveryEntry.decode(bytes)
 
-/** The whole page; who serves it cuts out what was asked for. */
+/** The whole page. The server cuts out the requested part. */
 export const encodeDiscoveryLog = (
   generation: bigint,
   entries: ReadonlyArray<DiscoveryEntryInput>
