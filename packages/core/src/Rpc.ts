@@ -54,10 +54,10 @@ export interface RpcOptions {
 }
 
 /**
- * A connection to an SPDK, or what stands for one in the embedded engine. Any number of calls may be in flight at
- * once; answers may come in any order.
+ * A connection to an SPDK, or its equivalent in the embedded engine. Any number of calls may be in flight at once.
+ * Answers may arrive in any order.
  *
- * Interrupting a call gives up its answer, not its effect: SPDK has no way to take a request back.
+ * Interruption of a call abandons the answer. The call still takes effect, because SPDK cannot cancel a request.
  *
  * @since 0.1.0
  * @category services
@@ -65,20 +65,26 @@ export interface RpcOptions {
 export class RpcClient extends Context.Service<
   RpcClient,
   {
-    /** For people: `unix:/run/spdk.sock`, `tcp:127.0.0.1:5260`, `embedded`. */
+    /** A text for people: `unix:/run/spdk.sock`, `tcp:127.0.0.1:5260`, `embedded`. */
     readonly address: string
     /**
-     * Calls any method by name. `call` of this module checks parameters and decodes results. Here only what cannot be sent, and
-     * what SPDK 26.05 is known not to survive, is refused: `InvalidArgument` for a null bdev of block size 0, a split into more
-     * parts than blocks, an NVMe command that moves more than its buffer has; `AlreadyExists` for a name or UUID that is taken
-     * where a module does not survive that (split, passthru, zone_block); `Busy` for the store of a volume that is being deleted,
-     * and for a bdev on a base that is claimed, of which several of SPDK's modules would make their bdev later all the same, and
-     * for a store of logical volumes on a bdev that is open for writing, with libspdk in this process: SPDK overwrites it first;
-     * `NotSupported` for `iobuf_get_stats` after this client deleted a target whose transport another target has too.
-     * `InvalidArgument` too for what SPDK could delete no bdev after: a histogram of an unknown type of I/O, and blocks above 4096
-     * bytes with an I/O boundary, below a striped RAID or, when they are no divisor of it, below a store of logical volumes.
-     * Not known here, and fatal all the same: a split without a size whose base comes later with fewer blocks than parts; a
-     * store of logical volumes that one client deletes while another lists stores.
+     * Calls any method by name. This function does not check parameters and does not decode results; `call` of this
+     * module does both. This function refuses only calls that cannot be sent, and calls that are known to crash SPDK
+     * 26.05:
+     *
+     * - `InvalidArgument`: a null bdev of block size 0, a split into more parts than blocks, an NVMe command that
+     *   transfers more bytes than its buffer has.
+     * - `InvalidArgument`, because SPDK could not delete the bdev afterwards: a histogram of an unknown I/O type;
+     *   blocks above 4096 bytes with an I/O boundary; blocks above 4096 bytes below a RAID other than raid1; blocks
+     *   below a store of logical volumes that do not divide 4096.
+     * - `AlreadyExists`: a name or UUID in use, for modules that crash on it (split, passthru, zone_block).
+     * - `Busy`: the store of a volume that is being deleted. Also a bdev on a claimed base, because several of SPDK's
+     *   modules would create that bdev later. With libspdk in this process also a store of logical volumes on a bdev
+     *   that is open for writing, because SPDK overwrites the bdev first.
+     * - `NotSupported`: `iobuf_get_stats` after this client deleted a target whose transport another target has too.
+     *
+     * Two fatal cases are not detected. One is a split without a size whose base appears later with fewer blocks than
+     * parts. The other is a store of logical volumes that one client deletes while another lists stores.
      */
     readonly call: (
       method: string,
@@ -86,8 +92,9 @@ export class RpcClient extends Context.Service<
       options?: RpcCallOptions
     ) => Effect.Effect<Schema.Json, SpdkError<RpcReason>>
     /**
-     * Who has claimed a bdev, in words, `claimed by module raid (exclusive_write)`; undefined when nobody has. Of the engines in
-     * this process: SPDK's RPC says that a bdev is claimed, and not by whom.
+     * The claim of a bdev as text, for example `claimed by module raid (exclusive_write)`; `undefined` when the bdev is
+     * not claimed. Only engines in this process have this function: SPDK's RPC reports that a bdev is claimed, but not
+     * the module.
      */
     readonly claimOf?: (bdev: string) => Effect.Effect<string | undefined>
   }

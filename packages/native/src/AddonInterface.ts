@@ -1,7 +1,8 @@
 /**
- * What the addon exports. This file and `Layout.ts` are the contract between TypeScript and C++: a hash of both stands in the addon
- * and here (`internal/abi.ts`), and an addon with another one is not used. Every function returns at once; what takes time is
- * answered by an event that carries the request number the caller chose (`Host` hides that).
+ * The exports of the addon. This file and `Layout.ts` are the contract between TypeScript and C++. The addon and this
+ * package (`internal/abi.ts`) each contain a hash of both files. An addon with another hash is refused. Every function
+ * returns at once. The result of a longer operation arrives as an event with the caller's request number; `Host` hides
+ * the numbers.
  */
 
 export interface StartOptions {
@@ -9,9 +10,9 @@ export interface StartOptions {
   /** Cores in SPDK's list notation, `[0,2]`. */
   readonly cores: string
   readonly rpcSocket: string
-  /** Removed when the process exits; "" for none. */
+  /** The directory is removed when the process exits. "": none. */
   readonly rpcDirectory: string
-  /** A link to the socket, removed when the process exits; "" for none. */
+  /** A link to the socket, which is removed when the process exits. "": none. */
   readonly rpcLink: string
   readonly logLevel: string
   readonly pciAllowed: ReadonlyArray<string>
@@ -20,9 +21,9 @@ export interface StartOptions {
   readonly hugepages: boolean
   readonly pci: boolean
   readonly adaptive: boolean
-  /** SPDK waits for `framework_start_init` before it starts its subsystems. */
+  /** Makes SPDK wait for `framework_start_init` before it starts its subsystems. */
   readonly waitForRpc: boolean
-  /** A later start with another key is refused with -EEXIST and told this one. */
+  /** A later start with a different key fails with -EEXIST and receives this key. */
   readonly key: string
 }
 
@@ -36,13 +37,13 @@ export interface AddonEvent {
   readonly b: number
   readonly c: number
   readonly text: string
-  /** Not there when there are none. */
+  /** Absent when there are none. */
   readonly bytes?: Uint8Array
 }
 
 /**
- * What a call to a blobstore or a blob takes, by position; addon/spdk/blobstore_calls.cc and blobstore_queries.cc say it of each. What is left out
- * counts as 0 and "".
+ * The arguments of a call to a blobstore or a blob, by position. addon/spdk/blobstore_calls.cc and blobstore_queries.cc
+ * describe them for each call. An absent argument is 0 or "".
  */
 export interface BlobstoreArguments {
   readonly numbers?: ReadonlyArray<number>
@@ -54,26 +55,29 @@ export interface BlobstoreAnswer {
   /** 0 or a negative errno. */
   readonly status: number
   readonly text: string
-  /** Numbers come as 64-bit floating point. Not there when there are none. */
+  /** Numbers are 64-bit floating point. Absent when there are none. */
   readonly bytes?: Uint8Array
 }
 
-/** What this process (every JavaScript thread of it) holds of SPDK's. */
+/** The SPDK resources that this process holds, over all its JavaScript threads. */
 export interface Usage {
   readonly threads: number
   readonly descriptors: number
   readonly channels: number
   readonly pollers: number
   readonly blobstores: number
-  /** Open ones. */
+  /** Open blobs. */
   readonly blobs: number
-  /** Connected ones, and those that connect or disconnect. */
+  /** Connected controllers, including those that are connecting or disconnecting. */
   readonly nvmeControllers: number
   readonly slabs: number
   readonly dmaBytes: number
 }
 
-/** Where to connect, and as whom. Times in milliseconds, 0 for no limit; "" for texts that are not given. */
+/**
+ * The address of the controller and the identity of the host. Times are in milliseconds; 0 is no limit. A text that is
+ * not given is "".
+ */
 export interface NvmeConnectOptions {
   readonly trtype: string
   readonly adrfam: string
@@ -105,31 +109,35 @@ export const PollerAction = { Stats: 0, Pause: 1, Resume: 2, Unregister: 3 } as 
 export type PollerAction = (typeof PollerAction)[keyof typeof PollerAction]
 
 export interface Addon {
-  /** Of SPDK. */
+  /** The version of SPDK. */
   readonly version: string
-  /** The hash of the sources that it was compiled from; not there in an addon older than that. */
+  /** The hash of the sources that the addon was compiled from. Absent in an older addon. */
   readonly abi?: string
-  /** `events`: there is something to drain. `sharesProcessor`: as of that function, at this moment. */
+  /** `events`: there are events to drain. `sharesProcessor`: the current result of that function. */
   attach(onWake: (events: boolean, sharesProcessor: boolean) => void): void
   keepAlive(alive: boolean): void
-  /** Whether a reactor that has a queue of this thread runs on the very processor that this thread is on now. */
+  /** Whether a reactor with a queue of this thread runs on the processor that this thread runs on now. */
   sharesProcessor(): boolean
   /**
-   * Lets others have the processor that this thread is on, and returns when they let go of it. Reactors of this thread's queues that
-   * run there know that it waits. The answer is that of `sharesProcessor`.
+   * Yields this thread's processor to other threads, and returns when they yield it. Reactors of this thread's queues
+   * on that processor know that this thread waits. Returns the same as `sharesProcessor`.
    */
   giveWay(): boolean
   drain(): { readonly events: ReadonlyArray<AddonEvent>; readonly droppedLogLines: number }
   start(request: number, options: StartOptions): void
-  /** `start` is the request number of that call. */
+  /** `start` is the request number of the call to `start`. */
   release(start: number): void
   /**
-   * Who applies SPDK's JSON configuration, in all threads of this process: status 0 says that this start does, and then settles
-   * it; -EALREADY that the same text has been applied; -EEXIST that another has, which `text` is; -EAGAIN that somebody is at
-   * it. The release of a start, and the end of its thread, gives up what it has claimed.
+   * Claims the right to apply SPDK's JSON configuration, across all threads of this process. The release of a start,
+   * and the end of its thread, release the claim. The status is one of:
+   *
+   * - 0: this start applies the configuration, then calls `settleConfig`.
+   * - -EALREADY: the same text has been applied.
+   * - -EEXIST: another text has been applied, returned as `text`.
+   * - -EAGAIN: another start is applying one.
    */
   claimConfig(start: number, text: string): { readonly status: number; readonly text: string }
-  /** When it is not applied, the next claim is as the first. */
+  /** With `isApplied` false, the next claim starts anew. */
   settleConfig(start: number, isApplied: boolean): void
   cores(): ReadonlyArray<number>
   spawn(request: number, name: string, cpuMask: string, sqEntries: number, cqEntries: number): void
@@ -137,10 +145,13 @@ export interface Addon {
   exit(request: number, queue: number): void
   kick(queue: number): void
   bdevOpen(request: number, name: string, write: boolean): void
-  /** For a loaded blobstore: SPDK opens the bdev for writing for nobody else. Given back by `bdevClose`. */
+  /**
+   * Claims the bdev for a loaded blobstore. SPDK then opens the bdev for writing for no other user. `bdevClose`
+   * releases the claim.
+   */
   bdevClaim(request: number, name: string): void
   bdevClaimOf(request: number, name: string): void
-  /** Of a bdev, a claim, a blob or an NVMe namespace. */
+  /** Closes a bdev, a claim, a blob or an NVMe namespace. */
   bdevClose(request: number, target: number): void
   channelOpen(request: number, queue: number, target: number): void
   channelClose(request: number, queue: number, slot: number, generation: number): void
@@ -151,7 +162,7 @@ export interface Addon {
   dmaView(slot: number, generation: number): ArrayBuffer | undefined
   dmaFree(slot: number, generation: number, view: ArrayBufferLike): void
   dmaRenew(slot: number, generation: number, view: ArrayBufferLike): number
-  /** `target` is the blobstore, or the blob for names that start with "blob."; 0 for what opens a blobstore. */
+  /** `target` is the blobstore, or the blob for names that start with "blob."; 0 for calls that open a blobstore. */
   blobstoreCall(
     request: number,
     name: string,
@@ -160,7 +171,7 @@ export interface Addon {
     texts: ReadonlyArray<string>,
     values: ReadonlyArray<Uint8Array>
   ): void
-  /** Answers with the controller's number before it is connected. */
+  /** Returns the controller's number before the controller is connected. */
   nvmeConnect(request: number, options: NvmeConnectOptions): number
   nvmeCall(request: number, controller: number, name: string): void
   nvmeOpen(request: number, controller: number, nsid: number): void
@@ -174,7 +185,7 @@ export interface Addon {
     offsetBytes: number,
     lengthBytes: number
   ): void
-  /** `request` is the number of that `nvmeAdmin`. */
+  /** `request` is the request number of the call to `nvmeAdmin`. */
   nvmeAbort(controller: number, request: number): void
   nvmeScan(request: number, trtype: string): void
   usage(): Usage

@@ -98,7 +98,10 @@ export class Host {
     this.addon.release(start)
   }
 
-  /** For who shows the log: one SPDK has one log, and the oldest listener gets it, or every layer would print every line. */
+  /**
+   * Adds a listener to SPDK's log. One SPDK has one log, so only the oldest listener receives lines. Otherwise every
+   * layer would print every line.
+   */
   listenToLog(listener: OnLog): () => void {
     this.logListeners = [...this.logListeners, listener]
     return () => {
@@ -106,7 +109,9 @@ export class Host {
     }
   }
 
-  /** For who looks for a line: the watcher gets all of them, beside the listener. */
+  /**
+   * Adds a watcher, for callers that look for a line. Every watcher receives all lines, in addition to the listener.
+   */
   watchLog(watcher: OnLog): () => void {
     this.logWatchers.add(watcher)
     return () => this.logWatchers.delete(watcher)
@@ -158,7 +163,7 @@ export class Host {
     this.addon.bdevOpen(request, name, write)
   }
 
-  /** reply.a: the claim, which `bdevClose` gives back; reply.text, with a status: who has claimed the bdev. */
+  /** reply.a: the claim, which `bdevClose` releases. reply.text, after a failure: the holder of the claim. */
   bdevClaim(name: string, onReply: OnReply): void {
     const request = this.ask((reply) => {
       // The bdev's events are for those who do I/O.
@@ -168,7 +173,10 @@ export class Host {
     this.addon.bdevClaim(request, name)
   }
 
-  /** reply.text: who has claimed the bdev, in words; empty when nobody has. reply.a: 1 when nobody has, and it is open for writing. */
+  /**
+   * reply.text: the holder of the bdev's claim; empty when the bdev is not claimed. reply.a: 1 when the bdev is not
+   * claimed and is open for writing.
+   */
   bdevClaimOf(name: string, onReply: OnReply): void {
     this.addon.bdevClaimOf(this.ask(onReply), name)
   }

@@ -1,15 +1,14 @@
 /**
- * The layout of the rings that JavaScript and a reactor share, and of nothing else.
+ * The layout of the rings that JavaScript and a reactor share.
  *
- * This file is the one source: `addon/core/ring_layout.h` is generated from it by
- * `npm run build` (scripts/generate-layout.mjs), static assertions in C++ hold the
- * sizes, and `npm run check` compares the two.
+ * This file is the single source. `npm run build` generates `addon/core/ring_layout.h` from it
+ * (scripts/generate-layout.mjs). Static assertions in C++ verify the sizes. `npm run check` compares the two files.
  *
- * All words are 32 bits, little endian, in host memory. Indexes that end in `Word` count
- * 32-bit words from the start of their structure.
+ * All words are 32 bits, little endian, in host memory. Indexes that end in `Word` count 32-bit words from the start of
+ * their structure.
  */
 
-/** What a submission entry asks for. The numbers are part of the layout. */
+/** The operation of a submission entry. The numbers are part of the layout. */
 export const Opcode = {
   /** Completes in order on the thread. Carries messages of `SpdkThread.send` and `call`. */
   Nop: 0,
@@ -19,33 +18,37 @@ export const Opcode = {
   Unmap: 4,
   WriteZeroes: 5,
   Reset: 6,
-  /** Asks the device to abort the request that the entry names in its channel's place; completes when asked, not when aborted. */
+  /**
+   * Asks the device to abort a request. The entry names the request in the words of the channel. Completes when the
+   * device has been asked, not when the request has ended.
+   */
   Abort: 7,
   /** Completes after `offsetBlocks` microseconds on the thread's own timer. */
   Timer: 8,
   /**
-   * Any command to an NVMe namespace: one or two segments, the 64 bytes of the command, over whose first 16 its completion is
-   * written, and its data.
+   * Any command to an NVMe namespace. It has one or two segments: the 64 bytes of the command, and its data. The
+   * completion overwrites the first 16 bytes of the command.
    */
   NvmeIo: 9
 } as const
 export type Opcode = (typeof Opcode)[keyof typeof Opcode]
 
-/** What is true of an operation on either engine, by either driver. */
+/** The traits of an operation, for both engines and both drivers. */
 export interface OperationTraits {
-  /** SPDK's name of the I/O type, as in `supported_io_types`; null when no device sees the entry. */
+  /** SPDK's name of the I/O type, as in `supported_io_types`. null when the entry reaches no device. */
   readonly ioType: string | null
   /** The descriptor must be open for writing. */
   readonly writes: boolean
-  /** The entry names blocks, which the device must have. */
+  /** The entry names a range of blocks, which must lie on the device. */
   readonly hasRange: boolean
-  /** Which memory the entry names. "in" is filled by the device; "command" is an NVMe command with its own data. */
+  /** The memory that the entry names. "in": the device fills it. "command": an NVMe command with its own data. */
   readonly data: "none" | "in" | "out" | "command"
 }
 
 /**
- * The table of operations. The checks of the rings, the masks of what a handle allows, and `addon/core/operations.h` come from it.
- * What one opcode does in one bdev module is in that module, in a switch or a record that must have all opcodes.
+ * The table of operations. The checks of the rings, the masks of allowed operations of a handle, and
+ * `addon/core/operations.h` come from this table. Each bdev module handles its opcodes in a switch or a record that
+ * must list all opcodes.
  */
 export const operations = {
   [Opcode.Nop]: { ioType: null, writes: false, hasRange: false, data: "none" },
@@ -68,8 +71,8 @@ export type DeviceOpcode = {
 }[Opcode]
 
 /**
- * Why the engine refused an entry before the device saw it. 0 means that the device answered.
- * The accompanying status is a negative errno.
+ * The reason for which the engine refused an entry before the device received it. 0: the device answered. The status
+ * beside it is a negative errno.
  */
 export const Detail = {
   None: 0,
@@ -91,30 +94,35 @@ export const Detail = {
 export type Detail = (typeof Detail)[keyof typeof Detail]
 
 /**
- * A submission entry: 8 words, half a cache line. What is 64 bits wide and does not fit, which is rare, is in a `Wide` slot
- * behind it.
+ * A submission entry: 8 words, half a cache line. A 64-bit value that does not fit, which is rare, uses a `Wide` slot
+ * after the entry.
  */
 export const Sqe = {
   words: 8,
-  /** Opcode in the low byte; segment count in bits 8 to 14; bit 15 says that a `Wide` slot follows; the id in the upper half. */
+  /**
+   * The opcode is in the low byte, the segment count in bits 8 to 14. Bit 15: a `Wide` slot follows. The id is in the
+   * upper half.
+   */
   opcodeWord: 0,
   segmentsShift: 8,
   segmentsMask: 0x7f,
   wideBit: 0x8000,
   idShift: 16,
   idGenerationWord: 1,
-  /** The slot of the channel in the lower half, that of the slab in the upper. */
+  /** The slot of the channel is in the lower half, the slot of the slab in the upper half. */
   handlesWord: 2,
   slabShift: 16,
-  /** The slot of no channel and of no slab. Those there are come before it. */
+  /** The slot number for no channel or no slab. Real slots have lower numbers. */
   noSlot: 0xffff,
   channelGenerationWord: 3,
   slabGenerationWord: 4,
-  /** Byte offset into the slab; the length is that of the blocks. */
+  /** The byte offset into the slab. The length is the length of the blocks. */
   slabOffsetWord: 5,
   offsetBlocksWord: 6,
   lengthBlocksWord: 7,
-  /** For `Abort`, which has no channel: the id and generation of the request to abort stand where a channel's do. */
+  /**
+   * For `Abort`, which has no channel: the id and generation of the request to abort are in the words of the channel.
+   */
   targetIdWord: 2,
   targetGenerationWord: 3
 } as const
@@ -126,8 +134,8 @@ export const Wide = {
 } as const
 
 /**
- * One scattered piece of a vectored entry: 4 words, so that two of them fill a ring slot. A vectored entry, and its `Wide`
- * slot if it has one, is followed by `ceil(segments / 2)` slots of segments, published together with it.
+ * One piece of a vectored entry: 4 words, so a ring slot holds two. `ceil(segments / 2)` slots of segments follow a
+ * vectored entry, after its `Wide` slot if it has one. All of them are published together.
  */
 export const Segment = {
   words: 4,
@@ -136,19 +144,19 @@ export const Segment = {
   slabOffsetWord: 2,
   lengthBytesWord: 3,
   perSlot: 2,
-  /** The most pieces one vectored request may have. */
+  /** The maximum number of pieces of one vectored request. */
   max: 64
 } as const
 
 /** A completion entry: 4 words, a quarter of a cache line. */
 export const Cqe = {
   words: 4,
-  /** Id of the request, or of the poller for a tick. */
+  /** The id of the request. For a tick, the id of the poller. */
   idWord: 0,
   idGenerationWord: 1,
-  /** 0, or a negative errno. For a tick: how many runs of the poller it stands for (saturates). */
+  /** 0, or a negative errno. For a tick: the number of runs that the tick reports (saturates). */
   statusWord: 2,
-  /** A `Detail` in the low byte; the NVMe status in bits 8 to 25; a `CompletionKind` in bit 31. */
+  /** A `Detail` in the low byte, the NVMe status in bits 8 to 25, a `CompletionKind` in bit 31. */
   reasonWord: 3,
   detailMask: 0xff,
   /** The NVMe status of a failed request: `0x10000 | sct << 8 | sc`, and 0x20000 for "do not retry". 0 when there is none. */
@@ -160,8 +168,8 @@ export const Cqe = {
 export const CompletionKind = { Request: 0, Tick: 1 } as const
 
 /**
- * The control block in front of the rings. Each position, and what each
- * side says of its own state, stands on a cache line of its own (16 words). Ring positions count entries and wrap at 2^32.
+ * The control block in front of the rings. Each position, and each state of a side, has its own cache line (16 words).
+ * Ring positions count entries and wrap at 2^32.
  */
 export const Control = {
   words: 128,
@@ -176,14 +184,14 @@ export const Control = {
   cqTailWord: 48,
   /** Written by JavaScript: completions consumed. */
   cqHeadWord: 64,
-  /** 1 while JavaScript waits for a wake-up: the reactor clears it and signals once. */
+  /** 1 while JavaScript waits for a wake-up. The reactor clears the word and signals once. */
   jsSleepingWord: 80,
   /**
-   * Not 0 while JavaScript, which could run, lets the reactor on its processor go first: another number every time. Written by the
-   * addon, on JavaScript's thread.
+   * Not 0 while runnable JavaScript yields to the reactor on its processor. The value changes every time. Written by
+   * the addon, on JavaScript's thread.
    */
   jsGivesWayWord: 81,
-  /** 1 while the reactor waits on its eventfd: JavaScript clears it and kicks once. */
+  /** 1 while the reactor waits on its eventfd. JavaScript clears the word and kicks once. */
   reactorSleepingWord: 96,
   magic: 0x5350444b
 } as const

@@ -3,6 +3,6 @@
 
 namespace effect_spdk {
 
-inline constexpr char abi[] = "bc7405d1328606c1";
+inline constexpr char abi[] = "58077def09c3a790";
 
 }  // namespace effect_spdk
