@@ -101,7 +101,7 @@ const namesMemory = (error: CreateError, bytes: number): Effect.Effect<never, Cr
   const { errno, errnoCode, operation, resource, rpcCode } = reason
   const detail =
     `the DMA memory has no ${bytes} bytes free in one piece: ` +
-    "the engine's option memoryMiB (of spdk_tgt: --mem-size) says how much there is"
+    "the engine's option memoryMiB (of spdk_tgt: --mem-size) sets its size"
   return fail(new NoMemory({ operation, resource, detail, errno, errnoCode, rpcCode, cause: reason.cause }))
 }
 

@@ -169,7 +169,7 @@ const contentOf = (options: AddOptions): Effect.Effect<string | Uint8Array, Spdk
     const bytes = Redacted.value(options.bytes)
     return bytes.length === 0 ? refuse("bytes", "are none") : Effect.succeed(bytes)
   }
-  if (options.secret === undefined) return refuse("secret", "is missing, and so are bytes")
+  if (options.secret === undefined) return refuse("secret", "is missing; give secret or bytes")
   // A line break behind it is what editors and shells leave.
   const secret = Redacted.value(options.secret).replace(/\r?\n$/, "")
   const rule = keyTextRule(secret)
@@ -209,7 +209,7 @@ const explain = (
           ? fromErrno(-1, {
               operation: "keyring_file_add_key",
               resource: name,
-              detail: `SPDK takes a key file only from its own user, and one that nobody else may read: ${file}`
+              detail: `SPDK requires that its own user owns the key file, and that no other user may read the file: ${file}`
             })
           : error
     ),

@@ -176,7 +176,7 @@ export const attach: (
         ),
         Effect.catch((error) =>
           isTooMany(error)
-            ? failInvalid(operation, "maxBdevs", "is less than the namespaces that there are", options.maxBdevs)
+            ? failInvalid(operation, "maxBdevs", "is less than the number of namespaces", options.maxBdevs)
             : Effect.fail(error)
         )
       )

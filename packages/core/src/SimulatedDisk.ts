@@ -203,7 +203,7 @@ class Disk implements SimulatedDisk, EngineDevice {
   constructor(simulation: Simulation, options: Options) {
     const { atomic, blockSizeBytes = 512, contents, faults, latencyMicros, name = "disk", sizeBytes } = options
     if (!Number.isInteger(Math.log2(blockSizeBytes)) || blockSizeBytes < 512) {
-      throw new RangeError(`the block size ${blockSizeBytes} is no power of two from 512 on`)
+      throw new RangeError(`the block size ${blockSizeBytes} is not a power of two, at least 512`)
     }
     if (!Number.isSafeInteger(sizeBytes) || sizeBytes <= 0 || sizeBytes % blockSizeBytes !== 0) {
       throw new RangeError(`the size ${sizeBytes} is no multiple of ${blockSizeBytes} bytes`)

@@ -218,7 +218,7 @@ const logChoice = (engine: "libspdk" | "embedded", why: string, options: Options
 }
 
 const describeWithoutEffect = (fields: ReadonlyArray<string>): string =>
-  fields.length === 0 ? "" : `; it has no use for ${fields.join(", ")}`
+  fields.length === 0 ? "" : `; options without effect: ${fields.join(", ")}`
 
 const start = Effect.fnUntraced(function* (
   kind: "libspdk" | "embedded",

@@ -384,13 +384,13 @@ const nvmeReason = (nvme: R.NvmeStatus, context: ErrorContext): IoReason => {
 
 /** The detail of an error from a stopped blobstore. */
 export const stoppedDetail =
-  "a write of the blobstore's metadata has failed: nothing is written any more until the store is loaded anew"
+  "a metadata write of the blobstore has failed: the store accepts no writes until it is loaded again"
 
 const detailReason = (status: number, detail: number, context: ErrorContext): IoReason => {
   const argument = (field: string, rule: string) => new R.InvalidArgument({ ...context, field, rule })
   switch (detail) {
     case Detail.UnknownOpcode:
-      return argument("opcode", "is not one the engine knows")
+      return argument("opcode", "is not known to the engine")
     case Detail.StaleChannel:
     case Detail.Closing:
       return new R.Released({ ...context, what: "channel" })

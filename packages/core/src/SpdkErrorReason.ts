@@ -106,7 +106,7 @@ export class InvalidArgument extends Schema.TaggedError<InvalidArgument>("SpdkEr
 /** No resource has that name. @since 0.1.0 @category errors */
 export class NotFound extends Schema.TaggedError<NotFound>("SpdkError/NotFound")("NotFound", common) {
   override get message(): string {
-    return describe(this, this.detail ?? "there is no such thing")
+    return describe(this, this.detail ?? "no resource has that name")
   }
   get isRetryable(): boolean {
     return false
@@ -142,7 +142,7 @@ export class PermissionDenied extends Schema.TaggedError<PermissionDenied>("Spdk
 /** A write to a resource that is read-only, or was opened read-only. @since 0.1.0 @category errors */
 export class ReadOnly extends Schema.TaggedError<ReadOnly>("SpdkError/ReadOnly")("ReadOnly", common) {
   override get message(): string {
-    return describe(this, this.detail ?? "it is read-only")
+    return describe(this, this.detail ?? "the resource is read-only")
   }
   get isRetryable(): boolean {
     return false
@@ -152,7 +152,7 @@ export class ReadOnly extends Schema.TaggedError<ReadOnly>("SpdkError/ReadOnly")
 /** Another user holds the resource now. @since 0.1.0 @category errors */
 export class Busy extends Schema.TaggedError<Busy>("SpdkError/Busy")("Busy", common) {
   override get message(): string {
-    return describe(this, this.detail ?? "it is in use")
+    return describe(this, this.detail ?? "the resource is in use")
   }
   get isRetryable(): boolean {
     return mayRetry(this.nvme)
@@ -167,7 +167,7 @@ export class Busy extends Schema.TaggedError<Busy>("SpdkError/Busy")("Busy", com
  */
 export class NoMemory extends Schema.TaggedError<NoMemory>("SpdkError/NoMemory")("NoMemory", common) {
   override get message(): string {
-    return describe(this, this.detail ?? "no memory is free for it")
+    return describe(this, this.detail ?? "no memory is available")
   }
   get isRetryable(): boolean {
     return true
@@ -218,7 +218,7 @@ export class Released extends Schema.TaggedError<Released>("SpdkError/Released")
   what: Schema.String
 }) {
   override get message(): string {
-    return describe(this, `the ${this.what} is released already`)
+    return describe(this, `the ${this.what} has already been released`)
   }
   get isRetryable(): boolean {
     return false
@@ -277,7 +277,7 @@ const connectionErrnos: ReadonlySet<string> = new Set([
  */
 export class IoFailed extends Schema.TaggedError<IoFailed>("SpdkError/IoFailed")("IoFailed", common) {
   override get message(): string {
-    return describe(this, this.detail ?? "the device failed it")
+    return describe(this, this.detail ?? "the device failed the operation")
   }
   get isRetryable(): boolean {
     return this.nvme === undefined ? connectionErrnos.has(this.errno ?? "") : isTransient(this.nvme)
@@ -287,7 +287,7 @@ export class IoFailed extends Schema.TaggedError<IoFailed>("SpdkError/IoFailed")
 /** A compare found different data. @since 0.1.0 @category errors */
 export class Miscompare extends Schema.TaggedError<Miscompare>("SpdkError/Miscompare")("Miscompare", common) {
   override get message(): string {
-    return describe(this, this.detail ?? "the data differs from what was compared with")
+    return describe(this, this.detail ?? "the data differs")
   }
   get isRetryable(): boolean {
     return false

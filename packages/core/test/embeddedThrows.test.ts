@@ -287,7 +287,7 @@ describe("a queue pair of the host", () => {
         })
       )
       assert.deepStrictEqual(uncaught, [thrown])
-      assert.deepStrictEqual(failures, ["what the target has sent could not be read to its end"])
+      assert.deepStrictEqual(failures, ["the data from the target could not be read completely"])
     }).pipe(Effect.scoped)
   )
 })

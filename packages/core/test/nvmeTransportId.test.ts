@@ -55,8 +55,8 @@ describe("NvmeTransportId", () => {
       ["trtype:TCP traddr:1.2.3.4 priority:1000", /^priority is not a whole number/],
       [`trtype:TCP traddr:${"x".repeat(256)}`, /^traddr is longer than 255 bytes/],
       ["trtype:PCIe traddr:5e", /^traddr is not a PCI address/],
-      ["trtype:PCIe traddr:5e:00.0 adrfam:IPv4", /^adrfam means nothing to PCIe/],
-      ["trtype:PCIe traddr:5e:00.0 trsvcid:1", /^trsvcid means nothing to PCIe/]
+      ["trtype:PCIe traddr:5e:00.0 adrfam:IPv4", /^adrfam has no effect with PCIe/],
+      ["trtype:PCIe traddr:5e:00.0 trsvcid:1", /^trsvcid has no effect with PCIe/]
     ]
     for (const [text, rule] of cases) assert.match(refusal(NvmeTransportId.parse(text)), rule, text)
   })

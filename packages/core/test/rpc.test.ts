@@ -359,7 +359,7 @@ describe("the connection", () => {
       yield* until("the server has it", () => server.requests.length === 1)
       yield* Scope.close(scope, Exit.void)
       const error = yield* Effect.flip(Fiber.join(call))
-      assert.strictEqual(error.message, "m: Released: the RPC client is released already")
+      assert.strictEqual(error.message, "m: Released: the RPC client has already been released")
       assert.strictEqual(yield* tagOf(client.call("m")), "Released")
       yield* until("the server sees the end", () => server.open() === 0)
     })
@@ -423,7 +423,7 @@ describe("a server that breaks the protocol", () => {
     ["has an id of text", (id) => `{"jsonrpc":"2.0","id":"${id}","result":1}`, "without the id"],
     ["speaks another version", (id) => `{"jsonrpc":"1.0","id":${id},"result":1}`, `"jsonrpc" is not "2.0"`],
     ["leaves out the version", (id) => `{"id":${id},"result":1}`, `"jsonrpc" is not "2.0"`],
-    ["answers an id nobody asked for", (id) => answer(id + 1000, `"result":1`), "nobody asked for"],
+    ["answers an id nobody asked for", (id) => answer(id + 1000, `"result":1`), "belongs to no request"],
     ["answers neither result nor error", (id) => answer(id, `"x":1`), "neither result nor error"],
     ["sends an error of no shape", (id) => answer(id, `"error":"no"`), "without code and message"],
     [
@@ -513,7 +513,7 @@ describe("a server that breaks the protocol", () => {
         if (which === "given up") yield* Fiber.interrupt(old)
         assert.strictEqual(yield* tagOf(client.call("close")), "RpcUnreachable")
         const { message } = yield* Effect.flip(client.call("next"))
-        assert.include(message, "nobody asked for", which)
+        assert.include(message, "belongs to no request", which)
       }
     })
   )

@@ -114,7 +114,7 @@ describe("options", () => {
     Effect.gen(function* () {
       const spdk = yield* Spdk.Spdk
       assert.strictEqual(spdk.kind, "embedded")
-      assert.match(spdk.description, /no use for hugepages, pci, polling/)
+      assert.match(spdk.description, /options without effect: hugepages, pci, polling/)
     }).pipe(Effect.provide(Spdk.layerEmbedded({ hugepages: true, pci: { allow: ["0000:5e:00.0"] }, polling: "busy" })))
   )
 
@@ -238,7 +238,7 @@ describe("the choice of the engine", () => {
       assert.strictEqual(lines[0]?.level, "Info")
       assert.match(
         lines[0]?.message ?? "",
-        /takes the embedded engine, because SPDK_ENGINE asks for it; it has no use for hugepages/
+        /takes the embedded engine, because SPDK_ENGINE asks for it; options without effect: hugepages/
       )
     })
   )

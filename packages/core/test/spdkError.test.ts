@@ -50,12 +50,12 @@ describe("SpdkError", () => {
   it("shows errno and NVMe status in its message, and the underlying error as its cause", () => {
     const cause = new Error("from below")
     const error = fromErrno(-12, { operation: "DmaBuffer.make", cause })
-    assert.strictEqual(error.message, "DmaBuffer.make: NoMemory: no memory is free for it (ENOMEM)")
+    assert.strictEqual(error.message, "DmaBuffer.make: NoMemory: no memory is available (ENOMEM)")
     assert.strictEqual(error.cause, cause)
     assert.notInclude(Object.keys(error), "cause")
     assert.strictEqual(
       fromNvme(2, 0x81, true, context).message,
-      `Bdev.write on "disk0": IoFailed: the device failed it (NVMe status 0x02/0x81, do not retry)`
+      `Bdev.write on "disk0": IoFailed: the device failed the operation (NVMe status 0x02/0x81, do not retry)`
     )
     assert.strictEqual(
       fromRpcCode("bdev_get_bdevs", -19, "No such device", undefined, "nix").message,
@@ -343,7 +343,7 @@ describe("fromRpcCode", () => {
 describe("messages of reasons with fields of their own", () => {
   it.each([
     [new TimedOut({ operation: "x", limitMillis: 250 }), "x: TimedOut: no answer within 250 ms"],
-    [new Released({ operation: "x", what: "buffer" }), "x: Released: the buffer is released already"],
+    [new Released({ operation: "x", what: "buffer" }), "x: Released: the buffer has already been released"],
     [
       new RpcUnreachable({ operation: "x", address: "unix:/a", errno: "ENOENT" }),
       "x: RpcUnreachable: cannot reach the RPC server at unix:/a (ENOENT)"

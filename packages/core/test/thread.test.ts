@@ -181,7 +181,7 @@ layer(embedded)("SpdkThread", (it) => {
         for (const operation of [thread.call(effect), thread.send(effect)]) {
           const { reason } = yield* Effect.flip(operation)
           assert.strictEqual(reason._tag, "Released")
-          assert.match(reason.message, /"gone".*thread is released/)
+          assert.match(reason.message, /"gone".*thread has already been released/)
         }
         assert.isFalse(ran)
         assert.strictEqual((yield* Effect.flip(thread.stats)).reason._tag, "NotFound")

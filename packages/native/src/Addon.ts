@@ -59,7 +59,7 @@ const find = (): LoadResult => {
           lookedFor: [built, prebuiltPackage],
           reason: `the addon is not built; where pkg-config finds SPDK 25.09 or later, this builds it: ${build}`
         }
-      : { _tag: "Missing", lookedFor: [path], reason: `${addonPathVariable} names a file that is not there` }
+      : { _tag: "Missing", lookedFor: [path], reason: `${addonPathVariable} names a file that does not exist` }
   }
   try {
     const addon = createRequire(import.meta.url)(path) as Addon
@@ -77,4 +77,4 @@ const find = (): LoadResult => {
 /** The message for an addon whose rings or functions differ from those that this package was compiled for. */
 const stale = (addon: Addon, isNamed: boolean): string =>
   `the addon was built from other sources than this package (interface ${addon.abi ?? "without a hash"}, needed ${abi}); ` +
-  (isNamed ? `build it anew, or unset ${addonPathVariable}` : `this builds it anew: ${build}`)
+  (isNamed ? `rebuild it, or unset ${addonPathVariable}` : `this rebuilds it: ${build}`)

@@ -25,7 +25,7 @@ describe("an addon that the environment names", () => {
     assert.deepStrictEqual(loadWith("/not/there/spdk.node"), {
       _tag: "Missing",
       lookedFor: ["/not/there/spdk.node"],
-      reason: "EFFECT_SPDK_ADDON names a file that is not there"
+      reason: "EFFECT_SPDK_ADDON names a file that does not exist"
     })
   })
 
@@ -50,7 +50,7 @@ describe("an addon that was built from other sources", () => {
   it("is refused with both hashes, and is told how to build it", () => {
     const found = loadWith(addonOf("other", `exports.version = "SPDK"; exports.abi = "0123456789abcdef"`))
     assert.strictEqual(found._tag, "Missing")
-    assert.match(found.reason, /other sources.*interface 0123456789abcdef, needed [0-9a-f]{16}.*build it anew/)
+    assert.match(found.reason, /other sources.*interface 0123456789abcdef, needed [0-9a-f]{16}.*rebuild it/)
   })
 
   it("is refused when it is from before there were hashes", () => {

@@ -76,7 +76,7 @@ export const suite: NvmeSuite = (name, layer, _capabilities, factory) => {
           ["retries", 256, /0 to 255/],
           ["psk", "", /name of a key/],
           ["dhchapKey", "a\0b", /name of a key/],
-          ["dhchapControllerKey", "key", /without dhchapKey/],
+          ["dhchapControllerKey", "key", /needs dhchapKey/],
           ["colour", "red", /not an option/]
         ]
         for (const [field, value, rule] of cases) {

@@ -113,7 +113,7 @@ const refuse = (
     ? invalid(
         operation,
         lengthField,
-        `is more than one Uint8Array takes here, ${maxBytesLength}`,
+        `exceeds the maximum of one Uint8Array here, ${maxBytesLength}`,
         lengthBytes,
         resource
       )

@@ -118,7 +118,7 @@ const scoped = (
         if (!flushes) {
           yield* Effect.logWarning(
             `${bdev.name} has a volatile write cache, and no flush reaches it (bdev_nvme_set_options with enable_flush: false): ` +
-              "what this blobstore calls durable may be lost in a power cut"
+              "data that this blobstore reports as durable may be lost in a power cut"
           )
         }
         return yield* Effect.acquireRelease(

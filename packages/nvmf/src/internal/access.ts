@@ -58,12 +58,12 @@ const addListener = Effect.fn("NvmfSubsystem.addListener")(function* (
   const address = yield* addressParams(operation, options)
   if (isWildcard(address.traddr)) {
     // SPDK listens there, and lets nobody in: it compares with the address that the host came to. Discovery would tell hosts to dial it.
-    const rule = "is no address that a host can dial: add a listener for each address of the machine"
+    const rule = "is not an address that a host can connect to: add a listener for each address of the machine"
     return yield* failInvalid(operation, "traddr", rule, address.traddr)
   }
   yield* checkAna(operation, "anaState", options.anaState, traits)
   if (options.secureChannel === true && address.trtype !== "TCP") {
-    return yield* failInvalid(operation, "secureChannel", `means nothing to ${address.trtype}`, true)
+    return yield* failInvalid(operation, "secureChannel", `has no effect with ${address.trtype}`, true)
   }
   const add = Rpc.callWith(rpc, "nvmf_subsystem_add_listener", {
     nqn,

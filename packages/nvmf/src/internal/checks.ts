@@ -89,7 +89,7 @@ const hexIssue = (field: string, value: string | undefined, digits: number): Fie
     return { field, rule: `does not have ${digits} hexadecimal digits`, value }
   }
   // All zeroes stand for none.
-  return /^0+$/.test(value) ? { field, rule: "is zero, which stands for none", value } : undefined
+  return /^0+$/.test(value) ? { field, rule: "is the zero UUID, which means none", value } : undefined
 }
 
 const anaIssue = (field: string, value: unknown, traits: SubsystemTraits): FieldIssue | undefined =>

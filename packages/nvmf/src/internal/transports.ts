@@ -69,7 +69,7 @@ const operation = "NvmfTarget.make"
 /** The parameters by their names, checked. */
 export const transportParams = (options: TransportOptions): Effect.Effect<Params, SpdkError<InvalidArgument>> => {
   if (typeof options !== "object" || options === null) {
-    return failInvalid(operation, "transports", "has one that is no object of options", options)
+    return failInvalid(operation, "transports", "has an element that is not an object of options", options)
   }
   const table: Table | undefined = Object.hasOwn(tables, options.trtype) ? tables[options.trtype] : undefined
   if (table === undefined) {
@@ -83,14 +83,14 @@ export const transportParams = (options: TransportOptions): Effect.Effect<Params
   }
   const unknown = maskedCommands.find((one) => !maskable.includes(one))
   if (unknown !== undefined) {
-    return failInvalid(operation, "maskedCommands", `has one that is none of ${maskable.join(", ")}`, unknown)
+    return failInvalid(operation, "maskedCommands", `has an element that is not one of ${maskable.join(", ")}`, unknown)
   }
   const params: Record<string, unknown> = { trtype: options.trtype }
   for (const [field, value] of Object.entries(options)) {
     if (field === "trtype" || field === "maskedCommands" || field === "maskFusedCompareAndWrite") continue
     if (value === undefined) continue
     const entry = Object.hasOwn(table, field) ? table[field] : undefined
-    if (entry === undefined) return failInvalid(operation, field, `is no option of ${options.trtype}`)
+    if (entry === undefined) return failInvalid(operation, field, `is not an option of ${options.trtype}`)
     const [name, maximum] = entry
     const rule = maximum === undefined ? flagRule(value) : numberRule(value, maximum)
     if (rule !== undefined) return failInvalid(operation, field, rule, value)

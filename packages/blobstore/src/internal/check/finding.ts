@@ -88,7 +88,7 @@ export class Lost extends Schema.TaggedClass<Lost>(id("Lost"))("Lost", {
   count: Schema.Int
 }) {
   get message(): string {
-    return `${this.mask} ${run(this.first, this.count)}: marked, and nothing refers to it`
+    return `${this.mask} ${run(this.first, this.count)}: marked as used, but nothing refers to it`
   }
 }
 
@@ -100,7 +100,7 @@ export class Missing extends Schema.TaggedClass<Missing>(id("Missing"))("Missing
   count: Schema.Int
 }) {
   get message(): string {
-    return `${this.mask} ${run(this.first, this.count)}: in use, and not marked`
+    return `${this.mask} ${run(this.first, this.count)}: in use, but not marked as used`
   }
 }
 

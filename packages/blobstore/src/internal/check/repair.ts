@@ -113,7 +113,7 @@ const settleLeftover = Effect.fnUntraced(function* (repair: Repair, facts: BlobF
     internalXattrs.delete(internalXattr.snapshotPendingRemoval)
     const dataRoFlags = snapshot.meta.dataRoFlags | dataRoFlag.readOnly
     const written = yield* rewriteChain(repair, { ...snapshot.meta, internalXattrs, dataRoFlags }, snapshot.meta.pages)
-    if (written) say(repair, "leftover kept", `took the mark off the snapshot ${hex(facts.id)}`, facts.id)
+    if (written) say(repair, "leftover kept", `removed the mark of the snapshot ${hex(facts.id)}`, facts.id)
   }
 })
 
@@ -147,7 +147,7 @@ const returnClusters = Effect.fnUntraced(function* (
     )
   }
   yield* flush(repair.bdev)
-  say(repair, "clusters returned", `blob ${hex(meta.id)} has given the clusters of its snapshot back`, meta.id)
+  say(repair, "clusters returned", `blob ${hex(meta.id)} gave the clusters of its snapshot back`, meta.id)
   return true
 })
 
@@ -155,7 +155,12 @@ const settleSize = Effect.fnUntraced(function* (repair: Repair, id: BlobId): Eff
   const blob = yield* readAgain(repair, id)
   if (blob?.meta === undefined) return
   if (yield* rewriteChain(repair, blob.meta, blob.meta.pages)) {
-    say(repair, "size settled", `the chain of blob ${hex(id)} says ${blob.meta.clusters.length} clusters now`, id)
+    say(
+      repair,
+      "size settled",
+      `set the size in the chain of blob ${hex(id)} to ${blob.meta.clusters.length} clusters`,
+      id
+    )
   }
 })
 
@@ -197,7 +202,7 @@ const rebuildMasks = Effect.fnUntraced(function* (repair: Repair): Effect.fn.Ret
   const now = yield* survey(bdev, { ...repair.found.sb, clean: false })
   yield* writeMasks(repair, now)
   yield* writeSuper(bdev, true)
-  say(repair, "masks rebuilt", "wrote the masks that the metadata asks for, and marked the store as unloaded")
+  say(repair, "masks rebuilt", "rewrote the masks from the metadata, and marked the store as unloaded")
 })
 
 const writeMasks = Effect.fnUntraced(function* (
@@ -226,7 +231,7 @@ const addMarks = Effect.fnUntraced(function* (repair: Repair, masks: Masks): Eff
   say(
     repair,
     "marks added",
-    "marked what is in use; the masks are not rebuilt, because some of the metadata is unknown"
+    "marked the pages and clusters in use; did not rebuild the masks, because some of the metadata is unknown"
   )
 })
 

@@ -70,8 +70,7 @@ export const unusable = (log: Log): SpdkError | undefined => {
   const operation = operationOf(log.name)
   if (log.closed) return released(operation, "key-value store")
   if (log.failure === undefined) return undefined
-  const detail =
-    "a clear failed half way, and only the next load knows whether there is anything left: close it and load it"
+  const detail = "a clear failed half way: close the key-value store and open it again to find out what is left"
   return new SpdkError({ reason: new IoFailed({ operation, detail, cause: Cause.squash(log.failure) }) })
 }
 

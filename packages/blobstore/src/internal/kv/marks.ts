@@ -50,7 +50,7 @@ export const decodeSegmentMark = (bytes: Uint8Array): Decoded<SegmentMark> => {
   const alignmentBytes = fields.getUint32(8, true)
   const baseSequence = Number(fields.getBigUint64(12, true))
   if (alignmentBytes < 512 || !Number.isInteger(Math.log2(alignmentBytes))) {
-    return damaged(where, `has the alignment ${alignmentBytes}, which is no power of two from 512`)
+    return damaged(where, `has the alignment ${alignmentBytes}, which is not a power of two from 512`)
   }
   if (!Number.isSafeInteger(baseSequence)) return damaged(where, "has a base above 2^53")
   return Result.succeed({

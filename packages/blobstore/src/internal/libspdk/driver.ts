@@ -35,7 +35,7 @@ const libspdk = (operation: string, bdev: Bdev): Effect.Effect<Libspdk, SpdkErro
   Effect.flatMap(EngineService, (engine) => {
     const { blobstores } = engine
     if (blobstores !== undefined) return Effect.succeed({ engine, blobstores })
-    const detail = `the engine "${engine.kind}" has no blobstore of SPDK's: take the portable driver`
+    const detail = `the engine "${engine.kind}" does not have SPDK's blobstore: use the portable driver`
     return Effect.fail(new SpdkError({ reason: new NotSupported({ operation, resource: bdev.name, detail }) }))
   })
 
@@ -77,7 +77,7 @@ const init = Effect.fnUntraced(function* (bdev: Bdev, options: DriverInitOptions
     texts: [bdev.name, options.type]
   }
   return yield* storeOn(found, bdev, "init", args, undefined, (status) => {
-    const rule = `is not whole pages of metadata, or blocks of ${bdev.blockSize} bytes are none that SPDK takes`
+    const rule = `is not whole metadata pages, or SPDK does not accept blocks of ${bdev.blockSize} bytes`
     return Effect.fail(
       errorOf(status, operation, bdev.name, { field: "clusterSizeBytes", rule, detail: initDetail(status) })
     )
@@ -89,7 +89,7 @@ const initDetail = (status: number): string => {
     case errno.ENOSPC:
       return "the bdev is smaller than one cluster"
     case errno.ENOMEM:
-      return "the bdev has no clusters left beside the metadata: take fewer metadata pages or larger clusters"
+      return "the bdev has no clusters left beside the metadata: use fewer metadata pages or larger clusters"
     case errno.EBUSY:
       return "SPDK has a blobstore loaded on this bdev"
     default:
@@ -115,7 +115,7 @@ const load = Effect.fnUntraced(function* (bdev: Bdev, options: DriverLoadOptions
       ? explainLoad(found.engine, bdev, status, options, operation)
       : Effect.fail(
           status === errno.EINVAL
-            ? invalid(operation, "bdev", `holds what SPDK refuses to load (blocks of ${bdev.blockSize} bytes)`)
+            ? invalid(operation, "bdev", `has content that SPDK refuses to load (blocks of ${bdev.blockSize} bytes)`)
             : errorOf(status, operation, bdev.name, whyNot(status))
         )
   )
@@ -159,7 +159,9 @@ const explainLoad = (engine: Engine, bdev: Bdev, status: number, { type }: Drive
     }
     if (Result.isFailure(decoded)) return Effect.fail(corrupted(operation, resource, decoded.failure))
     return Effect.flatMap(firstDamage(bdev, decoded.success), (damage) =>
-      Effect.fail(corrupted(operation, resource, damage ?? { where: "metadata", rule: "is not what SPDK wrote" }))
+      Effect.fail(
+        corrupted(operation, resource, damage ?? { where: "metadata", rule: "was not written by SPDK, or is damaged" })
+      )
     )
   })
 
@@ -167,7 +169,7 @@ const explainLoad = (engine: Engine, bdev: Bdev, status: number, { type }: Drive
 const firstDamage = (bdev: Bdev, superBlock: SuperBlock): Effect.Effect<Damage | undefined, SpdkError> =>
   Effect.map(survey(bdev, superBlock), ({ findings }) => {
     const found = findings.all.find(({ severity }) => severity === "error")
-    return found && { where: "metadata", rule: `is not what SPDK wrote: ${found.message}` }
+    return found && { where: "metadata", rule: `was not written by SPDK, or is damaged: ${found.message}` }
   })
 
 /** Into memory of its own: what `readBytes` takes stays with the bdev. */

@@ -65,7 +65,12 @@ export const errorOf = (status: number, operation: string, resource: string, mea
       return new SpdkError({ reason: new Released({ operation, resource, what: "handle" }) })
     case errno.EILSEQ:
       return new SpdkError({
-        reason: new Corrupted({ operation, resource, where: "metadata", rule: "is not what SPDK wrote" })
+        reason: new Corrupted({
+          operation,
+          resource,
+          where: "metadata",
+          rule: "was not written by SPDK, or is damaged"
+        })
       })
     case errno.EPERM:
       return new SpdkError({

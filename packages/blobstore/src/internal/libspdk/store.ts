@@ -65,7 +65,7 @@ export class LibspdkStore implements StoreDriver {
     this.durable(
       this.callFor("delete", id, {
         ...damagedBlob,
-        details: { [errno.EBUSY]: "it is open, or a snapshot with clones, or something goes on with it" }
+        details: { [errno.EBUSY]: "it is open, is a snapshot with clones, or another operation on it is in progress" }
       })
     )
 
@@ -173,7 +173,7 @@ export class LibspdkStore implements StoreDriver {
   }
 
   get destroy(): Effect.Effect<void, SpdkError> {
-    return this.end("destroy", "the super block may be there still")
+    return this.end("destroy", "the super block may still exist")
   }
 
   /** The answer says how many blobs are open. */

@@ -150,7 +150,8 @@ const follow = (
   for (let page = first; pages.valid.has(page);) {
     const rule = pages.rules.get(page)
     if (rule !== undefined) return Result.fail({ where: chainName(first), rule: `${rule} in ${mdPageName(page)}` })
-    if (++length > most) return Result.fail({ where: chainName(first), rule: "never ends: it leads back to its pages" })
+    if (++length > most)
+      return Result.fail({ where: chainName(first), rule: "is circular: it leads back to its own pages" })
     size += pages.sizes.get(page) ?? 0
     if (size > mostInBlob) return Result.fail({ where: chainName(first), rule: `tells of ${size} clusters` })
     parent ??= pages.parents.get(page)

@@ -75,7 +75,7 @@ export const lose = (
     store.removeClone(blob)
     store.doomed.set(blob.rootPage, { before, after: Effect.ignore(erased(store, blob)) })
     const text =
-      "could not be taken from the device; what it has stays claimed until the device takes it, or the next load"
+      "could not be removed from the device; its clusters stay in use until the removal succeeds, or until the next load"
     return Effect.logWarning(`${blob.name} ${text}`)
   })
 
@@ -181,7 +181,7 @@ const removeBelow = Effect.fnUntraced(function* (store: Store, id: BlobId, clone
   }
   if (snapshot.openCount > 1) return yield* Effect.fail(busy(operation, store.nameOf(id), "it is open"))
   if (snapshot.locked || clone.locked)
-    return yield* Effect.fail(busy(operation, store.nameOf(id), "another operation is under way"))
+    return yield* Effect.fail(busy(operation, store.nameOf(id), "another operation is in progress"))
   yield* settle(store, clone)
   yield* settle(store, snapshot)
   snapshot.setInternal(L.internalXattr.snapshotPendingRemoval, clone.id)

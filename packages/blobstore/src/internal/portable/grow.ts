@@ -29,7 +29,7 @@ export const grow = (store: Store): Effect.Effect<void, IoError> =>
     if (sizeBytes < store.superBlock.sizeBytes) {
       return Effect.fail(noSpace("Blobstore.grow", "the device has become smaller than the store"))
     }
-    if (!fits) return Effect.fail(noSpace("Blobstore.grow", "the mask of clusters has no room for more"))
+    if (!fits) return Effect.fail(noSpace("Blobstore.grow", "the cluster mask has no room for more clusters"))
     return Effect.map(store.writeSuper({ clean: false, sizeBytes, usedClusterMaskLength: pages }), () => {
       store.growClusters(clusters)
     })

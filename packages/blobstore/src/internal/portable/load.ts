@@ -79,7 +79,7 @@ export const init = (bdev: Bdev, options: DriverInitOptions): Effect.Effect<Stor
         type
       })
       if (superBlock === undefined) {
-        return yield* Effect.fail(noMemory(operation, "the metadata takes more clusters than there are"))
+        return yield* Effect.fail(noMemory(operation, "the metadata needs more clusters than the device has"))
       }
       const services = yield* Effect.context<EngineService>()
       const device = yield* openDevice(bdev, superBlock, scope)

@@ -64,11 +64,11 @@ export class PortableBlob implements OpenBlob {
       const { blob, store } = this
       if (blob.mdReadOnly) return Effect.fail(readOnly("Blob.resize", blob.name))
       if (clusters === blob.clusterCount && !blob.isUnsettled) return Effect.void
-      if (blob.locked) return Effect.fail(busy("Blob.resize", blob.name, "another operation is under way"))
+      if (blob.locked) return Effect.fail(busy("Blob.resize", blob.name, "another operation is in progress"))
       const change = store.change(resize(store, blob, clusters, "Blob.resize"))
       if (clusters > blob.clusterCount) return change
       return locking(blob, blob.gate.exclusive(change), () =>
-        busy("Blob.resize", blob.name, "another operation is under way")
+        busy("Blob.resize", blob.name, "another operation is in progress")
       )
     })
 

@@ -157,7 +157,7 @@ export const setParent = (store: Store, id: BlobId, parent: BlobId): Effect.Effe
 
 const cannotBeParent = (store: Store, blob: BlobState, below: BlobState): string | undefined => {
   if (!store.clones.has(below.id)) return "is not a snapshot"
-  if (blob.clusterCount !== below.clusterCount) return "has another number of clusters"
+  if (blob.clusterCount !== below.clusterCount) return "has a different number of clusters"
   for (let under: BlobState = below; under.backing?._tag === "Blob"; under = under.backing.blob) {
     if (under.backing.blob === blob) return "lies on top of the blob"
   }

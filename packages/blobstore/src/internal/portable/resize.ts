@@ -24,7 +24,7 @@ export const resize: (
   if (clusters > blob.clusterCount) return yield* enlarge(store, blob, clusters, operation)
   if (clusters === blob.clusterCount) return
   // It was to become larger, and somebody else has made it larger still.
-  if (!blob.locked) return yield* Effect.fail(busy(operation, blob.name, "another operation is under way"))
+  if (!blob.locked) return yield* Effect.fail(busy(operation, blob.name, "another operation is in progress"))
   yield* cut(store, blob, clusters)
 })
 
@@ -32,7 +32,7 @@ const enlarge = Effect.fnUntraced(function* (store: Store, blob: BlobState, clus
   const before = blob.clusterCount
   const pages = blob.useExtentTable ? extentPagesFor(clusters) : 0
   if (!blob.isThin) {
-    const failed = noSpace(operation, `${clusters} clusters are more than are free`)
+    const failed = noSpace(operation, `a size of ${clusters} clusters needs more clusters than are free`)
     if (clusters - before > store.freeClusters) return yield* Effect.fail(failed)
     if (store.usedClusters.size - store.usedClusters.count < clusters - before) yield* settleOthers(store)
     const places: Array<number> = []

@@ -39,7 +39,7 @@ export const locked = <A, E>(
       locking(
         blob,
         Effect.suspend(() => Effect.andThen(unmarked(store, blob), use(blob))),
-        () => busy(operation, store.nameOf(id), "another operation is under way")
+        () => busy(operation, store.nameOf(id), "another operation is in progress")
       ),
     // What `use` did is synced; a failure here is of something else that was dirty.
     (blob) => Effect.ignore(store.change(closeBlob(store, blob)))

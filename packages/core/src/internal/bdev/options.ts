@@ -45,7 +45,7 @@ export const checkIdentity = Effect.fnUntraced(function* (
 export const checkUuid = (operation: string, uuid: string | undefined): Checked<void> => {
   if (uuid === undefined) return Effect.void
   if (!isUuid(uuid)) return failInvalid(operation, "uuid", "is not a UUID", uuid)
-  return /^[0-]+$/.test(uuid) ? failInvalid(operation, "uuid", "is zero, which stands for none", uuid) : Effect.void
+  return /^[0-]+$/.test(uuid) ? failInvalid(operation, "uuid", "is the zero UUID, which means none", uuid) : Effect.void
 }
 
 const checkInteger = (
@@ -93,7 +93,7 @@ export const checkDelay = Effect.fnUntraced(function* (operation: string, option
     ["readP99Micros", readP99Micros, readMicros],
     ["writeP99Micros", writeP99Micros, writeMicros]
   ] as const) {
-    if (p99 < most) yield* failInvalid(operation, field, `is less than what most requests take, ${most}`, p99)
+    if (p99 < most) yield* failInvalid(operation, field, `is less than the latency of most requests, ${most}`, p99)
   }
   return latencies
 })
@@ -111,13 +111,13 @@ export const checkInjection = Effect.fnUntraced(function* (operation: string, in
   }
   const hasStatus = nvmeSct !== 0 || nvmeSc !== 0
   if (errorType === "nvme_failure" && !hasStatus) {
-    yield* failInvalid(operation, "nvmeSc", "is 0, and so is nvmeSct: that is success", nvmeSc)
+    yield* failInvalid(operation, "nvmeSc", "is 0 together with nvmeSct, which is the status of success", nvmeSc)
   }
   if (errorType !== "nvme_failure" && hasStatus) {
     yield* failInvalid(
       operation,
       nvmeSc === 0 ? "nvmeSct" : "nvmeSc",
-      `means nothing to ${errorType}`,
+      `has no effect with ${errorType}`,
       nvmeSc || nvmeSct
     )
   }
@@ -135,7 +135,7 @@ export const blocksOf = Effect.fnUntraced(function* (
   }
   const { numBlocks, size } = options
   if (numBlocks === undefined) {
-    if (size === undefined) return yield* failInvalid(operation, "size", "is missing, and so is numBlocks")
+    if (size === undefined) return yield* failInvalid(operation, "size", "is missing; give size or numBlocks")
     return { block_size: blockSize, num_blocks: (yield* sizeOf(operation, size, blockSize)) / blockSize }
   }
   if (size !== undefined) return yield* failInvalid(operation, "size", "excludes numBlocks: give one of them", size)
@@ -196,21 +196,11 @@ export const fileOf = Effect.fnUntraced(function* (
     return yield* failInvalid(operation, "create", `is none of ${fileCreations.join(", ")}`, create)
   }
   if (isReadonly && create !== "never") {
-    return yield* failInvalid(
-      operation,
-      "create",
-      "says how to make a file, and readonly that nothing is written",
-      create
-    )
+    return yield* failInvalid(operation, "create", "creates or changes a file, but readonly forbids that", create)
   }
   // Without a size nothing is made: who asks for a file that is always made anew would go on with the old bytes.
   if (options.size === undefined && options.create !== undefined && create !== "never") {
-    return yield* failInvalid(
-      operation,
-      "create",
-      "says how to make a file, and size, which that needs, is missing",
-      create
-    )
+    return yield* failInvalid(operation, "create", "needs size, which is missing", create)
   }
   const sizeBytes = options.size === undefined ? undefined : yield* sizeOf(operation, options.size, blockSize)
   const lengthBytes = yield* prepareFile(operation, filename, sizeBytes, create, isReadonly)

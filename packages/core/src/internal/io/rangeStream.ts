@@ -169,7 +169,7 @@ const checkRange = (target: RangeTarget, options: RangeOptions | undefined, oper
   }
   const lengthBytes = options?.lengthBytes ?? sizeBytes - startBytes
   if (!Number.isSafeInteger(lengthBytes) || lengthBytes < 0 || lengthBytes > sizeBytes - startBytes) {
-    const rule = `is not a whole number from 0 to ${sizeBytes - startBytes}, which is what follows ${startBytes}`
+    const rule = `is not a whole number from 0 to ${sizeBytes - startBytes}, the rest after ${startBytes}`
     return invalid(operation, "lengthBytes", rule, lengthBytes, resource)
   }
   const chunkBytes = options?.chunkBytes ?? target.defaultChunkBytes

@@ -73,7 +73,7 @@ const allocationError = (status: number, lengthBytes: number): SpdkError => {
       return new SpdkError({ reason: new NoMemory({ operation, detail, errno: "ENOMEM", errnoCode: -enomem }) })
     }
     case enfile: {
-      const detail = "there are as many DMA allocations as there can be: make fewer and slice them"
+      const detail = "the maximum number of DMA allocations is reached: make fewer and slice them"
       return new SpdkError({ reason: new NoMemory({ operation, detail, errno: "ENFILE", errnoCode: -enfile }) })
     }
     default:

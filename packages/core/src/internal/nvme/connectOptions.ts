@@ -173,7 +173,7 @@ const checkControllerKey = (operation: string, options: ConnectOptions): Checked
     ? failInvalid(
         operation,
         "dhchapControllerKey",
-        "comes without dhchapKey, and the controller is asked after the host"
+        "needs dhchapKey, because the host authenticates before the controller"
       )
     : checkKey(operation, "dhchapControllerKey", options.dhchapControllerKey)
 

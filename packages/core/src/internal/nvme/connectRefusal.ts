@@ -19,7 +19,7 @@ export const connectRefusal = (nvme: NvmeStatus, context: ErrorContext): SpdkErr
   switch (nvme.sct === commandSpecific ? nvme.sc : undefined) {
     case 0x80:
       return new SpdkError({
-        reason: new NotSupported({ ...context, detail: "the target knows another Connect", nvme })
+        reason: new NotSupported({ ...context, detail: "the target does not support this format of Connect", nvme })
       })
     case 0x81:
       return new SpdkError({

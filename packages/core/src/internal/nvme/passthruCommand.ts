@@ -85,7 +85,7 @@ export const refusedCommand = (
     return refuse("buffer", "comes together with data or lengthBytes")
   }
   if (data !== undefined && direction === Direction.ToHost) {
-    return refuse("data", "is given for a command that reads; say lengthBytes", data.length)
+    return refuse("data", "is given for a command that reads; give lengthBytes", data.length)
   }
   if (lengthBytes !== undefined && direction === Direction.ToController) {
     return refuse("lengthBytes", "is given for a command that writes; give data", lengthBytes)

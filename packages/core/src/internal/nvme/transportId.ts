@@ -73,12 +73,12 @@ const resolveFabrics = (input: Input, common: Common): Result.Result<NvmeTranspo
 }
 
 const resolveLocal = (input: Input, common: Common): Result.Result<NvmeTransportIdFields, FieldIssue> => {
-  if (input.adrfam !== undefined) return bad("adrfam", `means nothing to ${common.trtype}`, input.adrfam)
+  if (input.adrfam !== undefined) return bad("adrfam", `has no effect with ${common.trtype}`, input.adrfam)
   const { trsvcid = "" } = input
   if (typeof trsvcid !== "string") return bad("trsvcid", "is not a string", trsvcid)
   const isPci = common.trtype === "PCIe"
   if (trsvcid !== "" && (isPci || textRule(trsvcid, maxServiceIdBytes) !== undefined)) {
-    return bad("trsvcid", `means nothing to ${common.trtype}`, trsvcid)
+    return bad("trsvcid", `has no effect with ${common.trtype}`, trsvcid)
   }
   if (!isPci) return Result.succeed({ ...common, adrfam: undefined, trsvcid })
   const traddr = normalizePciAddress(common.traddr)

@@ -103,7 +103,7 @@ export const lossParams = Effect.fnUntraced(function* (operation: string, option
   if (loss === 0 && (delay ?? 0) > 0) return yield* refuse("reconnectDelay", "needs a lossTimeout above 0")
   if (loss === 0 && (fail ?? 0) > 0) return yield* refuse("fastIoFailTimeout", "needs a lossTimeout above 0")
   if (loss !== undefined && loss !== 0 && delay === 0) {
-    return yield* refuse("reconnectDelay", "is not a second at least, which a lossTimeout needs")
+    return yield* refuse("reconnectDelay", "is less than one second, the minimum with a lossTimeout")
   }
   if (loss !== undefined && loss > 0 && (delay ?? 0) > loss) {
     return yield* refuse("reconnectDelay", `is longer than the lossTimeout of ${loss} seconds`)
@@ -128,10 +128,10 @@ export const controllerParams = Effect.fnUntraced(function* (
   const { connectTimeout, dhchapControllerKey, dhchapKey, ioQueues, psk } = options
   for (const field of ["headerDigest", "dataDigest"] as const) {
     if (options[field] === true && trtype !== "TCP") {
-      return yield* failInvalid(operation, field, `means nothing to ${trtype}`, true)
+      return yield* failInvalid(operation, field, `has no effect with ${trtype}`, true)
     }
   }
-  if (psk !== undefined && trtype !== "TCP") return yield* failInvalid(operation, "psk", `means nothing to ${trtype}`)
+  if (psk !== undefined && trtype !== "TCP") return yield* failInvalid(operation, "psk", `has no effect with ${trtype}`)
   if (dhchapControllerKey !== undefined && dhchapKey === undefined) {
     return yield* failInvalid(operation, "dhchapControllerKey", "needs dhchapKey")
   }
@@ -192,7 +192,7 @@ export const attachParams = Effect.fnUntraced(function* (operation: string, opti
     return yield* failInvalid(operation, "maxBdevs", "is not a whole number from 1 to 65535", maxBdevs)
   }
   if (policy !== undefined && multipath !== undefined && multipath !== "multipath") {
-    return yield* failInvalid(operation, "policy", `means nothing to multipath "${multipath}"`)
+    return yield* failInvalid(operation, "policy", `has no effect with multipath "${multipath}"`)
   }
   const multipath_opts = yield* multipathOpts(operation, policy)
   return {

@@ -85,7 +85,7 @@ export const deleteNewBdevs = (
       calls.values(),
       ({ method, params }) =>
         Effect.catch(rpc.call(method, params), (error) =>
-          Effect.logWarning(`cannot take back what a refused configuration made: ${error.message}`)
+          Effect.logWarning(`cannot remove the resources of a refused configuration: ${error.message}`)
         ),
       { discard: true }
     )

@@ -275,7 +275,8 @@ export class RpcConnection {
     if (answer._tag === "Broken") return this.endBroken(socket, answer.rule)
     const pending = this.pending.get(answer.id)
     if (pending === undefined) {
-      if (!this.forgotten.delete(answer.id)) this.endBroken(socket, `answered id ${answer.id}, which nobody asked for`)
+      if (!this.forgotten.delete(answer.id))
+        this.endBroken(socket, `answered id ${answer.id}, which belongs to no request`)
       return
     }
     this.pending.delete(answer.id)

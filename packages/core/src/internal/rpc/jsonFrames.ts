@@ -51,7 +51,7 @@ export const make = (limits: FrameLimits = defaultLimits): FrameSplitter => {
     try {
       return JSON.parse(decoder.decode(bytes))
     } catch {
-      throw new FrameError(`sent what is not JSON: ${excerpt(bytes)}`)
+      throw new FrameError(`sent text that is not JSON: ${excerpt(bytes)}`)
     }
   }
 
@@ -67,7 +67,8 @@ export const make = (limits: FrameLimits = defaultLimits): FrameSplitter => {
       const byte = chunk[at] ?? 0
       if (depth === 0) {
         if (isBlank(byte)) continue
-        if (byte !== openBrace) throw new FrameError(`sent what is not a JSON object: ${excerpt(chunk.subarray(at))}`)
+        if (byte !== openBrace)
+          throw new FrameError(`sent a value that is not a JSON object: ${excerpt(chunk.subarray(at))}`)
         depth = 1
         start = at
       } else if (inString) {

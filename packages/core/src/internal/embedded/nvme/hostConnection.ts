@@ -122,7 +122,7 @@ export class HostConnection implements LinkOwner, PduOwner {
       fault = this.reader.push(bytes)
     } catch (error) {
       // The reader does not know any more where in the stream it is.
-      this.fail("what the target has sent could not be read to its end")
+      this.fail("the data from the target could not be read completely")
       throw error
     }
     if (fault !== undefined) this.refuse(fault)

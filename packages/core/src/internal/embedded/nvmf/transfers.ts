@@ -50,7 +50,7 @@ export const transferFault = (
   isLast: boolean
 ): PduFault | undefined => {
   if (request === undefined || request.phase !== Phase.Transfer) {
-    return headerFault(TransferField.TransferTag, "data that nobody has asked for")
+    return headerFault(TransferField.TransferTag, "data that the target did not request")
   }
   if (transferCommandId(bytes, at) !== request.commandId) {
     return headerFault(TransferField.CommandId, "data for another command")
