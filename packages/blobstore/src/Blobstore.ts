@@ -129,14 +129,15 @@ export interface DriverOptions {
    * Writes zeroes to the clusters that blobs give back by a delete, a smaller size or `unmap`. Applies to devices that
    * are not known to read as zeroes after an unmap: a file without `fallocate`, an NVMe namespace. Default false.
    *
-   * The option matters for the libspdk driver. There, the first write to a part of a new cluster of a thin blob or a
-   * clone leaves the rest as the device has it. The rest is zeroes on devices where unmap makes zeroes (malloc bdevs,
-   * files with `fallocate`). On other devices the rest is the data of an earlier blob. With this option the rest is
-   * zeroes there too. Two conditions apply: the store was created with the option and with `clearMethod:
-   * "write_zeroes"`, and every load uses the option. A delete then takes as long as writing the blob.
+   * The option matters for the libspdk driver. There, the first write to a thin blob or a clone may cover a part of a
+   * new cluster. The rest of the cluster keeps the device's content. The rest is zeroes on devices where unmap makes
+   * zeroes (malloc bdevs, files with `fallocate`). On other devices the rest is the data of an earlier blob. With this
+   * option the rest is zeroes there too. Two conditions apply: the store was created with the option and with
+   * `clearMethod: "write_zeroes"`, and every load uses the option. A delete then takes as long as writing the blob.
    *
-   * Three cases remain: blobs with the clear method "none"; clusters that were being given back at a crash or power
-   * cut; and the copy that is discarded when two threads write to one cluster of a clone for the first time at once.
+   * Three cases remain. Blobs with the clear method "none" are not cleared. Clusters that were being given back at a
+   * crash or power cut are not cleared. Two threads may write to one cluster of a clone for the first time at once: the
+   * discarded copy is not cleared.
    *
    * The portable driver fills the rest of a cluster with zeroes at its first write, with or without this option.
    */

@@ -131,9 +131,10 @@ export interface AttachedController {
  * paths and bdevs, and waits up to `Bdev.ReleaseTimeout`. Open handles of its bdevs receive `Removed`. The detach
  * succeeds when SPDK has given the controller up before.
  *
- * Fails with `AlreadyExists` when a controller has that name; `addPath` adds further paths. Three faults fail with
- * `IoFailed` and an errno, because SPDK's answer does not distinguish them: the target is unreachable, does not know
- * the subsystem, or refuses the host by name or key. Interruption waits for SPDK's answer and detaches the controller.
+ * Fails with `AlreadyExists` when a controller has that name; `addPath` adds further paths. Fails with `IoFailed` and
+ * an errno when the target is unreachable, does not know the subsystem, or refuses the host by name or key. SPDK's
+ * answer does not distinguish these faults; `detail` names the cause when it is known. Interruption waits for SPDK's
+ * answer and detaches the controller.
  *
  * A target may come back with another volume under the same namespace id. The volume is identified by UUID, NGUID,
  * EUI64 and block size; a volume without identifiers cannot be told from another. The other volume is not written to:

@@ -61,8 +61,8 @@ export interface Options {
   readonly name?: string | undefined
   /**
    * The cores of the reactors, as a set or in SPDK's notation, `0x3` or `[0-1]`. libspdk refuses a core outside this
-   * process's CPU affinity, and by default uses the last core inside. In the embedded engine reactors are logical: any
-   * core is accepted, and the default is core 0.
+   * process's CPU affinity. Its default is the last core of the affinity. In the embedded engine reactors are logical:
+   * any core is accepted, and the default is core 0.
    */
   readonly cores?: CpuSet.CpuSet | string | undefined
   /** The amount of DMA memory, 64 to 1,048,576. SPDK's own pools take about 400 MiB of it. Default 512. */

@@ -130,8 +130,8 @@ export interface SpawnOptions {
  * `NoMemory`, and with `NotSupported` on a remote engine. With `cpus`, the call asks SPDK for its reactors, which can
  * fail with any reason of an RPC.
  *
- * The end of the scope interrupts the effects that were sent to the thread, waits for its requests, closes its
- * remaining channels and pollers, and ends the thread (`spdk_thread_exit`).
+ * The end of the scope interrupts the effects that were sent to the thread and waits for its requests. Then it closes
+ * the remaining channels and pollers, and ends the thread (`spdk_thread_exit`).
  *
  * @since 0.1.0
  * @category constructors
